@@ -1,0 +1,216 @@
+"""`tfrecords-tools`: pack, inspect, verify and count datasets. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+_PACK_EXAMPLES = """examples:
+  tfrecords-tools pack sample --output=data/sample
+  tfrecords-tools pack table products.csv --image=image --text=title,description --label=category \\
+      --id=id --fractions=train=0.8,test=0.2 --output=data/products
+  tfrecords-tools pack table train.csv --image=ImageID --text=Caption --label=Labels --label_separator=' ' \\
+      --image_root=images --output=data/captions
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns its exit status: 0 fine, 1 the data is bad, 2 the call is wrong."""
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("tfrecords-tools", description="Images, texts and labels -> TFRecord datasets.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    pack = commands.add_parser("pack", help="make a dataset folder from a raw source")
+    sources = pack.add_subparsers(required=True, metavar="SOURCE")
+    raw = argparse.RawDescriptionHelpFormatter
+    table = sources.add_parser(
+        "table", help="CSV, TSV, JSON Lines or Parquet, a row an example", epilog=_PACK_EXAMPLES, formatter_class=raw
+    )
+    table.add_argument("tables", nargs="+", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
+    table.add_argument("--image", metavar="COLUMN", help="image paths, relative to --image_root")
+    table.add_argument("--text", metavar="COLUMN,…", default="", help="text columns; their names become the text fields")
+    table.add_argument("--label", metavar="COLUMN", help="label names (none: an unlabelled dataset)")
+    table.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S (makes it multi-label)")
+    table.add_argument("--multi_label", action="store_true", help="label cells may hold lists (JSON Lines, Parquet)")
+    table.add_argument("--id", metavar="COLUMN", help="unique ids (default: file name and row)")
+    table.add_argument("--split", metavar="COLUMN", help="split names (default: drawn, see --fractions)")
+    table.add_argument("--weight", metavar="COLUMN", help="example weights (default: 1)")
+    table.add_argument("--image_root", metavar="FOLDER", help="default: the folder of the table")
+    table.add_argument("--encoding", help="of text tables (default: UTF-8, or UTF-16 with a byte order mark)")
+    table.add_argument(
+        "--derived_from_label", metavar="COLUMN,…", default="", help="text columns computed from the label (class texts)"
+    )
+    table.set_defaults(run=_pack, make_source=_table_source)
+    sample = sources.add_parser("sample", help="the embedded sample: a drawn catalogue", formatter_class=raw)
+    sample.add_argument("--num_examples", type=int, default=3000, help="default: 3000")
+    sample.add_argument("--sample_seed", type=int, default=0, help="of what is drawn (default: 0)")
+    sample.add_argument("--multi_label", action="store_true", help="two tags an example instead of one class")
+    sample.set_defaults(run=_pack, make_source=_sample_source)
+    for source in (table, sample):
+        _add_pack_options(source)
+
+    inspect = commands.add_parser("inspect", help="print records, write their images out")
+    inspect.add_argument("folder")
+    inspect.add_argument("--split", help="default: the first")
+    inspect.add_argument("--num", type=int, default=5, help="how many records (default: 5)")
+    inspect.add_argument("--id", help="only the record with this id")
+    inspect.add_argument("--images", metavar="FOLDER", help="write their images here as <n>.jpg")
+    inspect.set_defaults(run=_inspect)
+    verify = commands.add_parser("verify", help="re-read everything and compare it with dataset.json")
+    verify.add_argument("folder")
+    verify.set_defaults(run=_verify)
+    stats = commands.add_parser("stats", help="counts, missing modalities, text lengths, image sizes")
+    stats.add_argument("folder")
+    stats.add_argument("--json", action="store_true", help="as JSON")
+    stats.set_defaults(run=_stats)
+    return parser
+
+
+def _add_pack_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("packing")
+    group.add_argument("--output", required=True, metavar="FOLDER", help="the dataset folder to make")
+    group.add_argument("--overwrite", action="store_true", help="replace a dataset that is already there")
+    group.add_argument(
+        "--fractions", default="train=0.8,val=0.1,test=0.1", help="splits to draw (default: train=0.8,val=0.1,test=0.1)"
+    )
+    group.add_argument("--seed", type=int, default=0, help="of splits and record order (default: 0)")
+    group.add_argument("--labels", metavar="FILE", help="a given labels.txt; examples with other labels are left out")
+    group.add_argument("--short_side", type=int, default=256, help="pixels; larger images are shrunk to it (default: 256)")
+    group.add_argument("--passthrough", action="store_true", help="keep image sizes, and the bytes of plain JPEGs")
+    group.add_argument("--quality", type=int, default=90, help="JPEG quality of re-encoded images (default: 90)")
+    group.add_argument("--max_pixels", type=int, default=50_000_000, help="largest bitmap ever decoded (default: 50,000,000)")
+    group.add_argument(
+        "--bad_images",
+        choices=("keep", "reject"),
+        default="keep",
+        help="a record whose image is missing or unreadable, but that has a text: keep it without its image (default; "
+        "models handle missing images, and its text and label are good) or leave it out. Reported either way",
+    )
+    group.add_argument("--max_bad_fraction", type=float, default=0.2, help="stop when more of the input is bad (default: 0.2)")
+    group.add_argument("--examples_per_shard", type=int, default=2000, help="default: 2000")
+    group.add_argument("--workers", type=int, help="processes (default: one a core)")
+
+
+def _table_source(options: argparse.Namespace):
+    from tfrecords_tools.sources import table
+
+    columns = table.Columns(
+        image=options.image,
+        text=_comma_list(options.text),
+        label=options.label,
+        id=options.id,
+        split=options.split,
+        weight=options.weight,
+    )
+    return table.make_source(
+        options.tables,
+        columns,
+        label_separator=options.label_separator,
+        multi_label=options.multi_label,
+        image_root=options.image_root,
+        encoding=options.encoding,
+        derived_from_label=_comma_list(options.derived_from_label),
+    )
+
+
+def _sample_source(options: argparse.Namespace):
+    from tfrecords_tools.sources import sample
+
+    return sample.make_source(options.num_examples, options.sample_seed, options.multi_label)
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from tfrecords_tools.images import ImageOptions
+    from tfrecords_tools.labels import LabelVocabulary
+    from tfrecords_tools.pack import PackOptions, pack
+    from tfrecords_tools.splits import parse_fractions
+
+    pack_options = PackOptions(
+        images=ImageOptions(None if options.passthrough else options.short_side, options.quality, options.max_pixels),
+        fractions=parse_fractions(options.fractions),
+        seed=options.seed,
+        examples_per_shard=options.examples_per_shard,
+        keep_without_image=options.bad_images == "keep",
+        max_bad_fraction=options.max_bad_fraction,
+        workers=options.workers,
+    )
+    labels = LabelVocabulary.load(options.labels) if options.labels else None
+    started = time.monotonic()
+    info = pack(options.make_source(options), options.output, pack_options, labels, options.overwrite)
+    seconds = time.monotonic() - started
+    total = sum(info.num_examples(split) for split in info.splits)
+    parts = ", ".join(f"{split} {info.num_examples(split):,}" for split in info.splits)
+    print(f"{options.output}: {total:,} examples ({parts}), {len(info.labels)} labels, in {seconds:.1f} s")
+    for action, count in info.provenance["rejected"].items():
+        print(f"  {count:,} {action}: see {Path(options.output) / 'rejected.jsonl'}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from tfrecords_tools.dataset_info import DatasetInfo
+    from tfrecords_tools.schema import decode_example
+    from tfrecords_tools.shards import iter_records
+
+    info = DatasetInfo.load(options.folder)
+    split = options.split or next(iter(info.splits))
+    images = Path(options.images) if options.images else None
+    if images:
+        images.mkdir(parents=True, exist_ok=True)
+    shown = 0
+    for shard in info.shards(split):
+        for serialized in iter_records(Path(options.folder) / shard.file):
+            record = decode_example(serialized)
+            if shown >= options.num or (options.id and record.id != options.id):
+                continue
+            print(f"{record.id}  [{split}]")
+            print(f"  image        {_describe_image(record)}")
+            for field, texts in record.texts.items():
+                print(f"  {field:<12} {' | '.join(texts) or '(missing)'}")
+            print(f"  labels       {', '.join(info.labels.names[index] for index in record.label_ids) or '(none)'}")
+            if record.weight != 1:
+                print(f"  weight       {record.weight:g}")
+            if images and record.image:
+                (images / f"{shown:05d}.jpg").write_bytes(record.image)
+            shown += 1
+        if shown >= options.num:
+            break
+    if not shown:
+        print(f"no record of split {split!r} has the id {options.id!r}", file=sys.stderr)
+    return 0 if shown else 1
+
+
+def _describe_image(record) -> str:
+    return f"{record.width}x{record.height}, {len(record.image):,} bytes" if record.image else "(missing)"
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from tfrecords_tools.verify import verify
+
+    problems = verify(options.folder)
+    for problem in problems:
+        print(problem)
+    print(f"{options.folder}: {f'{len(problems)} problem(s)' if problems else 'everything is as dataset.json says'}")
+    return 1 if problems else 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from tfrecords_tools.stats import compute_stats, format_stats
+
+    stats = compute_stats(options.folder)
+    print(json.dumps(stats, indent=2) if options.json else format_stats(stats))
+    return 0
+
+
+def _comma_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

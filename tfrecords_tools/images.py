@@ -1,0 +1,171 @@
+"""Any picture file -> an upright 8-bit JPEG at a given short side, or a clear reason why not.
+
+The usual case, a grey or RGB JPEG, is decoded by OpenCV with DCT scaling (it releases the GIL and is twice as fast
+as Pillow); everything else (palette, alpha, CMYK, 16 bit, animation, PNG, GIF, WebP, …) goes through Pillow. Shrinking
+averages over areas, so nothing aliases.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import os
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # damaged files are reported by us, once, with their names
+import cv2
+
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` below is the limit, and it knows about DCT scaling
+
+_ORIENTATION_TAG = 0x0112
+_END_OF_IMAGE = b"\xff\xd9"
+
+
+class BadImageError(ValueError):
+    """An image that cannot be packed; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions:
+    """How images are stored.
+
+    Attributes:
+        short_side: pixels; larger images are shrunk to it, keeping their aspect. Smaller ones are never enlarged.
+            None passes images through as they are.
+        quality: JPEG quality, 1–100, of images that are re-encoded.
+        max_pixels: the largest bitmap that is ever decoded. A JPEG counts after DCT scaling, so a 90-megapixel photo
+            is fine where it is shrunk; a 90-megapixel PNG (270 MB of pixels) is not.
+    """
+
+    short_side: int | None = 256
+    quality: int = 90
+    max_pixels: int = 50_000_000
+
+    def __post_init__(self):
+        if self.short_side is not None and self.short_side < 8:
+            raise ValueError(f"short_side must be at least 8 pixels. Received: {self.short_side}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be within 1–100. Received: {self.quality}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedImage:
+    """JPEG bytes with their size in pixels; `reencoded` is False where the original bytes were kept."""
+
+    data: bytes
+    height: int
+    width: int
+    reencoded: bool
+
+
+def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
+    """Turns encoded bytes of any format that Pillow reads into what a record stores.
+
+    A JPEG that is upright, grey or RGB and no larger than asked for keeps its bytes. Of an animation the first frame is
+    taken; transparency is put on white; EXIF orientation is applied (training decoders ignore it).
+
+    Raises:
+        BadImageError: for bytes that are empty, no image, truncated, or larger than `options.max_pixels`.
+    """
+    if not data:
+        raise BadImageError("empty image")
+    header = _open(data)
+    width, height = header.size
+    short_side = options.short_side or min(width, height)
+    plain_jpeg = header.format in ("JPEG", "MPO") and header.mode in ("L", "RGB")
+    plain_jpeg = plain_jpeg and data.rstrip(b"\0").endswith(_END_OF_IMAGE)  # else truncated, perhaps: Pillow tells
+    reduction = next((r for r in (8, 4, 2) if plain_jpeg and min(width, height) >= r * short_side), 1)
+    if width * height > options.max_pixels * reduction**2:
+        raise BadImageError(
+            f"{width}x{height} {header.format} would decode to {width * height // reduction**2:,} pixels; "
+            f"max_pixels is {options.max_pixels:,}"
+        )
+    if plain_jpeg and min(width, height) <= short_side and _is_upright(header):
+        _decode_jpeg(data, 8)  # a cheap look at the whole stream
+        return PreparedImage(data, height, width, reencoded=False)
+    bgr = _decode_jpeg(data, reduction) if plain_jpeg else _decode_with_pillow(header)
+    bgr = _shrink(bgr, short_side)
+    encoded, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])
+    if not encoded:
+        raise BadImageError(f"{bgr.shape[1]}x{bgr.shape[0]} pixels could not be encoded as JPEG")
+    return PreparedImage(buffer.tobytes(), *bgr.shape[:2], reencoded=True)
+
+
+def check_jpeg(data: bytes) -> tuple[int, int]:
+    """Decodes a stored image completely and returns its (height, width).
+
+    Raises:
+        BadImageError: if it does not decode.
+    """
+    header = _open(data)
+    if header.format not in ("JPEG", "MPO"):
+        raise BadImageError(f"expected a JPEG, found {header.format}")
+    return _decode_jpeg(data, 1).shape[:2]
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata is no reason to leave a picture out
+            return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise BadImageError(f"not an image that Pillow knows; starts with {data[:12]!r}") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadImageError(f"broken image header: {error}") from error
+
+
+def _is_upright(header: Image.Image) -> bool:
+    try:
+        return header.getexif().get(_ORIENTATION_TAG, 1) in (0, 1)
+    except Exception:  # Pillow's EXIF parser raises many kinds on damaged EXIF blocks; decoders ignore those blocks
+        return True
+
+
+def _decode_jpeg(data: bytes, reduction: int) -> np.ndarray:
+    flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags.get(reduction, cv2.IMREAD_REDUCED_COLOR_8))
+    if bgr is None:
+        raise BadImageError("the JPEG data does not decode")
+    return bgr
+
+
+def _decode_with_pillow(image: Image.Image) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel: Pillow's own conversion clips them to white
+            return cv2.cvtColor(_to_8_bits(np.asarray(image)), cv2.COLOR_GRAY2BGR)
+        if "A" in image.getbands() or "transparency" in image.info:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return np.asarray(image.convert("RGB"))[..., ::-1]
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise BadImageError(f"the {image.format} data does not decode: {error}") from error
+
+
+def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    pixels = np.nan_to_num(pixels.astype(np.float32))
+    highest = max(255.0, 65535.0 if pixels.max() > 255 else 255.0, float(pixels.max()))
+    return np.clip(pixels * (255.0 / highest), 0, 255).astype(np.uint8)
+
+
+def _shrink(bgr: np.ndarray, short_side: int) -> np.ndarray:
+    height, width = bgr.shape[:2]
+    scale = short_side / min(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(bgr)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+
+
+@functools.cache
+def use_one_thread() -> None:
+    """Keeps OpenCV from starting a thread per core inside each of our worker processes."""
+    cv2.setNumThreads(1)

@@ -1,0 +1,57 @@
+"""Label vocabularies: names <-> ids, stored as labels.txt (one name a line; the line number is the id)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class LabelVocabulary:
+    """An ordered list of distinct label names.
+
+    Raises:
+        ValueError: for an empty, repeated or multi-line name.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self.names = list(names)
+        self._ids = {name: index for index, name in enumerate(self.names)}
+        for line, name in enumerate(self.names, start=1):
+            if not name.strip() or "\n" in name or "\r" in name:
+                raise ValueError(f"label names must be non-empty single lines. Received: {name!r} at line {line}")
+        if len(self._ids) != len(self.names):
+            repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise ValueError(f"label names must be distinct. Repeated: {repeated[:5]}")
+
+    @classmethod
+    def from_names(cls, names: Iterable[str]) -> LabelVocabulary:
+        """Sorts distinct names; numbers inside names sort as numbers ("2" < "10", "q9" < "q10")."""
+        return cls(sorted(set(names), key=_natural_key))
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabelVocabulary:
+        return cls(Path(path).read_text("utf-8-sig").removesuffix("\n").split("\n"))
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text("".join(f"{name}\n" for name in self.names), "utf-8")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def ids(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Ids of names, sorted, each once.
+
+        Raises:
+            ValueError: for a name that is not in the vocabulary.
+        """
+        names = list(names)
+        unknown = [name for name in names if name not in self._ids]
+        if unknown:
+            raise ValueError(f"unknown label {unknown[0]!r}; the vocabulary holds {len(self)} names: {self.names[:10]}…")
+        return tuple(sorted({self._ids[name] for name in names}))
+
+
+def _natural_key(name: str) -> tuple:
+    parts = re.split(r"(\d+)", name)
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts), name

@@ -1,0 +1,239 @@
+"""Packs a source into a dataset folder on one machine, with one process a core.
+
+Three passes, so that memory stays small whatever the input and the bytes are the same for any number of workers:
+
+1. *spool*: the source is read once; examples (paths and texts, not pixels) go to one spool file, and per example only
+   its place in that file, two hashes and a split number stay in memory.
+2. *plan*: label vocabulary, duplicate ids, splits; records are ordered by hash and cut into shards by ranges of it.
+3. *write*: workers read images and encode records in chunks; one writer puts them into shards, in order.
+
+Everything happens in a staging folder beside the output, which takes the output's name once it is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tfrecords_tools import croissant, encode
+from tfrecords_tools.dataset_info import DATASET_FILE, REJECTED_FILE, DatasetInfo, ShardInfo
+from tfrecords_tools.example import Source
+from tfrecords_tools.images import ImageOptions
+from tfrecords_tools.labels import LabelVocabulary
+from tfrecords_tools.shards import ShardWriter, sha256_of, shard_name
+from tfrecords_tools.spool import Spool
+
+_VERSIONED = ("opencv-python-headless", "pillow", "numpy")
+
+
+class PackError(ValueError):
+    """Packing cannot go on; nothing was left at the output path."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PackOptions:
+    """How a source is packed.
+
+    Attributes:
+        images: size and quality of the stored images.
+        fractions: splits to draw (name -> fraction) for examples to which the source gives none.
+        seed: of the splits and of the order of the records.
+        examples_per_shard: about how many records go into one shard.
+        keep_without_image: keep a record whose image is missing or unreadable, without its image, where it has a text;
+            it is reported either way. False leaves it out.
+        max_bad_fraction: stop when more than this fraction of the input is bad: a wrong image folder, most likely.
+        workers: processes; None = one a core. The bytes do not depend on it.
+    """
+
+    images: ImageOptions = dataclasses.field(default_factory=ImageOptions)
+    fractions: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
+    seed: int = 0
+    examples_per_shard: int = 2000
+    keep_without_image: bool = True
+    max_bad_fraction: float = 0.2
+    workers: int | None = None
+
+
+def pack(
+    source: Source,
+    output: str | Path,
+    options: PackOptions = PackOptions(),
+    labels: LabelVocabulary | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> DatasetInfo:
+    """Packs `source` into the dataset folder `output`.
+
+    Args:
+        source: what to pack.
+        output: the folder to make. It appears complete or not at all.
+        options: see `PackOptions`.
+        labels: a given vocabulary (of the training data, say); examples with other labels are left out and reported.
+            None collects it from the source.
+        overwrite: replace a dataset that is already there.
+        progress: show progress bars on standard error.
+
+    Returns:
+        the description of the packed dataset.
+
+    Raises:
+        PackError: if the output is taken, or too much of the source is bad.
+        EmptySourceError: if the source yields no usable example.
+    """
+    output = Path(output).absolute()
+    _check_output(output, overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.packing-", dir=output.parent))
+    try:
+        spool = Spool(staging / "spool", source, options.fractions, options.seed, progress)
+        labels = labels or LabelVocabulary.from_names(spool.label_names)
+        info = _write(spool, staging, source, options, labels, output.name, progress)
+        spool.path.unlink()
+        croissant.write(info, staging)
+        info.save(staging)
+        staging.chmod(0o755)  # mkdtemp's folders are private
+        if output.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
+            output.replace(retired / output.name)
+            staging.replace(output)
+            shutil.rmtree(retired)
+        else:
+            staging.replace(output)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return info
+
+
+def _write(spool, staging, source, options, labels, name, progress) -> DatasetInfo:
+    """Passes 2 and 3: shards, rejected.jsonl, and what dataset.json will say."""
+    splits: dict[str, list[ShardInfo]] = {}
+    statistics: dict[str, dict] = {}
+    settings = encode.Settings(
+        spool.path, labels, source.multi_label, tuple(source.text_fields), options.images, options.keep_without_image
+    )
+    bar = tqdm(desc="packing", unit=" examples", total=len(spool.offsets), disable=not progress)
+    with encode.Encoder(settings, options.workers, len(spool.offsets)) as encoder, bar:
+        for index, split in enumerate(spool.split_names):
+            order = spool.order(index)
+            if not len(order):
+                continue
+            counts: Counter = Counter()
+            num_shards = -(-len(order) // options.examples_per_shard)
+            shards = _SplitWriter(staging, split, num_shards)
+            try:
+                for position, result in encoder.encode(order.tolist(), spool.offsets):
+                    if result.record is not None:
+                        shards.write(result.record, shard=(spool.hashes[position] * num_shards) >> 63)
+                        counts.update(result.counts)
+                    if result.rejection:
+                        spool.reject(position, result.rejection)
+                        _check_bad(spool, options)
+                    bar.update()
+            finally:
+                splits[split] = shards.close()
+            statistics[split] = _statistics(counts, labels)
+    _check_bad(spool, options)
+    with open(staging / REJECTED_FILE, "w", encoding="utf-8") as file:
+        for _, rejection in sorted(spool.rejections, key=lambda pair: pair[0]):
+            file.write(json.dumps(dataclasses.asdict(rejection), ensure_ascii=False) + "\n")
+    return DatasetInfo(
+        name=name,
+        labels=labels,
+        multi_label=source.multi_label,
+        text_fields=source.text_fields,
+        splits=splits,
+        images=dataclasses.asdict(options.images),
+        statistics=statistics,
+        provenance=_provenance(source, options, spool.rejections),
+        ceilings=source.ceilings,
+    )
+
+
+class _SplitWriter:
+    """The shards of one split, of which one is open at a time: records come in the order of their shards."""
+
+    def __init__(self, folder: Path, split: str, num_shards: int):
+        self._paths = [folder / shard_name(split, index, num_shards) for index in range(num_shards)]
+        self._writers = [ShardWriter(self._paths[0])]
+
+    def write(self, record: bytes, shard: int) -> None:
+        self._open(shard)
+        self._writers[-1].write(record)
+
+    def close(self) -> list[ShardInfo]:
+        self._open(len(self._paths) - 1)
+        self._writers[-1].close()
+        return [
+            ShardInfo(path.name, writer.num_examples, writer.num_bytes, writer.sha256)
+            for path, writer in zip(self._paths, self._writers, strict=True)
+        ]
+
+    def _open(self, shard: int) -> None:
+        while len(self._writers) <= shard:  # a shard whose range of the hash holds no record still gets its file
+            self._writers[-1].close()
+            self._writers.append(ShardWriter(self._paths[len(self._writers)]))
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    for leftover in output.parent.glob(f".{output.name}.packing-*"):
+        print(f"note: {leftover} was left by a pack that died or still runs; delete it if none runs", file=sys.stderr)
+    if not output.exists():
+        return
+    if not output.is_dir() or (any(output.iterdir()) and not (output / DATASET_FILE).is_file()):
+        raise PackError(f"{output} exists and is no dataset; choose another output folder")
+    if (output / DATASET_FILE).is_file() and not overwrite:
+        raise PackError(f"{output} already holds a dataset; pass --overwrite to replace it, or choose another folder")
+
+
+def _check_bad(spool: Spool, options: PackOptions) -> None:
+    """Raises as soon as too much of the input is known to be bad."""
+    allowed = options.max_bad_fraction * spool.num_seen
+    if len(spool.rejections) <= allowed:
+        return
+    reasons = Counter(r.reason.split(":")[0] for _, r in spool.rejections).most_common(3)
+    listed = "; ".join(f"{count} × {reason}" for reason, count in reasons)
+    examples = "; ".join(f"{r.where}: {r.reason}" for _, r in spool.rejections[-2:])
+    raise PackError(
+        f"at least {len(spool.rejections):,} of {spool.num_seen:,} examples are bad, over the allowed fraction of "
+        f"{options.max_bad_fraction} (--max_bad_fraction): {listed}. For example: {examples}"
+    )
+
+
+def _statistics(counts: Counter, labels: LabelVocabulary) -> dict:
+    statistics = {key: counts[key] for key in ("examples", "without_image", "without_label", "images_reencoded")}
+    statistics["without_text"] = {
+        key.removeprefix("without_text/"): counts[key] for key in sorted(counts) if key.startswith("without_text/")
+    }
+    statistics["labels"] = {name: counts[f"label/{name}"] for name in labels.names}
+    return statistics
+
+
+def _provenance(source: Source, options: PackOptions, rejections: list) -> dict:
+    settings = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if field.name not in ("images", "workers")
+    }
+    return {
+        "source": source.name,
+        "source_options": source.options,
+        "pack_options": settings,
+        "files": [{"name": path.name, "sha256": sha256_of(path)} for path in source.files],
+        "rejected": dict(Counter(rejection.action for _, rejection in rejections)),
+        "versions": {package: _version(package) for package in ("mm_keras", *_VERSIONED)},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed as a package"

@@ -1,0 +1,284 @@
+"""A table with a row an example: CSV, TSV, JSON Lines, Parquet, or a pandas DataFrame. Column roles are explicit.
+
+    id,image,title,description,category                    --image=image --text=title,description --label=category
+    a1,images/a1.jpg,"Mug, blue","Dishwasher safe",kitchen
+
+- Image paths are relative to the table's folder, or to `image_root`. An empty cell: the example has no image.
+- In JSON Lines and Parquet a text or label cell may hold a list (five captions, three tags).
+- `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label.
+- Every cell is text as it stands: "NA" and "None" stay words, 007 keeps its zeros.
+- A row that cannot be read (too many cells, broken JSON, no id) is rejected with its line; the others go on.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfrecords_tools.example import Rejection, Source, SourceExample
+
+if TYPE_CHECKING:
+    import pandas
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+_CELL_LIMIT = 2**20
+
+
+class TableError(ValueError):
+    """A table that cannot be read at all: a missing column, another format, another encoding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Which column plays which role; `text` are also the names of the text fields."""
+
+    image: str | None = None
+    text: tuple[str, ...] = ()
+    label: str | None = None
+    id: str | None = None
+    split: str | None = None
+    weight: str | None = None
+
+    def named(self) -> list[str]:
+        single = (self.image, self.label, self.id, self.split, self.weight)
+        return [column for column in (*single, *self.text) if column]
+
+
+def make_source(
+    tables: list[str | Path | pandas.DataFrame],
+    columns: Columns,
+    label_separator: str | None = None,
+    multi_label: bool = False,
+    image_root: str | Path | None = None,
+    encoding: str | None = None,
+    derived_from_label: tuple[str, ...] = (),
+) -> Source:
+    """Declares tables as a source; their columns are checked before anything is read.
+
+    Args:
+        tables: files (.csv, .tsv, .jsonl, .parquet) or DataFrames, read one after the other.
+        columns: the role of each column.
+        label_separator: splits a label cell into several labels; makes the dataset multi-label.
+        multi_label: label cells may hold lists.
+        image_root: folder of the image paths; default: the folder of the table (for a DataFrame the working folder).
+        encoding: of CSV, TSV and JSON Lines; default UTF-8, with or without BOM, or UTF-16 with BOM.
+        derived_from_label: text columns that are computed from the label, such as a description of the class.
+
+    Raises:
+        TableError: if a table is missing, of an unknown format, or lacks a column.
+    """
+    if not columns.image and not columns.text:
+        raise TableError("name an image column (--image), text columns (--text), or both")
+    for table in tables:
+        present = _column_names(table, encoding)
+        missing = [column for column in columns.named() if column not in present]
+        if missing:
+            raise TableError(f"{_name(table)} has no column {missing[0]!r}; its columns are {present}")
+    stems = [Path(_name(table)).stem for table in tables]
+    if columns.id is None and len(set(stems)) < len(stems):
+        raise TableError(f"tables of one name give equal ids; name an id column (--id). Received: {stems}")
+    options = dataclasses.asdict(columns) | {"label_separator": label_separator}
+    return Source(
+        name="table",
+        examples=lambda: itertools.chain.from_iterable(
+            iter_examples(table, columns, label_separator, image_root, encoding) for table in tables
+        ),
+        text_fields={field: field in derived_from_label for field in columns.text},
+        multi_label=multi_label or label_separator is not None,
+        files=[Path(table) for table in tables if isinstance(table, str | Path)],
+        options=options,
+    )
+
+
+def iter_examples(
+    table: str | Path | pandas.DataFrame,
+    columns: Columns,
+    label_separator: str | None = None,
+    image_root: str | Path | None = None,
+    encoding: str | None = None,
+) -> Iterator[SourceExample | Rejection]:
+    """Yields an example per row, or the reason why a row is none."""
+    in_memory = not isinstance(table, str | Path)
+    root = Path(image_root) if image_root else Path() if in_memory else Path(table).parent
+    stem = "row" if in_memory else Path(table).stem
+    for where, row in _iter_rows(table, encoding):
+        example_id = f"{stem}:{where.rsplit(':', 1)[-1]}" if columns.id is None else ""
+        if isinstance(row, str):
+            yield Rejection(example_id, where, row)
+            continue
+        try:
+            if columns.id:
+                example_id = _text(row[columns.id])
+                if not example_id:
+                    raise ValueError(f"empty id in column {columns.id!r}")
+            image = _text(row[columns.image]) if columns.image else ""
+            yield SourceExample(
+                id=example_id,
+                where=where,
+                image=root / image if image else None,
+                texts={field: _texts(row[field]) for field in columns.text},
+                labels=_labels(row[columns.label], label_separator) if columns.label else [],
+                split=_split(row[columns.split], columns.split) if columns.split else None,
+                weight=_weight(row[columns.weight], columns.weight) if columns.weight else 1.0,
+            )
+        except ValueError as error:
+            yield Rejection(example_id, where, str(error))
+
+
+def _iter_rows(table, encoding) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Yields (where, row), or (where, what is wrong with the row)."""
+    name = _name(table)
+    if not isinstance(table, str | Path):
+        for index, values in enumerate(table.itertuples(index=False, name=None)):
+            yield f"{name}:{index}", dict(zip(table.columns, values, strict=True))
+        return
+    path = Path(table)
+    if path.suffix == ".parquet":
+        parquet = _parquet(path)
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in parquet.iter_batches(1024))
+        for index, row in enumerate(rows):
+            yield f"{name}:{index}", row
+        return
+    encoding = encoding or _guess_encoding(path)
+    try:
+        with open(path, encoding=encoding, newline="") as file:
+            yield from _iter_json_lines(file, name) if path.suffix == ".jsonl" else _iter_csv(file, path)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise TableError(f"{path} is not {encoding}: {error}. Name its encoding, for example --encoding=cp1252") from error
+
+
+def _iter_csv(file, path: Path) -> Iterator[tuple[str, dict[str, str] | str]]:
+    csv.field_size_limit(_CELL_LIMIT)
+    reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    header = next(reader)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"{path.name}:{line}", f"malformed row: {error}; an unclosed quote, perhaps"
+            continue
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            yield f"{path.name}:{line}", f"malformed row: {len(cells)} cells under {len(header)} columns"
+            continue
+        yield f"{path.name}:{line}", dict(zip(header, cells, strict=True))
+
+
+def _iter_json_lines(file, name: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield f"{name}:{number}", f"malformed row: {error}"
+            continue
+        if not isinstance(row, dict):
+            yield f"{name}:{number}", f"malformed row: expected a JSON object, found {type(row).__name__}"
+            continue
+        yield f"{name}:{number}", _Optional(row)
+
+
+class _Optional(dict):
+    """A JSON object: a key that a line leaves out is a missing value."""
+
+    def __missing__(self, key):
+        return None
+
+
+def _column_names(table, encoding) -> list[str]:
+    if not isinstance(table, str | Path):
+        return [str(column) for column in table.columns]
+    path = Path(table)
+    if not path.is_file():
+        raise TableError(f"table {path} does not exist")
+    if path.suffix not in FORMATS:
+        raise TableError(f"tables are {', '.join(FORMATS)} files. Received: {path}")
+    if path.suffix == ".parquet":
+        return _parquet(path).schema_arrow.names
+    if path.suffix == ".jsonl":
+        rows = (row for _, row in _iter_rows(path, encoding) if isinstance(row, dict))
+        return sorted({key for row in itertools.islice(rows, 1000) for key in row})
+    try:
+        with open(path, encoding=encoding or _guess_encoding(path), newline="") as file:
+            header = next(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","), [])
+    except (UnicodeDecodeError, LookupError) as error:
+        raise TableError(f"{path}: {error}. Name its encoding, for example --encoding=cp1252") from error
+    repeated = [name for name in header if header.count(name) > 1]
+    if repeated:
+        raise TableError(f"{path} has several columns named {repeated[0]!r}")
+    return header
+
+
+def _parquet(path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise TableError(f"{path} is no readable Parquet file: {error}") from error
+
+
+def _guess_encoding(path: Path) -> str:
+    with open(path, "rb") as file:
+        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _name(table) -> str:
+    return Path(table).name if isinstance(table, str | Path) else "DataFrame"
+
+
+def _is_missing(value) -> bool:
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _text(value) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, dict | bytes):
+        raise ValueError(f"expected text or a number, found {type(value).__name__}: {value!r:.40}")
+    return "" if _is_missing(value) else str(value).strip()
+
+
+def _texts(value) -> list[str]:
+    return [_text(item) for item in value] if _is_list(value) else [_text(value)]
+
+
+def _labels(value, separator: str | None) -> list[str]:
+    if _is_list(value):
+        parts = [_text(item) for item in value]
+    else:
+        text = _text(value)
+        parts = text.split(separator) if separator else [text]
+    return [" ".join(part.split()) for part in parts if part.strip()]
+
+
+def _is_list(value) -> bool:
+    return isinstance(value, list | tuple) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1)
+
+
+def _split(value, column: str) -> str:
+    split = _text(value)
+    if not split:
+        raise ValueError(f"empty split in column {column!r}")
+    return split
+
+
+def _weight(value, column: str) -> float:
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = -1.0
+    if not 0 <= weight < float("inf"):
+        raise ValueError(f"weight must be a number of at least 0. Received: {value!r} in column {column!r}")
+    return weight
