@@ -22,7 +22,7 @@ import cv2
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` below is the limit, and it knows about DCT scaling
 
 _ORIENTATION_TAG = 0x0112
-_END_OF_IMAGE = b"\xff\xd9"
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 class BadImageError(ValueError):
@@ -76,7 +76,10 @@ def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
     header = _open(data)
     width, height = header.size
     short_side = options.short_side or min(width, height)
-    plain_jpeg = header.format in ("JPEG", "MPO") and header.mode in ("L", "RGB")
+    is_jpeg = header.format in ("JPEG", "MPO")
+    if is_jpeg and _is_cut_off(data):
+        raise BadImageError("truncated: zeros stand where the rest of the JPEG should be")
+    plain_jpeg = is_jpeg and header.mode in ("L", "RGB")
     plain_jpeg = plain_jpeg and data.rstrip(b"\0").endswith(_END_OF_IMAGE)  # else truncated, perhaps: Pillow tells
     reduction = next((r for r in (8, 4, 2) if plain_jpeg and min(width, height) >= r * short_side), 1)
     if width * height > options.max_pixels * reduction**2:
@@ -114,8 +117,13 @@ def _open(data: bytes) -> Image.Image:
             return Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         raise BadImageError(f"not an image that Pillow knows; starts with {data[:12]!r}") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow's plugins raise many kinds on damaged files; none may end a long pack
         raise BadImageError(f"broken image header: {error}") from error
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a download into preallocated space broke off: decoders take the zeros for grey pixels and do not complain."""
+    return data.endswith(b"\0\0") and data.find(_END_OF_IMAGE, data.rfind(_START_OF_SCAN)) < 0
 
 
 def _is_upright(header: Image.Image) -> bool:
@@ -146,7 +154,7 @@ def _decode_with_pillow(image: Image.Image) -> np.ndarray:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
         return np.asarray(image.convert("RGB"))[..., ::-1]
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except Exception as error:  # as in `_open`
         raise BadImageError(f"the {image.format} data does not decode: {error}") from error
 
 
