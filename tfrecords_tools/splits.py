@@ -40,11 +40,25 @@ def parse_fractions(text: str) -> dict[str, float]:
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
         try:
-            fractions[check_split_name(name)] = float(value)
+            fraction = float(value)
         except ValueError as error:
             raise ValueError(f"splits are given as 'train=0.8,test=0.2'. Received: {text!r}") from error
+        if name in fractions:
+            raise ValueError(f"split {name!r} is given twice. Received: {text!r}")
+        fractions[name] = fraction
+    return check_fractions(fractions)
+
+
+def check_fractions(fractions: dict[str, float]) -> dict[str, float]:
+    """Returns `fractions` where examples can be drawn by them.
+
+    Raises:
+        ValueError: for a bad name, a negative fraction, or fractions that do not add up to 1.
+    """
+    for name in fractions:
+        check_split_name(name)
     if not math.isclose(sum(fractions.values()), 1.0, abs_tol=1e-6) or min(fractions.values()) < 0:
-        raise ValueError(f"split fractions must be positive and add up to 1. Received: {text!r}")
+        raise ValueError(f"split fractions must not be negative and must add up to 1. Received: {fractions}")
     return fractions
 
 
