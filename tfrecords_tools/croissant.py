@@ -37,6 +37,11 @@ _SPLIT_URLS = {"train": "cr:TrainingSplit", "val": "cr:ValidationSplit", "test":
 
 def write(info: DatasetInfo, folder: Path) -> None:
     """Writes croissant.json; what only the publisher knows (licence, url, citation) is left for them to add."""
+    record_sets = [
+        _inline("splits", "cr:Split", [{"name": split, "url": _SPLIT_URLS.get(split, "")} for split in info.splits]),
+    ]
+    if info.labels.names:
+        record_sets.append(_inline("labels", "sc:Enumeration", [{"name": name} for name in info.labels.names]))
     content = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -54,10 +59,7 @@ def write(info: DatasetInfo, folder: Path) -> None:
             }
             for split in info.splits
         ],
-        "recordSet": [
-            _inline("splits", "cr:Split", [{"name": split, "url": _SPLIT_URLS.get(split, "")} for split in info.splits]),
-            _inline("labels", "sc:Enumeration", [{"name": name} for name in info.labels.names]),
-        ],
+        "recordSet": record_sets,
     }
     (folder / CROISSANT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 

@@ -31,7 +31,8 @@ class LabelVocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> LabelVocabulary:
-        return cls(Path(path).read_text("utf-8-sig").removesuffix("\n").split("\n"))
+        text = Path(path).read_text("utf-8-sig").removesuffix("\n")
+        return cls(text.split("\n") if text else [])  # an unlabelled dataset has an empty vocabulary
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text("".join(f"{name}\n" for name in self.names), "utf-8")
