@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import threading
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 
 from tfrecords_tools.example import Rejection, SourceExample
@@ -53,14 +54,14 @@ class Encoder:
     def __init__(self, settings: Settings, workers: int | None, num_examples: int):
         self._settings = settings
         self._workers = 1 if num_examples < _INLINE_BELOW else workers or os.cpu_count() or 1
-        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Encoder:
         if self._workers == 1:
             _start(self._settings)
         else:
             context = multiprocessing.get_context("spawn")  # forking is unsafe where the caller runs threads (TensorFlow)
-            self._pool = concurrent.futures.ProcessPoolExecutor(self._workers, context, _start, (self._settings,))
+            self._pool = ProcessPoolExecutor(self._workers, context, _start_worker, (self._settings,))
         return self
 
     def __exit__(self, *_) -> None:
@@ -82,7 +83,7 @@ class Encoder:
                     yield from zip(done, future.result(), strict=True)
             for done, future in pending:
                 yield from zip(done, future.result(), strict=True)
-        except concurrent.futures.process.BrokenProcessPool as error:
+        except BrokenProcessPool as error:
             raise WorkerDiedError(
                 "a packing worker died (out of memory?); try fewer workers, or a smaller max_pixels"
             ) from error
@@ -91,8 +92,19 @@ class Encoder:
 _settings: Settings
 
 
+def _start_worker(settings: Settings) -> None:
+    """Runs once in each worker process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _start(settings)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever: its end of the queue never closes."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 def _start(settings: Settings) -> None:
-    """Runs once in each worker."""
     global _settings
     _settings = settings
     use_one_thread()
