@@ -13,6 +13,7 @@ DATASET_FILE = "dataset.json"
 LABELS_FILE = "labels.txt"
 REJECTED_FILE = "rejected.jsonl"
 CROISSANT_FILE = "croissant.json"
+CLASS_DESCRIPTIONS_FILE = "class_descriptions.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ class DatasetInfo:
 
         Raises:
             FileNotFoundError: if there is none: not a dataset folder, or its packing did not finish.
-            ValueError: if it was written by another version of the schema.
+            ValueError: if it was written by another version of the schema, or its files do not belong together.
         """
         path = Path(folder) / DATASET_FILE
         if not path.is_file():
@@ -103,15 +104,24 @@ class DatasetInfo:
                 f"{path} does not exist: {str(folder)!r} is no dataset folder, or its packing did not finish. "
                 "Pack one with: tfrecords-tools pack --help"
             )
-        content = json.loads(path.read_text("utf-8"))
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
         if content.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
                 f"{path} has schema_version {content.get('schema_version')!r}; this version reads {SCHEMA_VERSION}. "
                 "Pack the dataset again."
             )
+        labels = LabelVocabulary.load(path.with_name(LABELS_FILE))
+        if len(labels) != content["num_labels"]:
+            raise ValueError(
+                f"{path.with_name(LABELS_FILE)} has {len(labels)} names, {DATASET_FILE} says {content['num_labels']}: "
+                "one of the two was changed after packing"
+            )
         return cls(
             name=content["name"],
-            labels=LabelVocabulary.load(path.with_name(LABELS_FILE)),
+            labels=labels,
             multi_label=content["label_kind"] == "multi_label",
             text_fields={field: spec["derived_from_label"] for field, spec in content["text_fields"].items()},
             splits={split: [ShardInfo(**shard) for shard in entry["shards"]] for split, entry in content["splits"].items()},

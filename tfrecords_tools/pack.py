@@ -24,13 +24,23 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tfrecords_tools import croissant, encode
-from tfrecords_tools.dataset_info import DATASET_FILE, REJECTED_FILE, DatasetInfo, ShardInfo
+from tfrecords_tools.dataset_info import (
+    CLASS_DESCRIPTIONS_FILE,
+    CROISSANT_FILE,
+    DATASET_FILE,
+    LABELS_FILE,
+    REJECTED_FILE,
+    DatasetInfo,
+    ShardInfo,
+)
 from tfrecords_tools.example import Source
 from tfrecords_tools.images import ImageOptions
 from tfrecords_tools.labels import LabelVocabulary
 from tfrecords_tools.shards import ShardWriter, sha256_of, shard_name
+from tfrecords_tools.splits import check_fractions
 from tfrecords_tools.spool import Spool
 
+_OURS = (DATASET_FILE, LABELS_FILE, REJECTED_FILE, CROISSANT_FILE, CLASS_DESCRIPTIONS_FILE)
 _VERSIONED = ("opencv-python-headless", "pillow", "numpy")
 
 
@@ -60,6 +70,15 @@ class PackOptions:
     keep_without_image: bool = True
     max_bad_fraction: float = 0.2
     workers: int | None = None
+
+    def __post_init__(self):
+        check_fractions(self.fractions)
+        if self.examples_per_shard < 1:
+            raise ValueError(f"examples_per_shard must be at least 1. Received: {self.examples_per_shard}")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be at least 1, or None for one a core. Received: {self.workers}")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction must be within 0–1. Received: {self.max_bad_fraction}")
 
 
 def pack(
@@ -141,7 +160,7 @@ def _write(spool, staging, source, options, labels, name, progress) -> DatasetIn
                 splits[split] = shards.close()
             statistics[split] = _statistics(counts, labels)
     _check_bad(spool, options)
-    with open(staging / REJECTED_FILE, "w", encoding="utf-8") as file:
+    with open(staging / REJECTED_FILE, "w", encoding="utf-8", errors="backslashreplace") as file:
         for _, rejection in sorted(spool.rejections, key=lambda pair: pair[0]):
             file.write(json.dumps(dataclasses.asdict(rejection), ensure_ascii=False) + "\n")
     return DatasetInfo(
@@ -191,6 +210,9 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise PackError(f"{output} exists and is no dataset; choose another output folder")
     if (output / DATASET_FILE).is_file() and not overwrite:
         raise PackError(f"{output} already holds a dataset; pass --overwrite to replace it, or choose another folder")
+    foreign = sorted(path.name for path in output.iterdir() if path.name not in _OURS and path.suffix != ".tfrecord")
+    if foreign:
+        raise PackError(f"{output} also holds {foreign[:5]}, which overwriting would delete; move them away first")
 
 
 def _check_bad(spool: Spool, options: PackOptions) -> None:

@@ -55,6 +55,8 @@ class Spool:
                     self.reject(len(self.offsets), example)
                     continue
                 try:
+                    for text in (example.id, *example.labels):
+                        text.encode()  # half of a surrogate pair, which JSON can spell, has no UTF-8
                     split = check_split_name(example.split or draw_split(example.id, fractions, seed))
                 except ValueError as error:
                     self.reject(len(self.offsets), Rejection(example.id, example.where, str(error)))
