@@ -70,13 +70,17 @@ def make_source(
         derived_from_label: text columns that are computed from the label, such as a description of the class.
 
     Raises:
-        TableError: if a table is missing, of an unknown format, or lacks a column.
+        TableError: if a table is missing, of an unknown format, or lacks a column, or if the roles contradict each other.
     """
-    if not columns.image and not columns.text:
-        raise TableError("name an image column (--image), text columns (--text), or both")
+    _check_roles(columns, label_separator, derived_from_label)
     for table in tables:
         present = _column_names(table, encoding)
+        repeated = [name for name in present if present.count(name) > 1]
+        if repeated:
+            raise TableError(f"{_name(table)} has several columns named {repeated[0]!r}")
         missing = [column for column in columns.named() if column not in present]
+        if missing and not present:
+            raise TableError(f"{_name(table)} is empty: it has no columns")
         if missing:
             raise TableError(f"{_name(table)} has no column {missing[0]!r}; its columns are {present}")
     stems = [Path(_name(table)).stem for table in tables]
@@ -93,6 +97,24 @@ def make_source(
         files=[Path(table) for table in tables if isinstance(table, str | Path)],
         options=options,
     )
+
+
+def _check_roles(columns: Columns, label_separator: str | None, derived_from_label: tuple[str, ...]) -> None:
+    if not columns.image and not columns.text:
+        raise TableError("name an image column (--image), text columns (--text), or both")
+    twice = [column for column in columns.text if columns.text.count(column) > 1]
+    if twice:
+        raise TableError(f"text column {twice[0]!r} is named twice")
+    if columns.label in columns.text and columns.label not in derived_from_label:
+        raise TableError(
+            f"column {columns.label!r} is both the label and a text, which tells models the answer. If that is meant, "
+            f"say that the text comes from the label: --derived_from_label={columns.label}"
+        )
+    unknown = [column for column in derived_from_label if column not in columns.text]
+    if unknown:
+        raise TableError(f"derived_from_label names {unknown[0]!r}, which is no text column; those are {list(columns.text)}")
+    if label_separator == "":
+        raise TableError("label_separator must not be empty; for label cells that hold lists use --multi_label")
 
 
 def iter_examples(
@@ -135,7 +157,7 @@ def _iter_rows(table, encoding) -> Iterator[tuple[str, dict[str, Any] | str]]:
     name = _name(table)
     if not isinstance(table, str | Path):
         for index, values in enumerate(table.itertuples(index=False, name=None)):
-            yield f"{name}:{index}", dict(zip(table.columns, values, strict=True))
+            yield f"{name}:{index}", dict(zip(map(str, table.columns), values, strict=True))
         return
     path = Path(table)
     if path.suffix == ".parquet":
@@ -148,14 +170,12 @@ def _iter_rows(table, encoding) -> Iterator[tuple[str, dict[str, Any] | str]]:
     try:
         with open(path, encoding=encoding, newline="") as file:
             yield from _iter_json_lines(file, name) if path.suffix == ".jsonl" else _iter_csv(file, path)
-    except (UnicodeDecodeError, LookupError) as error:
+    except (UnicodeError, LookupError) as error:
         raise TableError(f"{path} is not {encoding}: {error}. Name its encoding, for example --encoding=cp1252") from error
 
 
 def _iter_csv(file, path: Path) -> Iterator[tuple[str, dict[str, str] | str]]:
-    csv.field_size_limit(_CELL_LIMIT)
-    reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    header = next(reader)
+    reader, header = _read_header(file, path)
     while True:
         line = reader.line_num + 1
         try:
@@ -163,7 +183,8 @@ def _iter_csv(file, path: Path) -> Iterator[tuple[str, dict[str, str] | str]]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"{path.name}:{line}", f"malformed row: {error}; an unclosed quote, perhaps"
+            lines = f"line {line}" if reader.line_num == line else f"lines {line}–{reader.line_num}"
+            yield f"{path.name}:{line}", f"malformed row: {error} ({lines}); an unclosed quote, perhaps"
             continue
         if not cells:
             continue
@@ -171,6 +192,15 @@ def _iter_csv(file, path: Path) -> Iterator[tuple[str, dict[str, str] | str]]:
             yield f"{path.name}:{line}", f"malformed row: {len(cells)} cells under {len(header)} columns"
             continue
         yield f"{path.name}:{line}", dict(zip(header, cells, strict=True))
+
+
+def _read_header(file, path: Path) -> tuple[Any, list[str]]:
+    csv.field_size_limit(_CELL_LIMIT)
+    reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    try:
+        return reader, next(reader, [])
+    except csv.Error as error:
+        raise TableError(f"{path} has a malformed header: {error}") from error
 
 
 def _iter_json_lines(file, name: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
@@ -210,13 +240,9 @@ def _column_names(table, encoding) -> list[str]:
         return sorted({key for row in itertools.islice(rows, 1000) for key in row})
     try:
         with open(path, encoding=encoding or _guess_encoding(path), newline="") as file:
-            header = next(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","), [])
-    except (UnicodeDecodeError, LookupError) as error:
+            return _read_header(file, path)[1]
+    except (UnicodeError, LookupError) as error:
         raise TableError(f"{path}: {error}. Name its encoding, for example --encoding=cp1252") from error
-    repeated = [name for name in header if header.count(name) > 1]
-    if repeated:
-        raise TableError(f"{path} has several columns named {repeated[0]!r}")
-    return header
 
 
 def _parquet(path: Path):
@@ -245,7 +271,7 @@ def _is_missing(value) -> bool:
 def _text(value) -> str:
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, dict | bytes):
+    if isinstance(value, dict | bytes) or _is_list(value):
         raise ValueError(f"expected text or a number, found {type(value).__name__}: {value!r:.40}")
     return "" if _is_missing(value) else str(value).strip()
 
