@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -18,7 +19,7 @@ _PACK_EXAMPLES = """examples:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns its exit status: 0 fine, 1 the data is bad, 2 the call is wrong."""
+    """Runs one command; returns its exit status: 0 fine, 1 problems or no record found, 2 it could not be done."""
     parser = _make_parser()
     options = parser.parse_args(arguments)
     try:
@@ -63,7 +64,7 @@ def _make_parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="print records, write their images out")
     inspect.add_argument("folder")
     inspect.add_argument("--split", help="default: the first")
-    inspect.add_argument("--num", type=int, default=5, help="how many records (default: 5)")
+    inspect.add_argument("--num", type=_positive, default=5, help="how many records (default: 5)")
     inspect.add_argument("--id", help="only the record with this id")
     inspect.add_argument("--images", metavar="FOLDER", help="write their images here as <n>.jpg")
     inspect.set_defaults(run=_inspect)
@@ -167,27 +168,25 @@ def _inspect(options: argparse.Namespace) -> int:
     images = Path(options.images) if options.images else None
     if images:
         images.mkdir(parents=True, exist_ok=True)
-    shown = 0
-    for shard in info.shards(split):
-        for serialized in iter_records(Path(options.folder) / shard.file):
-            record = decode_example(serialized)
-            if shown >= options.num or (options.id and record.id != options.id):
-                continue
-            print(f"{record.id}  [{split}]")
-            print(f"  image        {_describe_image(record)}")
-            for field, texts in record.texts.items():
-                print(f"  {field:<12} {' | '.join(texts) or '(missing)'}")
-            print(f"  labels       {', '.join(info.labels.names[index] for index in record.label_ids) or '(none)'}")
-            if record.weight != 1:
-                print(f"  weight       {record.weight:g}")
-            if images and record.image:
-                (images / f"{shown:05d}.jpg").write_bytes(record.image)
-            shown += 1
-        if shown >= options.num:
-            break
-    if not shown:
-        print(f"no record of split {split!r} has the id {options.id!r}", file=sys.stderr)
-    return 0 if shown else 1
+    shards = (Path(options.folder) / shard.file for shard in info.shards(split))
+    records = map(decode_example, itertools.chain.from_iterable(map(iter_records, shards)))
+    if options.id:
+        records = (record for record in records if record.id == options.id)
+    number = -1
+    for number, record in enumerate(itertools.islice(records, 1 if options.id else options.num)):
+        print(f"{record.id}  [{split}]")
+        print(f"  image        {_describe_image(record)}")
+        for field, texts in record.texts.items():
+            print(f"  {field:<12} {' | '.join(texts) or '(missing)'}")
+        print(f"  labels       {', '.join(info.labels.names[index] for index in record.label_ids) or '(none)'}")
+        if record.weight != 1:
+            print(f"  weight       {record.weight:g}")
+        if images and record.image:
+            (images / f"{number:05d}.jpg").write_bytes(record.image)
+    if number < 0:
+        print(f"split {split!r} has no record" + (f" with the id {options.id!r}" if options.id else ""), file=sys.stderr)
+        return 1
+    return 0
 
 
 def _describe_image(record) -> str:
@@ -210,6 +209,12 @@ def _stats(options: argparse.Namespace) -> int:
     stats = compute_stats(options.folder)
     print(json.dumps(stats, indent=2) if options.json else format_stats(stats))
     return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive number. Received: {text!r}")
+    return int(text)
 
 
 def _comma_list(text: str) -> tuple[str, ...]:
