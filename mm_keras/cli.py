@@ -1,0 +1,142 @@
+"""`mm-keras`, also `python run.py`: train, evaluate, predict, export. Parses its flags before it loads TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export")
+
+_DESCRIPTION = "Train, evaluate and ship classifiers of images that come with text."
+_EPILOG = """examples:
+  mm-keras --config=quickstart.gin                        train, evaluate and export on drawn sample data
+  mm-keras --config=quickstart.gin --dry_run              build data and model, print shapes and sizes, stop
+  mm-keras --config=quickstart.gin --gin_bindings='train.epochs=3' --gin_bindings='train.batch_size=32'
+  mm-keras --mode=evaluate --workdir=runs/quickstart      a trained run needs nothing but its folder
+  mm-keras --mode=predict --workdir=runs/quickstart --image=photo.jpg --text='title=Solid oak, new'
+  mm-keras --mode=predict --workdir=runs/quickstart --examples=new.jsonl
+  mm-keras --mode=export --workdir=runs/quickstart        writes runs/quickstart/export/<next version>
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one mode; returns the exit status: 0 fine, 2 the call, the config or the data is wrong."""
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    if options.mode in ("train", "train_and_evaluate") and not options.config:
+        parser.error(f"--mode={options.mode} needs a config, for example --config=quickstart.gin")
+    if not options.config and not options.workdir:
+        parser.error("name a run folder (--workdir), a config (--config), or both")
+    if options.dry_run and options.mode not in ("train", "train_and_evaluate"):
+        parser.error("--dry_run goes with training")
+    with _quiet_start_up():
+        import tensorflow  # noqa: F401
+    try:
+        _run(options)
+    except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
+        if options.traceback:
+            raise
+        print(f"{parser.prog}: {_first_cause(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mm-keras", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", metavar="FILE", help="gin config; a bare name is also looked up in configs/")
+    parser.add_argument("--mode", choices=MODES, default="train_and_evaluate", help="default: train_and_evaluate")
+    parser.add_argument("--workdir", metavar="FOLDER", help="the run folder (default: runs/<name of the config>)")
+    parser.add_argument("--gin_bindings", action="append", default=[], metavar="LINE", help="overrides the config; repeatable")
+    parser.add_argument("--strategy", choices=("auto", "none", "mirrored"), help="distribution (default: auto)")
+    parser.add_argument("--overwrite", action="store_true", help="delete a run that is already in the run folder")
+    parser.add_argument("--dry_run", action="store_true", help="build data and model, print shapes and sizes, and stop")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    data = parser.add_argument_group("evaluate and export")
+    data.add_argument("--dataset", metavar="FOLDER", help="dataset folder (default: the one the run was trained on)")
+    data.add_argument("--split", help="its split (default: test)")
+    predict = parser.add_argument_group("predict")
+    predict.add_argument("--image", metavar="FILE", help="the picture: JPEG, PNG, GIF or BMP")
+    predict.add_argument("--text", action="append", default=[], metavar="FIELD=TEXT", help="a text field; repeatable")
+    predict.add_argument("--examples", metavar="FILE", help='.jsonl, an object a line: {"image": path, "title": text, …}')
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    from mm_keras.config import ConfigError, find_config, load_config, operative_config
+
+    config = find_config(options.config) if options.config else None
+    bindings = [*options.gin_bindings]
+    if config and options.strategy:
+        bindings.append(f"train.strategy = {options.strategy!r}")
+    if config and (options.overwrite or options.dry_run):
+        bindings += [f"train.overwrite = {options.overwrite}", f"train.dry_run = {options.dry_run}"]
+    if options.dry_run:
+        bindings += ["train_and_evaluate.evaluate = None", "train_and_evaluate.export = None"]
+        bindings += ["train_and_evaluate.baselines = ()"]
+    if not config and options.gin_bindings:
+        raise ConfigError("--gin_bindings override a config; name it with --config")
+    functions = load_config(config, bindings)
+    workdir = Path(options.workdir) if options.workdir else Path("runs") / config.stem
+    given = {name: value for name, value in (("dataset", options.dataset), ("split", options.split)) if value}
+    if options.mode == "predict":
+        from mm_keras.predict import predict
+
+        predict(workdir, _example(options), options.examples)
+    elif options.mode in ("evaluate", "export"):
+        functions[options.mode](workdir, **given)
+    else:
+        functions[options.mode](workdir=workdir)
+        if not options.dry_run:
+            overrides = "".join(f"\n# --gin_bindings: {line}" for line in bindings)
+            (workdir / "config.gin").write_text(config.read_text("utf-8") + overrides + "\n", "utf-8")
+            (workdir / "operative_config.gin").write_text(operative_config(), "utf-8")
+
+
+def _example(options: argparse.Namespace) -> dict[str, str]:
+    example = {"image": options.image} if options.image else {}
+    for text in options.text:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--text takes FIELD=TEXT, for example --text='title=Blue mug'. Received: {text!r}")
+        example[field] = value
+    return example
+
+
+@contextlib.contextmanager
+def _quiet_start_up() -> Iterator[None]:
+    """Holds back what TensorFlow's C++ prints while it is imported; shows it if the import fails.
+
+    TF_CPP_MIN_LOG_LEVEL does not reach these lines; who sets it to 0 sees them.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _first_cause(error: BaseException) -> str:
+    """The message without what gin appends to it."""
+    return str(error).split("\n  In call to configurable")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

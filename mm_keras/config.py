@@ -1,0 +1,157 @@
+"""Gin configs: which functions can be bound, where configs are found, and what is wrong with one before it runs.
+
+Gin stays here: the library's functions are plain Python, and registered, not decorated. A config wires them together by
+references (`train.build_model = @build_two_tower`), starting from `train_and_evaluate`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import gin
+
+import mm_keras
+
+ROOT = "train_and_evaluate"
+_PACKAGE = Path(mm_keras.__file__).parent
+CONFIG_FOLDER = next(folder / "configs" for folder in (_PACKAGE, _PACKAGE.parent) if (folder / "configs").is_dir())
+gin.add_config_file_search_path(str(CONFIG_FOLDER))  # for includes
+
+
+class ConfigError(ValueError):
+    """A config that cannot run; the message lists every problem."""
+
+
+def configurable_functions() -> list[Callable]:
+    """All functions that a config can bind."""
+    from mm_keras import experiment
+    from mm_keras.data import make_features, sample, text
+    from mm_keras.evaluate import evaluate
+    from mm_keras.export import export
+    from mm_keras.model import fusion, head, image_tower, text_encoder, tuning_dnn, two_tower
+    from mm_keras.optimizer import make_optimizer
+    from mm_keras.train import train
+
+    return [
+        experiment.train_and_evaluate,
+        train,
+        evaluate,
+        export,
+        sample.sample_dataset,
+        make_features.make_features,
+        text.make_word_tokenizer,
+        text.make_wordpiece_tokenizer,
+        two_tower.build_two_tower,
+        image_tower.build_image_tower,
+        image_tower.build_small_cnn,
+        text_encoder.build_small_text_encoder,
+        text_encoder.build_bert_encoder,
+        tuning_dnn.build_tuning_dnn,
+        fusion.build_concatenation,
+        head.build_head,
+        make_optimizer,
+    ]
+
+
+def find_config(name: str) -> Path:
+    """The config file of that path, or, for a bare name, of that name in configs/.
+
+    Raises:
+        ConfigError: if there is none; the message lists what there is.
+    """
+    for path in (Path(name), CONFIG_FOLDER / name):
+        if path.is_file():
+            return path
+    known = sorted(path.name for path in CONFIG_FOLDER.glob("*.gin"))
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"no config {name!r}, here or among {known}{hint}")
+
+
+def load_config(path: Path | None, bindings: Sequence[str] = ()) -> dict[str, Callable]:
+    """Reads a config and returns the functions with their bindings applied, by name.
+
+    Args:
+        path: the config file; None: bindings alone.
+        bindings: gin lines that override it.
+
+    Raises:
+        ConfigError: for a syntax error, an unknown function, parameter, reference or macro, a value that is required and
+            not given, or a binding that nothing uses; before any of the functions runs.
+    """
+    gin.clear_config(clear_constants=False)
+    functions = {}
+    for function in configurable_functions():
+        name = function.__name__
+        try:
+            functions[name] = gin.get_configurable(name)
+        except ValueError:
+            functions[name] = gin.external_configurable(function, name, module="mm_keras")
+    logging.disable(logging.ERROR)  # gin logs an error for each place where it does not find an include, then finds it
+    try:
+        if path:
+            gin.parse_config_file(str(path))
+        gin.parse_config(list(bindings))
+    except (ValueError, SyntaxError, OSError) as error:
+        names = f"\n  functions: {', '.join(sorted(functions))}" if "No configurable matching" in str(error) else ""
+        raise ConfigError(f"{path or 'bindings'}: {error}{names}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    problems = list(_find_problems()) if path else []
+    if problems:
+        raise ConfigError(f"{path}:" + "".join(f"\n  {problem}" for problem in problems))
+    return functions
+
+
+def operative_config() -> str:
+    """The values that were used, as gin."""
+    return gin.operative_config_str()
+
+
+def _find_problems() -> Iterator[str]:
+    """Follows all references from the root; what was not reached is not used."""
+    bindings = gin.config._CONFIG  # the parsed bindings; gin has no public way to list them
+    used, macros, todo = {ROOT}, set(), [ROOT]
+    while todo:
+        owner = todo.pop()
+        values = [(key, parameter, value) for key, bound in bindings.items() for parameter, value in bound.items()]
+        for parameter, value in ((p, v) for key, p, v in values if _owner(*key) == owner):
+            for reference in map(repr, _references(value)):
+                if reference == "%gin.REQUIRED":
+                    name = owner.removeprefix("%") if owner.startswith("%") else f"{owner}.{parameter}"
+                    yield f"{name} is required; give it with --gin_bindings='{name}=…'"
+                    continue
+                target = reference if reference.startswith("%") else re.split(r"[/.]", reference.strip("@()"))[-1]
+                if target.startswith("%"):
+                    macros.add(target)
+                if target not in used:
+                    used.add(target)
+                    todo.append(target)
+    for macro in sorted(macros - {_owner(*key) for key in bindings}):
+        yield f"{macro} is used and not given; give it with --gin_bindings='{macro[1:]}=…'"
+    for key, bound in bindings.items():
+        owner = _owner(*key)
+        if owner not in used:
+            name = owner.removeprefix("%") if owner.startswith("%") else ", ".join(f"{owner}.{each}" for each in bound)
+            reference = owner if owner.startswith("%") else f"@{owner}"
+            yield f"{name} is bound, but nothing uses it; refer to {reference} or delete the line"
+
+
+def _owner(scope: str, selector: str) -> str:
+    """Name of the function, or %name of the macro, that a key of gin's bindings belongs to."""
+    return f"%{scope}" if selector == "gin.macro" else selector.rsplit(".", 1)[-1]
+
+
+def _references(value) -> Iterator[gin.config.ConfigurableReference]:
+    if isinstance(value, gin.config.ConfigurableReference):
+        yield value
+    elif isinstance(value, dict):
+        for item in (*value.keys(), *value.values()):
+            yield from _references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _references(item)

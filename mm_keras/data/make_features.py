@@ -1,0 +1,59 @@
+"""Chooses what a model sees of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mm_keras.data.pipeline import iter_texts
+from mm_keras.data.text import make_word_tokenizer
+from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
+from tfrecords_tools.dataset_info import DatasetInfo
+
+
+def make_features(
+    dataset: str | Path,
+    image_size: Sequence[int] | None = (224, 224),
+    image_fit: str = "crop",
+    text_fields: Sequence[str] = (),
+    max_tokens: int | Mapping[str, int] = 64,
+    make_tokenizer: Callable[..., TokenizerSpec] = make_word_tokenizer,
+    train_split: str = "train",
+    allow_label_derived_inputs: bool = False,
+) -> FeatureSpec:
+    """Describes the features of a model for a dataset.
+
+    Args:
+        dataset: the dataset folder.
+        image_size: (height, width) that the image tower sees, or None: no image.
+        image_fit: "crop" or "stretch", see `ImageSpec`.
+        text_fields: the text fields that the model sees.
+        max_tokens: how many tokens of a text are kept; one number, or one a field.
+        make_tokenizer: called with the texts of the training split; all fields share its tokenizer.
+        train_split: the split whose texts make a vocabulary.
+        allow_label_derived_inputs: let a text that is computed from the label be an input. It tells the label, so the
+            accuracy means nothing where such a text is not known before the label is.
+
+    Raises:
+        ValueError: for a field that the dataset lacks, a label-derived one, or one without `max_tokens`.
+    """
+    info = DatasetInfo.load(dataset)
+    unknown = [field for field in text_fields if field not in info.text_fields]
+    if unknown:
+        raise ValueError(f"dataset {dataset} has no text field {unknown[0]!r}; it has {sorted(info.text_fields)}")
+    derived = [field for field in text_fields if info.text_fields[field]]
+    if derived and not allow_label_derived_inputs:
+        raise ValueError(
+            f"text field {derived[0]!r} is derived from the label and would tell it to the model; leave it out of "
+            "text_fields, or set make_features.allow_label_derived_inputs = True"
+        )
+    lengths = max_tokens if isinstance(max_tokens, Mapping) else dict.fromkeys(text_fields, max_tokens)
+    if set(lengths) != set(text_fields):
+        raise ValueError(f"max_tokens names the fields {sorted(lengths)}, text_fields {sorted(text_fields)}")
+    tokenizer = make_tokenizer(iter_texts(dataset, train_split, list(text_fields))) if text_fields else None
+    return FeatureSpec(
+        image=ImageSpec(tuple(image_size), image_fit) if image_size else None,
+        texts=tuple(TextSpec(field, tokenizer, lengths[field]) for field in text_fields),
+        labels=tuple(info.labels.names),
+        multi_label=info.multi_label,
+    )

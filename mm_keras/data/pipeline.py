@@ -1,0 +1,200 @@
+"""Records -> batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from mm_keras.data.images import augment_image
+from mm_keras.data.preprocess import Preprocessor, decode_or_zeros
+from mm_keras.features import IMAGE, FeatureSpec, present
+from tfrecords_tools.dataset_info import DatasetInfo
+from tfrecords_tools.schema import TEXT_PREFIX, parse_example
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """A tf.data.Dataset of batches `(features, labels, weights)`, with its size.
+
+    Attributes:
+        dataset: in training all epochs one after the other; in evaluation one pass.
+        steps: batches an epoch.
+        num_examples: examples an epoch: in training those of `steps` full batches, in evaluation all.
+        batch_size: global, that is of all replicas together.
+    """
+
+    dataset: tf.data.Dataset
+    steps: int
+    num_examples: int
+    batch_size: int
+
+
+def make_training_batches(
+    folder: str | Path,
+    split: str,
+    features: FeatureSpec,
+    batch_size: int,
+    epochs: int,
+    seed: int = 0,
+    augment: bool = True,
+    shuffle_buffer: int = 4096,
+) -> Batches:
+    """Batches of `epochs` passes over a split, each in another order that depends on `(seed, epoch)` alone.
+
+    Shards are shuffled and interleaved, records shuffled in a buffer. An epoch visits no example twice and leaves out less
+    than one batch (other examples every time). Of several texts in a field one is drawn. Every shape is static.
+
+    Args:
+        folder: the dataset folder.
+        split: its split.
+        features: what to make.
+        batch_size: global batch size.
+        epochs: how many passes.
+        seed: of the order, the augmentation and the drawn texts.
+        augment: crop and mirror images at random.
+        shuffle_buffer: records (encoded: 30 KB each, about) that are shuffled at a time.
+
+    Raises:
+        ValueError: if the dataset does not have what `features` asks for, or fewer labelled examples than a batch.
+    """
+    info = DatasetInfo.load(folder)
+    _check(info, features, folder)
+    num_labelled = _num_labelled(info, split)
+    steps = num_labelled // batch_size
+    if not steps:
+        raise ValueError(f"batch_size {batch_size} is larger than split {split!r} with its {num_labelled} labelled examples")
+    files = [str(Path(folder) / shard.file) for shard in info.shards(split)]
+
+    def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
+        tf.random.set_seed(1)  # of this function's graph alone: the order depends on nothing but (seed, epoch)
+        epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
+        paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=epoch_seed)
+        records = paths.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
+        records = _drop_unlabelled(records, info, split).shuffle(shuffle_buffer, seed=epoch_seed)
+        return records.take(steps * batch_size)
+
+    preprocessor = Preprocessor(features)
+
+    def parse(index: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        record = parse_example(serialized, [text.field for text in features.texts])
+        seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(seed, tf.int64), index]), 2)
+        made = _labels_and_weight(record, features)
+        for text in features.texts:
+            texts = record[TEXT_PREFIX + text.field]
+            drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
+            made[text.field] = _text_or_empty(texts, drawn)
+        if features.image:
+            if augment:
+                transform = lambda image: augment_image(image, features.image, seeds[1])  # noqa: E731
+                made[IMAGE] = decode_or_zeros(record["image"], features.image.size, transform)
+            else:
+                made[IMAGE] = preprocessor.image(record["image"])
+            made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
+        return made
+
+    dataset = tf.data.Dataset.range(epochs).flat_map(epoch_records).enumerate()
+    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+    dataset = dataset.map(lambda raw: _finish(raw, preprocessor, features), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps * epochs)).prefetch(tf.data.AUTOTUNE)
+    return Batches(dataset, steps, steps * batch_size, batch_size)
+
+
+def make_evaluation_batches(folder: str | Path, split: str, features: FeatureSpec, batch_size: int) -> Batches:
+    """Batches of one pass over a split's labelled examples, each exactly once and in the order of the records.
+
+    The last batch is filled up to its full size with empty examples of weight 0; all others weigh 1. Of several texts in a
+    field the first is taken. Arguments and errors as in `make_training_batches`.
+    """
+    info = DatasetInfo.load(folder)
+    _check(info, features, folder)
+    num_examples = _num_labelled(info, split)
+    if not num_examples:
+        raise ValueError(f"split {split!r} of dataset {info.name!r} has no labelled example")
+    steps = -(-num_examples // batch_size)
+    preprocessor = Preprocessor(features)
+
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        record = parse_example(serialized, [text.field for text in features.texts])
+        made = _labels_and_weight(record, features) | {"weight": tf.constant(1.0)}
+        for text in features.texts:
+            made[text.field] = _text_or_empty(record[TEXT_PREFIX + text.field], 0)
+        if features.image:
+            made[IMAGE] = preprocessor.image(record["image"])
+            made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
+        return made
+
+    records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)])
+    dataset = _drop_unlabelled(records, info, split).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    empty = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in dataset.element_spec.items()}  # weight 0 too
+    filling = tf.data.Dataset.from_tensors(empty).repeat(steps * batch_size - num_examples)
+    dataset = dataset.concatenate(filling).batch(batch_size, drop_remainder=True)
+    dataset = dataset.map(lambda raw: _finish(raw, preprocessor, features), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
+    return Batches(dataset, steps, num_examples, batch_size)
+
+
+def iter_texts(folder: str | Path, split: str, fields: list[str], max_examples: int = 200_000) -> Iterator[list[bytes]]:
+    """Yields batches of a split's texts of all `fields` together, for vocabularies."""
+    info = DatasetInfo.load(folder)
+    _check_fields(info, fields, folder)
+    records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)]).take(max_examples)
+    texts = records.map(lambda serialized: _all_texts(parse_example(serialized, fields)), num_parallel_calls=tf.data.AUTOTUNE)
+    for batch in texts.unbatch().batch(1024).as_numpy_iterator():
+        yield batch.tolist()
+
+
+def _all_texts(record: dict[str, tf.Tensor]) -> tf.Tensor:
+    return tf.concat([value for key, value in record.items() if key.startswith(TEXT_PREFIX)], axis=0)
+
+
+def _labels_and_weight(record: dict[str, tf.Tensor], features: FeatureSpec) -> dict[str, tf.Tensor]:
+    ids = record["label_ids"]
+    if features.multi_label:
+        ones = tf.ones_like(ids, tf.float32)
+        label = tf.minimum(tf.scatter_nd(ids[:, tf.newaxis], ones, [len(features.labels)]), 1.0)
+    else:
+        label = tf.cast(ids[0], tf.int32)
+    return {"label": label, "weight": record["weight"]}
+
+
+def _text_or_empty(texts: tf.Tensor, index) -> tf.Tensor:
+    return tf.cond(tf.size(texts) > 0, lambda: texts[index], lambda: tf.constant(b""))
+
+
+def _finish(raw: dict[str, tf.Tensor], preprocessor: Preprocessor, features: FeatureSpec):
+    made = preprocessor.texts(raw)
+    if features.image:
+        made |= {IMAGE: raw[IMAGE], present(IMAGE): raw[present(IMAGE)]}
+    return made, raw["label"], raw["weight"]
+
+
+def _drop_unlabelled(records: tf.data.Dataset, info: DatasetInfo, split: str) -> tf.data.Dataset:
+    if _num_labelled(info, split) == info.num_examples(split):
+        return records
+    return records.filter(lambda serialized: tf.size(parse_example(serialized, [])["label_ids"]) > 0)
+
+
+def _num_labelled(info: DatasetInfo, split: str) -> int:
+    """Examples that can be learned from; in a multi-label dataset an example without labels says "none of them"."""
+    unlabelled = 0 if info.multi_label else info.statistics.get(split, {}).get("without_label", 0)
+    return info.num_examples(split) - unlabelled
+
+
+def _check(info: DatasetInfo, features: FeatureSpec, folder) -> None:
+    _check_fields(info, [text.field for text in features.texts], folder)
+    if tuple(info.labels.names) != features.labels or info.multi_label != features.multi_label:
+        kinds = {True: "multi-label", False: "multi-class"}
+        raise ValueError(
+            f"dataset {folder} has {len(info.labels)} {kinds[info.multi_label]} labels {info.labels.names[:5]}…, the model "
+            f"{len(features.labels)} {kinds[features.multi_label]} labels {list(features.labels[:5])}…; pack the dataset with "
+            "the model's labels: tfrecords-tools pack … --labels=<labels.txt of the training data>"
+        )
+
+
+def _check_fields(info: DatasetInfo, fields: list[str], folder) -> None:
+    missing = [field for field in fields if field not in info.text_fields]
+    if missing:
+        raise ValueError(f"dataset {folder} has no text field {missing[0]!r}; it has {sorted(info.text_fields)}")

@@ -1,0 +1,49 @@
+"""Raw strings and image bytes -> the features of a batch: the functions that training, evaluation and export share."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mm_keras.data.images import decode_image, fit_image
+from mm_keras.data.text import make_tokenizer
+from mm_keras.features import IMAGE, FeatureSpec, present
+
+
+class Preprocessor(tf.Module):
+    """Makes features as `features` describes them; a tf.Module, so that an export carries its tokenizers' tables."""
+
+    def __init__(self, features: FeatureSpec):
+        super().__init__()
+        self._features = features
+        specs = list(dict.fromkeys(text.tokenizer for text in features.texts))
+        self._tokenizers = [make_tokenizer(spec) for spec in specs]
+        self._tokenizer_of = {text.field: specs.index(text.tokenizer) for text in features.texts}
+
+    def texts(self, texts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Field -> string [B] becomes token ids, padding masks and presence flags. A blank text is a missing one."""
+        made = {}
+        for spec in self._features.texts:
+            stripped = tf.strings.strip(texts[spec.field])
+            token_ids, padding_mask = self._tokenizers[self._tokenizer_of[spec.field]](stripped, spec.max_tokens)
+            made[f"{spec.field}_token_ids"] = token_ids
+            made[f"{spec.field}_padding_mask"] = padding_mask
+            made[present(spec.field)] = tf.strings.length(stripped) > 0
+        return made
+
+    def image(self, data: tf.Tensor) -> tf.Tensor:
+        """Encoded bytes, string [], -> float32 [H, W, 3] within [0, 255]; zeros where there are none."""
+        return decode_or_zeros(data, self._features.image.size, lambda image: fit_image(image, self._features.image))
+
+    def raw(self, raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What a client sends, `image` (encoded bytes) and text fields, string [B] each, -> all features."""
+        made = self.texts(raw)
+        if self._features.image:
+            pixels = tf.TensorSpec([*self._features.image.size, 3], tf.float32)
+            made[IMAGE] = tf.map_fn(self.image, raw[IMAGE], fn_output_signature=pixels)
+            made[present(IMAGE)] = tf.strings.length(raw[IMAGE]) > 0
+        return made
+
+
+def decode_or_zeros(data: tf.Tensor, size: tuple[int, int], transform) -> tf.Tensor:
+    """Decodes one image and transforms it; zeros, float32 [*size, 3], where `data` is empty."""
+    return tf.cond(tf.strings.length(data) > 0, lambda: transform(decode_image(data)), lambda: tf.zeros([*size, 3], tf.float32))

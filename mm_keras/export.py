@@ -1,0 +1,127 @@
+"""Exports a run to a versioned SavedModel, and proves it against the trained model."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.run_folder import RunFolder
+from mm_keras.serving import ServingModule
+from tfrecords_tools.dataset_info import DatasetInfo
+from tfrecords_tools.schema import decode_example
+from tfrecords_tools.shards import iter_records
+
+_CHECK = Path(__file__).with_name("saved_model_check.py")
+
+
+class ParityError(RuntimeError):
+    """The exported model answers otherwise than the trained one; nothing was exported."""
+
+
+def export(
+    workdir: str | Path,
+    dataset: str | None = None,
+    split: str = "test",
+    num_checked: int = 32,
+    tolerance: float = 1e-4,
+) -> Path:
+    """Exports a run as export/<version>/, the next integer, as TensorFlow Serving expects it.
+
+    The SavedModel is then loaded in a fresh process, which has TensorFlow alone, and asked about the first records of a
+    split, bytes and strings as a client would send them. Its probabilities must be those of the trained model on the
+    batches of evaluation.
+
+    Args:
+        workdir: the run folder.
+        dataset: dataset folder with the records to compare on; default: the one that the run was trained on.
+        split: its split.
+        num_checked: how many records.
+        tolerance: largest difference of a probability that is accepted.
+
+    Returns:
+        the SavedModel's folder.
+
+    Raises:
+        ParityError: if a probability differs by more; the export is then not kept.
+    """
+    run = RunFolder(workdir)
+    dataset = dataset or run.facts()["dataset"]
+    model, features = run.load_model()
+    run.export.mkdir(exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix="unfinished-", dir=run.export))  # no integer: servers ignore it
+    try:
+        module = ServingModule(model, features)
+        tf.saved_model.save(module, str(staging), signatures=module.signature())
+        raw = _first_records(dataset, split, features, num_checked)
+        num_checked = len(raw[features.modalities[0]])
+        batches = make_evaluation_batches(dataset, split, features, num_checked)
+        inputs, _, _ = next(iter(batches.dataset))
+        expected = _probabilities(model.predict_on_batch(inputs), features.multi_label)[:num_checked]
+        found = _ask_fresh_process(staging, raw, features)
+        difference = float(np.abs(found - expected).max())
+        if not difference <= tolerance:
+            raise ParityError(
+                f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
+                f"(allowed: {tolerance:.0e}) on {num_checked} records of {dataset}, split {split!r}"
+            )
+        extra = staging / "assets.extra"
+        extra.mkdir()
+        features.save(extra)
+        staging.chmod(0o755)
+        versions = [int(path.name) for path in run.export.iterdir() if path.name.isdecimal()]
+        exported = run.export / str(max(versions, default=0) + 1)
+        staging.replace(exported)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    print(f"exported {exported}: equal to the trained model on {num_checked} records (largest difference {difference:.1e})")
+    return exported
+
+
+def _first_records(dataset: str, split: str, features: FeatureSpec, num_records: int) -> dict[str, list[bytes]]:
+    """What a client would send of the first labelled records, in the order of evaluation."""
+    info = DatasetInfo.load(dataset)
+    raw: dict[str, list[bytes]] = {modality: [] for modality in features.modalities}
+    for shard in info.shards(split):
+        for record in map(decode_example, iter_records(Path(dataset) / shard.file)):
+            if len(raw[features.modalities[0]]) == num_records:
+                return raw
+            if not record.label_ids and not features.multi_label:
+                continue
+            for modality, values in raw.items():
+                texts = record.texts.get(modality) or ("",)
+                values.append(record.image if modality == IMAGE else texts[0].encode())
+    return raw
+
+
+def _ask_fresh_process(saved_model: Path, raw: dict[str, list[bytes]], features: FeatureSpec) -> np.ndarray:
+    """Probabilities of a SavedModel, asked in an isolated interpreter."""
+    request = {
+        "saved_model": str(saved_model.absolute()),
+        "needs_tensorflow_text": any(text.tokenizer.kind == "wordpiece" for text in features.texts),
+        "inputs": {name: [base64.b64encode(value).decode() for value in values] for name, values in raw.items()},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "probabilities.npy"
+        command = [sys.executable, "-I", str(_CHECK), str(answer)]
+        done = subprocess.run(command, input=json.dumps(request), text=True, capture_output=True, cwd=folder, check=False)
+        if done.returncode:
+            raise ParityError(f"the exported model does not run in a fresh process:\n{done.stderr[-2000:]}")
+        return np.load(answer)
+
+
+def _probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
+    logits = logits.astype(np.float64)
+    if multi_label:
+        return 1 / (1 + np.exp(-logits))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -1,0 +1,185 @@
+"""THE batch contract as data: what a batch holds, so that data, model and export agree without importing each other.
+
+A batch is `(features, labels, weights)`. `features` is a flat dict, for an image of 224x224 and a field "title":
+
+    image                float32 [B, 224, 224, 3]   RGB within [0, 255]; towers rescale to their own range themselves
+    image_present        bool    [B]                False: no image; the pixels are zeros and mean nothing
+    title_token_ids      int32   [B, max_tokens]    0 = padding
+    title_padding_mask   bool    [B, max_tokens]    True = a token
+    title_present        bool    [B]                False: no text; all tokens are padding
+
+`labels` is int32 [B] (multi-class) or float32 [B, num_labels] of 0 and 1 (multi-label); `weights` is float32 [B], 0 for
+the examples that fill up the last batch of an evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+FEATURES_FILE = "features.json"
+IMAGE = "image"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """Size of the image that the tower sees.
+
+    Attributes:
+        size: (height, width) in pixels.
+        fit: how a picture of another aspect gets there. "crop": the largest central part of the right aspect (what
+            towers were trained on); "stretch": all of it, distorted (nothing is cut off: products, documents).
+    """
+
+    size: tuple[int, int]
+    fit: str = "crop"
+
+    def __post_init__(self):
+        if len(self.size) != 2 or min(self.size) < 8:
+            raise ValueError(f"image size is (height, width), at least 8 pixels each. Received: {self.size}")
+        if self.fit not in ("crop", "stretch"):
+            raise ValueError(f"fit is 'crop' or 'stretch'. Received: {self.fit!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSpec:
+    """How text becomes token ids.
+
+    Attributes:
+        kind: "words": lower-cased runs of letters and digits; id 0 is padding, 1 any word out of the vocabulary.
+            "wordpiece": BERT's, between [CLS] and [SEP].
+        vocabulary: the token of each id.
+        lowercase, strip_accents: of "wordpiece"; "words" are always lower-cased and keep their accents.
+    """
+
+    kind: str
+    vocabulary: tuple[str, ...]
+    lowercase: bool = True
+    strip_accents: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSpec:
+    """One text field: its name in the records, its tokenizer and the number of tokens that are kept."""
+
+    field: str
+    tokenizer: TokenizerSpec
+    max_tokens: int
+
+    def __post_init__(self):
+        if self.max_tokens < 3:
+            raise ValueError(f"max_tokens of field {self.field!r} must be at least 3. Received: {self.max_tokens}")
+        if self.field in (IMAGE, "text", "all"):
+            raise ValueError(
+                f"a text field cannot be named {self.field!r}: the name has another meaning in batches and reports"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSpec:
+    """All that a model takes in and gives out.
+
+    Attributes:
+        image: None: the model sees no image.
+        texts: the text fields that the model sees.
+        labels: label names by id.
+        multi_label: several labels an example, or exactly one.
+    """
+
+    image: ImageSpec | None
+    texts: tuple[TextSpec, ...]
+    labels: tuple[str, ...]
+    multi_label: bool
+
+    def __post_init__(self):
+        if not self.modalities:
+            raise ValueError("a model needs an image, a text field, or both")
+        if len(self.labels) < 2:
+            raise ValueError(f"a classifier needs at least two labels. Received: {self.labels}")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The image, if any, then the text fields."""
+        return ((IMAGE,) if self.image else ()) + tuple(text.field for text in self.texts)
+
+    def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape without the batch axis, dtype) of all that `features` holds."""
+        inputs: dict[str, tuple[tuple[int, ...], str]] = {}
+        if self.image:
+            inputs[IMAGE] = ((*self.image.size, 3), "float32")
+        for text in self.texts:
+            inputs[f"{text.field}_token_ids"] = ((text.max_tokens,), "int32")
+            inputs[f"{text.field}_padding_mask"] = ((text.max_tokens,), "bool")
+        inputs.update({present(modality): ((), "bool") for modality in self.modalities})
+        return inputs
+
+    def only(self, modalities: Iterable[str]) -> FeatureSpec:
+        """The same task, seen through some of the modalities.
+
+        Raises:
+            ValueError: for a modality that is not there.
+        """
+        kept = set(modalities)
+        unknown = sorted(kept - set(self.modalities))
+        if unknown:
+            raise ValueError(f"no modality {unknown[0]!r}; there are {sorted(self.modalities)}")
+        texts = tuple(text for text in self.texts if text.field in kept)
+        return dataclasses.replace(self, image=self.image if IMAGE in kept else None, texts=texts)
+
+    def save(self, folder: Path) -> None:
+        """Writes features.json and a vocabulary file per distinct tokenizer."""
+        tokenizers = list(dict.fromkeys(text.tokenizer for text in self.texts))
+        for index, tokenizer in enumerate(tokenizers):
+            lines = "".join(f"{token}\n" for token in tokenizer.vocabulary)
+            (folder / f"vocabulary_{index}.txt").write_text(lines, "utf-8")
+        content = {
+            "image": dataclasses.asdict(self.image) if self.image else None,
+            "texts": [
+                {"field": text.field, "max_tokens": text.max_tokens, "tokenizer": tokenizers.index(text.tokenizer)}
+                for text in self.texts
+            ],
+            "tokenizers": [
+                {field: value for field, value in vars(tokenizer).items() if field != "vocabulary"} for tokenizer in tokenizers
+            ],
+            "multi_label": self.multi_label,
+            "labels": self.labels,
+        }
+        (folder / FEATURES_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> FeatureSpec:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if the folder holds no features.json: it is no run folder.
+        """
+        path = folder / FEATURES_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist: {str(folder)!r} is no run folder, or nothing was trained in it yet"
+            )
+        content = json.loads(path.read_text("utf-8"))
+        tokenizers = [
+            TokenizerSpec(vocabulary=_read_lines(folder / f"vocabulary_{index}.txt"), **entry)
+            for index, entry in enumerate(content["tokenizers"])
+        ]
+        image = content["image"]
+        return cls(
+            image=ImageSpec(tuple(image["size"]), image["fit"]) if image else None,
+            texts=tuple(
+                TextSpec(entry["field"], tokenizers[entry["tokenizer"]], entry["max_tokens"]) for entry in content["texts"]
+            ),
+            labels=tuple(content["labels"]),
+            multi_label=content["multi_label"],
+        )
+
+
+def present(modality: str) -> str:
+    """Name of a modality's presence flag in a batch."""
+    return f"{modality}_present"
+
+
+def _read_lines(path: Path) -> tuple[str, ...]:
+    return tuple(path.read_text("utf-8").removesuffix("\n").split("\n"))

@@ -1,0 +1,95 @@
+"""Text encoders: token ids [B, T] and padding mask [B, T] -> embedding [B, D]. Pure Keras."""
+
+from __future__ import annotations
+
+import keras
+
+from mm_keras.features import TextSpec
+from mm_keras.model.layers import MaskedMeanPooling
+
+
+def build_small_text_encoder(spec: TextSpec, width: int = 64, kernel_size: int = 3, name: str = "text_encoder") -> keras.Model:
+    """Word embeddings, one convolution over neighbours, masked mean: learns from scratch, needs no download.
+
+    Args:
+        spec: the text field; its vocabulary sizes the embedding table.
+        width: of the embeddings.
+        kernel_size: words that the convolution sees at a time.
+        name: of the model.
+
+    Returns:
+        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, 2 * width].
+    """
+    inputs = _inputs()
+    words = keras.layers.Embedding(len(spec.tokenizer.vocabulary), width, name="word_embedding")(inputs["token_ids"])
+    words = _ZeroPadding(name="zero_padding")(words, inputs["padding_mask"])
+    phrases = keras.layers.Conv1D(width, kernel_size, padding="same", activation="relu", name="phrases")(words)
+    pooled = [
+        MaskedMeanPooling(name=f"pool_{kind}")(states, inputs["padding_mask"])
+        for kind, states in (("words", words), ("phrases", phrases))
+    ]
+    return keras.Model(inputs, keras.layers.Concatenate(name="embedding")(pooled), name=name)
+
+
+def build_bert_encoder(
+    spec: TextSpec, source: str, pooling: str = "mean", trainable: bool = False, name: str = "text_encoder"
+) -> keras.Model:
+    """A BERT from keras_hub, pooled.
+
+    Args:
+        spec: the text field, with BERT's own tokenizer.
+        source: a keras_hub preset name, a local preset, or a local Hugging Face folder (needs `safetensors`).
+        pooling: "mean" over the real tokens (Sentence-BERT; MiniLM), or "cls": the state of the first token.
+        trainable: fine-tune it; False freezes it, without its dropout.
+        name: of the model.
+
+    Returns:
+        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, hidden size].
+
+    Raises:
+        ValueError: for an unknown pooling, another vocabulary than the tokenizer's, or too many tokens.
+    """
+    if pooling not in ("mean", "cls"):
+        raise ValueError(f"pooling is 'mean' or 'cls'. Received: {pooling!r}")
+    import keras_hub
+
+    dropout = {} if trainable else {"dropout": 0.0}  # a frozen encoder gives a text one embedding, in training too
+    backbone = keras_hub.models.BertBackbone.from_preset(source, **dropout)
+    backbone.trainable = trainable
+    if backbone.vocabulary_size != len(spec.tokenizer.vocabulary):
+        raise ValueError(
+            f"encoder {source!r} knows {backbone.vocabulary_size} tokens, the tokenizer of field {spec.field!r} "
+            f"{len(spec.tokenizer.vocabulary)}: give make_wordpiece_tokenizer.source and build_bert_encoder.source one value"
+        )
+    if spec.max_tokens > backbone.max_sequence_length:
+        raise ValueError(
+            f"field {spec.field!r} keeps {spec.max_tokens} tokens, encoder {source!r} takes {backbone.max_sequence_length}"
+        )
+    inputs = _inputs()
+    states = backbone(
+        {
+            "token_ids": inputs["token_ids"],
+            "segment_ids": keras.ops.zeros_like(inputs["token_ids"]),
+            "padding_mask": inputs["padding_mask"],
+        }
+    )["sequence_output"]
+    pooled = MaskedMeanPooling(name="pool")(states, inputs["padding_mask"]) if pooling == "mean" else states[:, 0]
+    return keras.Model(inputs, pooled, name=name)
+
+
+def _inputs() -> dict[str, keras.KerasTensor]:
+    return {
+        "token_ids": keras.Input((None,), dtype="int32", name="token_ids"),
+        "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),
+    }
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class _ZeroPadding(keras.layers.Layer):
+    """[B, T, D] and [B, T] padding mask -> [B, T, D] with zeros at the padding."""
+
+    def call(self, states, padding_mask):
+        return states * keras.ops.expand_dims(keras.ops.cast(padding_mask, states.dtype), -1)
+
+    def compute_output_shape(self, states_shape, padding_mask_shape):
+        return states_shape

@@ -1,0 +1,91 @@
+"""The two-tower model: image tower and text encoders with tuning DNNs -> fusion -> head. Pure Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+from mm_keras.features import IMAGE, FeatureSpec, present
+from mm_keras.model.fusion import build_concatenation
+from mm_keras.model.head import build_head
+from mm_keras.model.image_tower import build_image_tower
+from mm_keras.model.layers import MissingEmbedding, ModalityDropout
+from mm_keras.model.text_encoder import build_small_text_encoder
+from mm_keras.model.tuning_dnn import build_tuning_dnn
+
+
+def build_two_tower(
+    features: FeatureSpec,
+    image_tower: Callable[..., keras.Model] = build_image_tower,
+    text_encoder: Callable[..., keras.Model] = build_small_text_encoder,
+    tuning_dnn: Callable[..., keras.Model] = build_tuning_dnn,
+    fusion: Callable[..., keras.Model] = build_concatenation,
+    head: Callable[..., keras.Model] = build_head,
+    tune_image: bool = False,
+    share_text_encoder: bool = True,
+    modality_dropout: float = 0.1,
+) -> keras.Model:
+    """Builds the model that `features` describes.
+
+    The parts are nested models that keep their names and can be taken out by them: "image_tower", "text_encoder" (or
+    "<field>_encoder"), "<modality>_tuning", "fusion", "head".
+
+    Args:
+        features: what goes in and comes out.
+        image_tower: `(ImageSpec) -> model`.
+        text_encoder: `(TextSpec, name=) -> model`.
+        tuning_dnn: `(width, name=) -> model`, one per text field.
+        fusion: `(widths by modality) -> model`.
+        head: `(width, num_labels) -> model`.
+        tune_image: give the image a tuning DNN too; for a frozen tower.
+        share_text_encoder: one encoder for all fields (the tuning DNNs are always their own), or one each.
+        modality_dropout: probability, 0–1, of hiding a modality in training; never all.
+
+    Returns:
+        model "two_tower": the inputs of `features.inputs()`, by name -> logits [B, num_labels].
+    """
+    inputs = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in features.inputs().items()}
+    embeddings = {}
+    if features.image:
+        embeddings[IMAGE] = image_tower(features.image)(inputs[IMAGE])
+    encoders: dict[str, keras.Model] = {}
+    for text in features.texts:
+        name = "text_encoder" if share_text_encoder else f"{text.field}_encoder"
+        if name not in encoders:
+            encoders[name] = text_encoder(text, name=name)
+        tokens = {part: inputs[f"{text.field}_{part}"] for part in ("token_ids", "padding_mask")}
+        embeddings[text.field] = encoders[name](tokens)
+
+    flags = [keras.ops.expand_dims(inputs[present(modality)], -1) for modality in embeddings]
+    flags = keras.ops.concatenate(flags, axis=-1) if len(flags) > 1 else flags[0]
+    flags = ModalityDropout(modality_dropout, name="modality_dropout")(flags)
+    for index, (modality, embedding) in enumerate(list(embeddings.items())):
+        if modality != IMAGE or tune_image:
+            embedding = tuning_dnn(embedding.shape[-1], name=f"{modality}_tuning")(embedding)
+        embeddings[modality] = MissingEmbedding(name=f"{modality}_missing")(embedding, flags[:, index])
+    widths = {modality: embedding.shape[-1] for modality, embedding in embeddings.items()}
+    fused = fusion(widths)(embeddings)
+    logits = head(fused.shape[-1], len(features.labels))(fused)
+    return keras.Model(inputs, logits, name="two_tower")
+
+
+def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tuple[keras.Model, keras.Model]:
+    """Cuts a two-tower model in two, so that its towers need to run only once where presence is varied.
+
+    Args:
+        model: of `build_two_tower`.
+        modalities: of its features.
+
+    Returns:
+        (encoders: the model's inputs -> {modality: [B, D]},
+        fusion and head: {modality: [B, D], "<modality>_present": bool [B]} -> logits [B, num_labels]).
+    """
+    missing = {modality: model.get_layer(f"{modality}_missing") for modality in modalities}
+    embeddings = {modality: layer.input[0] for modality, layer in missing.items()}
+    encoders = keras.Model(model.input, embeddings, name="encoders")
+    inputs = {modality: keras.Input(tensor.shape[1:], name=modality) for modality, tensor in embeddings.items()}
+    flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}
+    known = {modality: layer(inputs[modality], flags[present(modality)]) for modality, layer in missing.items()}
+    logits = model.get_layer("head")(model.get_layer("fusion")(known))
+    return encoders, keras.Model(inputs | flags, logits, name="fusion_and_head")

@@ -1,0 +1,91 @@
+"""Where a run keeps its things.
+
+runs/<name>/
+    config.gin  operative_config.gin     as given; as used
+    run.json                             dataset, versions, what was trained on what
+    features.json  vocabulary_<n>.txt    what the model takes in and gives out
+    metrics.jsonl                        one line an epoch
+    checkpoints/best.keras
+    tensorboard/
+    report/                              evaluation.json, evaluation.md
+    export/<version>/                    SavedModels
+    baselines/<modality>/                run folders of models that see one modality
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+
+import mm_keras.model.two_tower  # noqa: F401  registers the layers that a saved model names
+from mm_keras.features import FEATURES_FILE, FeatureSpec
+
+_OWN = (
+    "config.gin",
+    "operative_config.gin",
+    "run.json",
+    FEATURES_FILE,
+    "vocabulary_*.txt",
+    "metrics.jsonl",
+    "checkpoints",
+    "tensorboard",
+    "report",
+    "export",
+    "baselines",
+)
+
+
+class RunFolder:
+    """Paths of a run, and its run.json."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.metrics = self.path / "metrics.jsonl"
+        self.best = self.path / "checkpoints" / "best.keras"
+        self.tensorboard = self.path / "tensorboard"
+        self.report = self.path / "report"
+        self.export = self.path / "export"
+        self.baselines = self.path / "baselines"
+
+    def start(self, overwrite: bool) -> None:
+        """Makes the folder for a new training.
+
+        Raises:
+            FileExistsError: if it already holds a run, unless `overwrite` (then that run is deleted, other files are not).
+        """
+        taken = [path for name in _OWN for path in sorted(self.path.glob(name))]
+        if taken and not overwrite:
+            raise FileExistsError(
+                f"{self.path} already holds a run ({taken[0].name}); choose another --workdir, or pass --overwrite to delete it"
+            )
+        for path in taken:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.best.parent.mkdir(parents=True)
+
+    def save_facts(self, **facts) -> None:
+        (self.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+
+    def facts(self) -> dict:
+        """What `save_facts` wrote.
+
+        Raises:
+            FileNotFoundError: if nothing was trained here.
+        """
+        path = self.path / "run.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: {str(self.path)!r} is no run folder, or nothing was trained in it")
+        return json.loads(path.read_text("utf-8"))
+
+    def load_model(self) -> tuple[keras.Model, FeatureSpec]:
+        """The trained model, and what it takes in.
+
+        Raises:
+            FileNotFoundError: if nothing was trained here.
+        """
+        features = FeatureSpec.load(self.path)
+        if not self.best.is_file():
+            raise FileNotFoundError(f"{self.best} does not exist: the training in {str(self.path)!r} did not get that far")
+        return keras.models.load_model(self.best, compile=False), features

@@ -1,0 +1,29 @@
+"""Run as a script in a fresh interpreter: asks a SavedModel with nothing but TensorFlow, as a server would.
+
+Reads {"saved_model", "needs_tensorflow_text", "inputs": {name: [base64, …]}} from standard input and saves the
+probabilities, float32 [B, num_labels], where its argument says.
+"""
+
+import base64
+import json
+import sys
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    import numpy as np
+    import tensorflow as tf
+
+    if request["needs_tensorflow_text"]:
+        import tensorflow_text  # noqa: F401  registers its ops
+    served = tf.saved_model.load(request["saved_model"]).signatures["serving_default"]
+    inputs = {name: tf.constant([base64.b64decode(value) for value in values]) for name, values in request["inputs"].items()}
+    probabilities = served(**inputs)["probabilities"].numpy()
+    foreign = [name for name in ("mm_keras", "tfrecords_tools", "keras_hub") if name in sys.modules]
+    if foreign:
+        raise RuntimeError(f"the check must run without {foreign[0]}")
+    np.save(sys.argv[1], probabilities)
+
+
+if __name__ == "__main__":
+    main()

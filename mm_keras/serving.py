@@ -1,0 +1,45 @@
+"""The function that is served: raw strings and encoded images in, probabilities out."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from mm_keras.data.preprocess import Preprocessor
+from mm_keras.features import FeatureSpec
+
+
+class ServingModule(tf.Module):
+    """Preprocessing and model as one function of what a client has.
+
+    Call it with a string tensor [B] per modality, by name: `image` holds encoded bytes (JPEG, PNG, GIF, BMP), a text field
+    UTF-8. An empty string means: missing. It gives
+
+        probabilities        float32 [B, num_labels]   softmax, or sigmoid for multi-label
+        top_labels           string  [B, k]            the k = min(5, num_labels) most probable, best first
+        top_probabilities    float32 [B, k]
+    """
+
+    def __init__(self, model: keras.Model, features: FeatureSpec):
+        super().__init__()
+        self._features = features
+        self._model = model
+        self._preprocessor = Preprocessor(features)
+        self._labels = tf.constant(features.labels)
+        self._function = tf.function(self._serve)
+
+    def signature(self):
+        """The concrete function of any batch size, with named inputs."""
+        return self._function.get_concrete_function(
+            **{name: tf.TensorSpec([None], tf.string, name=name) for name in self._features.modalities}
+        )
+
+    def _serve(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = self._model(self._preprocessor.raw(raw), training=False)
+        probabilities = tf.sigmoid(logits) if self._features.multi_label else tf.nn.softmax(logits)
+        best, indices = tf.math.top_k(probabilities, min(5, len(self._features.labels)))
+        return {
+            "probabilities": probabilities,
+            "top_labels": tf.gather(self._labels, indices),
+            "top_probabilities": best,
+        }

@@ -1,0 +1,135 @@
+"""Trains a model and leaves a run folder behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import mm_keras
+from mm_keras.data.make_features import make_features
+from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
+from mm_keras.distribute import make_strategy
+from mm_keras.features import FeatureSpec
+from mm_keras.losses import make_loss
+from mm_keras.metrics import make_metrics
+from mm_keras.model.two_tower import build_two_tower
+from mm_keras.optimizer import make_optimizer
+from mm_keras.progress import Progress
+from mm_keras.run_folder import RunFolder
+
+
+def train(
+    dataset: str,
+    workdir: str | Path,
+    make_features: Callable[..., FeatureSpec] = make_features,
+    build_model: Callable[[FeatureSpec], keras.Model] = build_two_tower,
+    make_optimizer: Callable[[int], keras.optimizers.Optimizer] = make_optimizer,
+    epochs: int = 10,
+    batch_size: int = 64,
+    train_split: str = "train",
+    val_split: str | None = "val",
+    augment: bool = True,
+    seed: int = 0,
+    strategy: str = "auto",
+    modalities: Sequence[str] | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> keras.Model:
+    """Trains on a dataset folder; everything is built and compiled inside the strategy's scope.
+
+    Args:
+        dataset: the dataset folder.
+        workdir: the run folder to make.
+        make_features: `(dataset, train_split=) -> FeatureSpec`: what the model sees.
+        build_model: `(FeatureSpec) -> model` with logits.
+        make_optimizer: `(total_steps) -> optimizer`.
+        epochs: passes over the training split.
+        batch_size: global, of all replicas together.
+        train_split: its labelled examples are learned from.
+        val_split: measured after every epoch; the epoch that is best on it is kept. None: the last epoch is kept.
+        augment: crop and mirror the training images at random.
+        seed: of initial weights, order, augmentation and dropout.
+        strategy: see `make_strategy`.
+        modalities: let the model see only these of the features (a baseline).
+        overwrite: delete a run that is already in the folder.
+        dry_run: build data and model, run one batch through it, print shapes and sizes, and stop.
+
+    Returns:
+        the model, with the weights that were kept.
+    """
+    run = RunFolder(workdir)
+    keras.utils.set_random_seed(seed)
+    features = make_features(dataset, train_split=train_split)
+    if modalities is not None:
+        features = features.only(modalities)
+    training = make_training_batches(dataset, train_split, features, batch_size, epochs, seed, augment)
+    validation = make_evaluation_batches(dataset, val_split, features, batch_size) if val_split else None
+    scope = make_strategy(strategy)
+    with scope.scope():
+        model = build_model(features)
+        metrics = make_metrics(features.multi_label, len(features.labels))
+        model.compile(
+            make_optimizer(training.steps * epochs),
+            make_loss(features.multi_label),
+            weighted_metrics=metrics,
+            jit_compile=False,  # XLA makes depthwise convolutions 18 times slower on CPUs
+        )
+    _describe(model, features, training, scope)
+    if dry_run:
+        batch = next(iter(training.dataset))
+        print(f"one batch: loss {float(model.test_on_batch(*batch)[0]):.4f}; dry run: stopping here")
+        return model
+    run.start(overwrite)
+    features.save(run.path)
+    run.save_facts(
+        dataset=str(Path(dataset).absolute()),
+        train_split=train_split,
+        modalities=features.modalities,
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        replicas=scope.num_replicas_in_sync,
+        versions={"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+    )
+    callbacks = [
+        keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
+        keras.callbacks.TerminateOnNaN(),
+        Progress(run.metrics, training.num_examples, batch_size),
+    ]
+    if validation:
+        best = {"monitor": f"val_{metrics[0].name}", "mode": "max", "save_best_only": True}
+        callbacks.append(keras.callbacks.ModelCheckpoint(run.best, **best))
+    history = model.fit(
+        training.dataset,
+        steps_per_epoch=training.steps,
+        epochs=epochs,
+        validation_data=validation.dataset if validation else None,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=0,
+    )
+    if not np.all(np.isfinite(history.history["loss"])):
+        raise FloatingPointError(f"the loss is not finite; lower the learning rate. See {run.metrics}")
+    if not validation:
+        model.save(run.best)
+        return model
+    model.load_weights(run.best)
+    return model
+
+
+def _describe(model: keras.Model, features: FeatureSpec, training, scope: tf.distribute.Strategy) -> None:
+    """Prints what will be trained on what."""
+    print(f"{training.num_examples:,} training examples an epoch, {training.steps} steps of {training.batch_size}")
+    print(f"{len(features.labels)} labels, {'multi-label' if features.multi_label else 'multi-class'}")
+    for name, (shape, dtype) in features.inputs().items():
+        print(f"  {name:<28} {dtype:<8} {[training.batch_size, *shape]}")
+    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    print(f"{model.count_params():,} parameters, {trainable:,} trainable; {scope.num_replicas_in_sync} replica(s)")
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            print(f"  {layer.name:<28} {layer.count_params():>12,}")
