@@ -267,6 +267,13 @@ def test_no_damage_raises_anything_but_bad_image(encode_image, kind):
             assert str(error)  # any other exception fails the test
 
 
+def test_error_of_any_kind_while_decoding_is_a_bad_image(encode_image):
+    data = bytearray(encode_image(Image.new("P", (16, 16)), "BLP"))
+    data[4] = 99  # an unknown compression: Pillow raises a NotImplementedError once it decodes
+    with pytest.raises(BadImageError, match="the BLP data does not decode: Unknown BLP compression"):
+        prepare_image(bytes(data), KEEP)
+
+
 def test_check_jpeg_names_another_format(encode_image):
     with pytest.raises(BadImageError, match="expected a JPEG, found PNG"):
         check_jpeg(encode_image(Image.new("L", (4, 4)), "PNG"))

@@ -131,7 +131,9 @@ def test_bad_split_name_is_rejected_and_the_others_go_on(packed, make_example):
 
 def test_many_shards_hold_everything_once_in_hash_order(packed, rows, read_split):
     info, folder = packed(rows, dataclasses.replace(ONE_SPLIT, examples_per_shard=7))
-    assert len(info.shards("train")) == 9
+    counts = [shard.num_examples for shard in info.shards("train")]
+    assert len(counts) == 9
+    assert max(counts) <= 15  # 7 expected
     assert info.num_examples("train") == 60
     whole = packed(rows, name="whole")[1]
     assert [record.id for record in read_split(folder, "train")] == [record.id for record in read_split(whole, "train")]
@@ -206,6 +208,26 @@ def test_rows_that_a_source_could_not_read_are_reported_in_their_place(packed, r
     assert info.num_examples("train") == 60
     assert [entry["where"] for entry in _rejected(folder)] == ["x.csv:17", "again"]
     assert info.provenance["rejected"] == {"left out": 2}
+
+
+def test_reports_stand_in_the_order_of_the_source(packed, rows, make_example):
+    bad = [
+        make_example("bad image", image=b"?"),
+        Rejection("", "broken row", "malformed row"),
+        make_example("bad label", labels=["a", "b"]),
+        rows[0],
+        make_example("bad split", split="a b"),
+        *(make_example(f"bad image {i}", image=b"?") for i in range(5)),
+    ]
+    _, folder = packed([*rows, *bad])
+    places = [entry["where"].removeprefix("rows:") for entry in _rejected(folder)]
+    assert places == [entry.where.removeprefix("rows:") for entry in bad]
+
+
+def test_label_that_is_no_line_is_an_error_and_leaves_nothing(packed, make_example, tmp_path):
+    with pytest.raises(ValueError, match=r"single lines\. Received: 'two\\nlines'"):
+        packed([make_example("e", labels=["two\nlines"])])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_record_whose_image_is_missing_is_kept_without_it_and_reported(packed, rows, make_example, tmp_path, read_split):

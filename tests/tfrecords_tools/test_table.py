@@ -120,6 +120,12 @@ def test_encoding_that_does_not_fit_is_an_error(write, encoding):
         _read(write("t.csv", "title\nMug and more\n"), encoding=encoding)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "klingon"])
+def test_encoding_that_does_not_fit_is_an_error_while_reading_too(write, encoding):
+    with pytest.raises(TableError, match=rf"t\.csv is not {encoding}: .*--encoding=cp1252"):
+        list(iter_examples(write("t.csv", "title\nMug and more\n"), TITLE, encoding=encoding))
+
+
 def test_tsv_is_split_at_tabs_and_may_quote(write):
     path = write("t.tsv", 'title\tx\nMug, blue\t1\n"tab\there"\t2\nthe 12" one\t3\n')
     assert _titles(path) == ["Mug, blue", "tab\there", 'the 12" one']
@@ -145,8 +151,8 @@ def test_json_lines_hold_lists_numbers_and_missing_keys(write):
     [
         ('{"title": "x"', "malformed row: Expecting ',' delimiter"),
         ('["x"]', "malformed row: expected a JSON object, found list"),
-        ('{"id": "x", "title": {"en": "x"}}', "expected text or a number, found dict: {'en': 'x'}"),
-        ('{"title": "x", "id": ["a"]}', "expected text or a number, found list: ['a']"),
+        ('{"id": "x", "title": {"en": "x"}}', "expected text or a number in column 'title', found dict: {'en': 'x'}"),
+        ('{"title": "x", "id": ["a"]}', "expected text or a number in column 'id', found list: ['a']"),
         ('{"title": "x"}', "empty id in column 'id'"),
     ],
 )
@@ -263,8 +269,8 @@ def test_rows_of_another_length_are_rejected_with_their_line_and_the_others_go_o
     examples, rejections = _read(path)
     assert [example.texts["title"] for example in examples] == [["a"], ["c\nd"], ["f"]]
     assert rejections == [
-        ("t.csv:3", "malformed row: 1 cells under 2 columns"),
-        ("t.csv:7", "malformed row: 3 cells under 2 columns"),
+        ("t.csv:3", "malformed row: 1 cell(s) under 2 columns"),
+        ("t.csv:7", "malformed row: 3 cell(s) under 2 columns"),
     ]
 
 

@@ -7,6 +7,7 @@
 - In JSON Lines and Parquet a text or label cell may hold a list (five captions, three tags).
 - `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label.
 - Every cell is text as it stands: "NA" and "None" stay words, 007 keeps its zeros.
+- CSV and TSV cells may be quoted with `"`; a cell that begins with a bare `"` must double it.
 - A row that cannot be read (too many cells, broken JSON, no id) is rejected with its line; the others go on.
 """
 
@@ -135,16 +136,16 @@ def iter_examples(
             continue
         try:
             if columns.id:
-                example_id = _text(row[columns.id])
+                example_id = _text(row[columns.id], columns.id)
                 if not example_id:
                     raise ValueError(f"empty id in column {columns.id!r}")
-            image = _text(row[columns.image]) if columns.image else ""
+            image = _text(row[columns.image], columns.image) if columns.image else ""
             yield SourceExample(
                 id=example_id,
                 where=where,
                 image=root / image if image else None,
-                texts={field: _texts(row[field]) for field in columns.text},
-                labels=_labels(row[columns.label], label_separator) if columns.label else [],
+                texts={field: _texts(row[field], field) for field in columns.text},
+                labels=_labels(row[columns.label], columns.label, label_separator) if columns.label else [],
                 split=_split(row[columns.split], columns.split) if columns.split else None,
                 weight=_weight(row[columns.weight], columns.weight) if columns.weight else 1.0,
             )
@@ -189,7 +190,7 @@ def _iter_csv(file, path: Path) -> Iterator[tuple[str, dict[str, str] | str]]:
         if not cells:
             continue
         if len(cells) != len(header):
-            yield f"{path.name}:{line}", f"malformed row: {len(cells)} cells under {len(header)} columns"
+            yield f"{path.name}:{line}", f"malformed row: {len(cells)} cell(s) under {len(header)} columns"
             continue
         yield f"{path.name}:{line}", dict(zip(header, cells, strict=True))
 
@@ -268,23 +269,23 @@ def _is_missing(value) -> bool:
     return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
 
 
-def _text(value) -> str:
+def _text(value, column: str) -> str:
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, dict | bytes) or _is_list(value):
-        raise ValueError(f"expected text or a number, found {type(value).__name__}: {value!r:.40}")
+        raise ValueError(f"expected text or a number in column {column!r}, found {type(value).__name__}: {value!r:.40}")
     return "" if _is_missing(value) else str(value).strip()
 
 
-def _texts(value) -> list[str]:
-    return [_text(item) for item in value] if _is_list(value) else [_text(value)]
+def _texts(value, column: str) -> list[str]:
+    return [_text(item, column) for item in value] if _is_list(value) else [_text(value, column)]
 
 
-def _labels(value, separator: str | None) -> list[str]:
+def _labels(value, column: str, separator: str | None) -> list[str]:
     if _is_list(value):
-        parts = [_text(item) for item in value]
+        parts = [_text(item, column) for item in value]
     else:
-        text = _text(value)
+        text = _text(value, column)
         parts = text.split(separator) if separator else [text]
     return [" ".join(part.split()) for part in parts if part.strip()]
 
@@ -294,7 +295,7 @@ def _is_list(value) -> bool:
 
 
 def _split(value, column: str) -> str:
-    split = _text(value)
+    split = _text(value, column)
     if not split:
         raise ValueError(f"empty split in column {column!r}")
     return split
