@@ -63,7 +63,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="print records, write their images out")
     inspect.add_argument("folder")
-    inspect.add_argument("--split", help="default: the first")
+    inspect.add_argument("--split", help="default: the first; with --id, all")
     inspect.add_argument("--num", type=_positive, default=5, help="how many records (default: 5)")
     inspect.add_argument("--id", help="only the record with this id")
     inspect.add_argument("--images", metavar="FOLDER", help="write their images here as <n>.jpg")
@@ -164,16 +164,16 @@ def _inspect(options: argparse.Namespace) -> int:
     from tfrecords_tools.shards import iter_records
 
     info = DatasetInfo.load(options.folder)
-    split = options.split or next(iter(info.splits))
+    splits = [options.split] if options.split else list(info.splits) if options.id else [next(iter(info.splits))]
     images = Path(options.images) if options.images else None
     if images:
         images.mkdir(parents=True, exist_ok=True)
-    shards = (Path(options.folder) / shard.file for shard in info.shards(split))
-    records = map(decode_example, itertools.chain.from_iterable(map(iter_records, shards)))
+    shards = [(split, Path(options.folder) / shard.file) for split in splits for shard in info.shards(split)]
+    records = ((split, decode_example(serialized)) for split, path in shards for serialized in iter_records(path))
     if options.id:
-        records = (record for record in records if record.id == options.id)
+        records = ((split, record) for split, record in records if record.id == options.id)
     number = -1
-    for number, record in enumerate(itertools.islice(records, 1 if options.id else options.num)):
+    for number, (split, record) in enumerate(itertools.islice(records, 1 if options.id else options.num)):
         print(f"{record.id}  [{split}]")
         print(f"  image        {_describe_image(record)}")
         for field, texts in record.texts.items():
@@ -184,7 +184,8 @@ def _inspect(options: argparse.Namespace) -> int:
         if images and record.image:
             (images / f"{number:05d}.jpg").write_bytes(record.image)
     if number < 0:
-        print(f"split {split!r} has no record" + (f" with the id {options.id!r}" if options.id else ""), file=sys.stderr)
+        wanted = f" with the id {options.id!r}" if options.id else ""
+        print(f"no record{wanted} in {', '.join(splits)}", file=sys.stderr)
         return 1
     return 0
 

@@ -135,7 +135,10 @@ def _is_upright(header: Image.Image) -> bool:
 
 def _decode_jpeg(data: bytes, reduction: int) -> np.ndarray:
     flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags.get(reduction, cv2.IMREAD_REDUCED_COLOR_8))
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags.get(reduction, cv2.IMREAD_REDUCED_COLOR_8))
+    except cv2.error as error:  # over a gigapixel
+        raise BadImageError(f"the JPEG data does not decode: {error.err}") from error
     if bgr is None:
         raise BadImageError("the JPEG data does not decode")
     return bgr

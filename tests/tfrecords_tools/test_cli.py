@@ -155,10 +155,16 @@ def test_inspect_shows_one_record_by_its_id(run, dataset, small_jpeg):
     ]
 
 
+@pytest.mark.parametrize(("example_id", "split"), [("e7", "test"), ("e20", "train")])
+def test_inspect_finds_an_id_in_any_split(run, dataset, example_id, split):
+    status, out, _ = run("inspect", dataset, "--id", example_id)
+    assert status == 0
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == [f"{example_id}  [{split}]"]
+
+
 def test_inspect_says_when_no_record_has_the_id(run, dataset):
-    status, out, err = run("inspect", dataset, "--split=test", "--id=e20")
-    assert (status, out) == (1, "")
-    assert "split 'test' has no record with the id 'e20'" in err
+    assert run("inspect", dataset, "--split=test", "--id=e20") == (1, "", "no record with the id 'e20' in test")
+    assert run("inspect", dataset, "--id=x")[0] == 1
 
 
 def test_inspect_writes_images_out(run, dataset, tmp_path, small_jpeg):

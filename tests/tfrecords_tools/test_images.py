@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -272,6 +273,13 @@ def test_error_of_any_kind_while_decoding_is_a_bad_image(encode_image):
     data[4] = 99  # an unknown compression: Pillow raises a NotImplementedError once it decodes
     with pytest.raises(BadImageError, match="the BLP data does not decode: Unknown BLP compression"):
         prepare_image(bytes(data), KEEP)
+
+
+def test_gigapixel_jpeg_is_a_bad_image(small_jpeg):
+    header = small_jpeg.index(b"\xff\xc0")  # start of frame: length, precision, height, width
+    claimed = small_jpeg[: header + 5] + struct.pack(">HH", 65_000, 65_000) + small_jpeg[header + 9 :]
+    with pytest.raises(BadImageError, match="does not decode"):
+        check_jpeg(claimed)
 
 
 def test_check_jpeg_names_another_format(encode_image):

@@ -439,6 +439,14 @@ def test_killed_pack_leaves_no_dataset_and_no_workers(tmp_path):
     _wait_for(lambda: not any(map(_is_running, found)), seconds=10)
 
 
+def test_leftover_of_a_killed_pack_is_told_and_left_alone(packed, rows, tmp_path, capsys):
+    leftover = tmp_path / ".dataset.packing-x1y2"
+    leftover.mkdir()
+    packed(rows)
+    assert f"note: {leftover} was left by a pack that died or still runs" in capsys.readouterr().err
+    assert leftover.is_dir()
+
+
 def test_killed_worker_is_an_error_that_says_so(tmp_path):
     def examples():
         yield from sample.iter_examples(300, seed=0)
