@@ -29,7 +29,7 @@ class ConfigError(ValueError):
 def configurable_functions() -> list[Callable]:
     """All functions that a config can bind."""
     from mm_keras import experiment
-    from mm_keras.data import make_features, sample, text
+    from mm_keras.data import make_features, packed, text
     from mm_keras.evaluate import evaluate
     from mm_keras.export import export
     from mm_keras.model import fusion, head, image_tower, text_encoder, tuning_dnn, two_tower
@@ -41,7 +41,8 @@ def configurable_functions() -> list[Callable]:
         train,
         evaluate,
         export,
-        sample.sample_dataset,
+        packed.sample_dataset,
+        packed.table_dataset,
         make_features.make_features,
         text.make_word_tokenizer,
         text.make_wordpiece_tokenizer,

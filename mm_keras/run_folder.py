@@ -50,20 +50,23 @@ class RunFolder:
         self.export = self.path / "export"
         self.baselines = self.path / "baselines"
 
-    def start(self, overwrite: bool) -> None:
-        """Makes the folder for a new training.
-
-        Raises:
-            FileExistsError: if it already holds a run, unless `overwrite` (then that run is deleted, other files are not).
-        """
-        taken = [path for name in _OWN for path in sorted(self.path.glob(name))]
+    def check_free(self, overwrite: bool) -> None:
+        """Raises FileExistsError if the folder already holds a run, unless that may be overwritten."""
+        taken = self._taken()
         if taken and not overwrite:
             raise FileExistsError(
                 f"{self.path} already holds a run ({taken[0].name}); choose another --workdir, or pass --overwrite to delete it"
             )
-        for path in taken:
+
+    def start(self, overwrite: bool) -> None:
+        """Makes the folder for a new training; a run that is there is deleted if it may be, other files are kept."""
+        self.check_free(overwrite)
+        for path in self._taken():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.best.parent.mkdir(parents=True)
+
+    def _taken(self) -> list[Path]:
+        return [path for name in _OWN for path in sorted(self.path.glob(name))]
 
     def save_facts(self, **facts) -> None:
         (self.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")

@@ -63,6 +63,8 @@ def train(
         the model, with the weights that were kept.
     """
     run = RunFolder(workdir)
+    if not dry_run:
+        run.check_free(overwrite)
     keras.utils.set_random_seed(seed)
     features = make_features(dataset, train_split=train_split)
     if modalities is not None:

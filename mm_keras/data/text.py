@@ -54,6 +54,7 @@ class WordPieceTokenizer(tf.Module):
         )
         self._start, self._end = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
 
+    @tf.function  # outside of a graph, keras_hub answers in Python lists
     def __call__(self, texts: tf.Tensor, max_tokens: int) -> tuple[tf.Tensor, tf.Tensor]:
         pieces = tf.cast(self._tokenizer(texts)[:, : max_tokens - 2], tf.int32)
         some = tf.cast(pieces.row_lengths() > 0, tf.int64)
