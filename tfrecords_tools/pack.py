@@ -21,8 +21,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tfrecords_tools import croissant, encode
 from tfrecords_tools.dataset_info import (
     CLASS_DESCRIPTIONS_FILE,
@@ -36,6 +34,7 @@ from tfrecords_tools.dataset_info import (
 from tfrecords_tools.example import Source
 from tfrecords_tools.images import ImageOptions
 from tfrecords_tools.labels import LabelVocabulary
+from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.shards import ShardWriter, sha256_of, shard_name
 from tfrecords_tools.splits import check_fractions
 from tfrecords_tools.spool import Spool
@@ -138,7 +137,7 @@ def _write(spool, staging, source, options, labels, name, progress) -> DatasetIn
     settings = encode.Settings(
         spool.path, labels, source.multi_label, tuple(source.text_fields), options.images, options.keep_without_image
     )
-    bar = tqdm(desc="packing", unit=" examples", total=len(spool.offsets), disable=not progress)
+    bar = progress_bar("packing", "examples", len(spool.offsets), progress)
     with encode.Encoder(settings, options.workers, len(spool.offsets)) as encoder, bar:
         for index, split in enumerate(spool.split_names):
             order = spool.order(index)

@@ -7,9 +7,9 @@ from array import array
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from tfrecords_tools.example import Rejection, Source, SourceExample
+from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.splits import check_split_name, draw_split, hash_id
 
 
@@ -46,7 +46,7 @@ class Spool:
         self.label_names: set[str] = set()
         self.rejections: list[tuple[int, Rejection]] = []
         self.num_seen = 0
-        bar = tqdm(desc="reading the source", unit=" examples", disable=not progress)
+        bar = progress_bar("reading the source", "examples", shown=progress)
         with open(path, "wb") as file, bar:
             for example in source.examples():
                 bar.update()

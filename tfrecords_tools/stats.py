@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from tfrecords_tools.dataset_info import DatasetInfo
+from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.schema import decode_example
 from tfrecords_tools.shards import iter_records
 
@@ -28,7 +28,7 @@ def _split_stats(folder: Path, info: DatasetInfo, split: str, progress: bool) ->
     words: dict[str, list[int]] = {field: [] for field in info.text_fields}
     missing: Counter = Counter()
     total = info.num_examples(split)
-    bar = tqdm(desc=f"reading {split}", unit=" records", total=total, disable=not progress)
+    bar = progress_bar(f"reading {split}", "records", total, progress)
     with bar:
         for shard in info.shards(split):
             for record in map(decode_example, iter_records(folder / shard.file)):

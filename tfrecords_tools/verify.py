@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tfrecords_tools.dataset_info import DatasetInfo, ShardInfo
 from tfrecords_tools.images import BadImageError, check_jpeg
+from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.schema import Record, SchemaError, decode_example
 from tfrecords_tools.shards import CorruptShardError, iter_records, sha256_of
 
@@ -34,7 +33,7 @@ def verify(folder: str | Path, progress: bool = True) -> list[str]:
         if path.name not in listed:
             problems.append(f"{path.name}: not listed in dataset.json")
     total = sum(info.num_examples(split) for split in info.splits)
-    with tqdm(desc="verifying", unit=" records", total=total, disable=not progress) as bar:
+    with progress_bar("verifying", "records", total, progress) as bar:
         for shards in info.splits.values():
             for shard in shards:
                 problems += _check_shard(folder, shard, info, seen, bar)
