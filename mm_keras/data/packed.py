@@ -37,24 +37,26 @@ def table_dataset(
     split: str | None = None,
     fractions: Mapping[str, float] | None = None,
     label_separator: str | None = None,
+    image_root: str | None = None,
     seed: int = 0,
 ) -> str:
     """Packs a table (CSV, TSV, JSON Lines, Parquet) into `folder`, or finds it there, and returns the folder.
 
     Args:
-        file: the table; image paths are relative to its folder.
+        file: the table.
         label, image, id, split: the columns with these roles.
         folder: the dataset folder.
         text: the text columns.
         fractions: splits to draw where there is no split column; default: train 0.8, val 0.1, test 0.1.
         label_separator: splits a cell into several labels; makes the dataset multi-label.
+        image_root: folder of the image paths; default: the table's.
         seed: of the splits and the order.
 
     Raises:
         ValueError: if the table lacks a column, or the folder holds another dataset.
     """
     columns = table.Columns(image=image, text=tuple(text), label=label, id=id, split=split)
-    source = table.make_source([file], columns, label_separator=label_separator)
+    source = table.make_source([file], columns, label_separator=label_separator, image_root=image_root)
     return _pack_once(source, folder, fractions or {"train": 0.8, "val": 0.1, "test": 0.1}, seed)
 
 
