@@ -78,14 +78,14 @@ def make_training_batches(
 
     preprocessor = Preprocessor(features)
 
-    def parse(index: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    def parse(index: tf.Tensor, serialized: tf.Tensor) -> dict:
         record = parse_example(serialized, [text.field for text in features.texts])
         seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(seed, tf.int64), index]), 2)
-        made = _labels_and_weight(record, features)
+        made = _labels_and_weight(record, features) | {"texts": {}}  # apart: a field may be called "label"
         for text in features.texts:
             texts = record[TEXT_PREFIX + text.field]
             drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
-            made[text.field] = _text_or_empty(texts, drawn)
+            made["texts"][text.field] = _text_or_empty(texts, drawn)
         if features.image:
             if augment:
                 transform = lambda image: augment_image(image, features.image, seeds[1])  # noqa: E731
@@ -116,11 +116,10 @@ def make_evaluation_batches(folder: str | Path, split: str, features: FeatureSpe
     steps = -(-num_examples // batch_size)
     preprocessor = Preprocessor(features)
 
-    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    def parse(serialized: tf.Tensor) -> dict:
         record = parse_example(serialized, [text.field for text in features.texts])
         made = _labels_and_weight(record, features) | {"weight": tf.constant(1.0)}
-        for text in features.texts:
-            made[text.field] = _text_or_empty(record[TEXT_PREFIX + text.field], 0)
+        made["texts"] = {text.field: _text_or_empty(record[TEXT_PREFIX + text.field], 0) for text in features.texts}
         if features.image:
             made[IMAGE] = preprocessor.image(record["image"])
             made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
@@ -128,7 +127,7 @@ def make_evaluation_batches(folder: str | Path, split: str, features: FeatureSpe
 
     records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)])
     dataset = _drop_unlabelled(records, info, split).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    empty = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in dataset.element_spec.items()}  # weight 0 too
+    empty = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), dataset.element_spec)  # weight 0 too
     filling = tf.data.Dataset.from_tensors(empty).repeat(steps * batch_size - num_examples)
     dataset = dataset.concatenate(filling).batch(batch_size, drop_remainder=True)
     dataset = dataset.map(lambda raw: _finish(raw, preprocessor, features), num_parallel_calls=tf.data.AUTOTUNE)
@@ -164,8 +163,8 @@ def _text_or_empty(texts: tf.Tensor, index) -> tf.Tensor:
     return tf.cond(tf.size(texts) > 0, lambda: texts[index], lambda: tf.constant(b""))
 
 
-def _finish(raw: dict[str, tf.Tensor], preprocessor: Preprocessor, features: FeatureSpec):
-    made = preprocessor.texts(raw)
+def _finish(raw: dict, preprocessor: Preprocessor, features: FeatureSpec):
+    made = preprocessor.texts(raw["texts"])
     if features.image:
         made |= {IMAGE: raw[IMAGE], present(IMAGE): raw[present(IMAGE)]}
     return made, raw["label"], raw["weight"]

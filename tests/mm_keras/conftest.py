@@ -1,0 +1,298 @@
+"""What several of these test files need: small datasets, tiny models, runs trained on them, a BERT of two layers."""
+
+import functools
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mm_keras
+from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
+from tfrecords_tools.example import Source, SourceExample
+from tfrecords_tools.images import ImageOptions
+from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.schema import decode_example
+from tfrecords_tools.shards import iter_records
+from tfrecords_tools.sources import sample
+
+HERE = Path(__file__).parent
+REPOSITORY = Path(mm_keras.__file__).parent.parent
+
+# Warnings of other packages that nothing here can avoid.
+UNAVOIDABLE = [
+    # Keras turns its variables into NumPy arrays (on every save) in a way that NumPy 2 is leaving behind.
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            for line in UNAVOIDABLE:
+                item.add_marker(pytest.mark.filterwarnings(line), append=False)
+
+
+@pytest.fixture(scope="session")
+def encode_image():
+    """A function: pixels (array or Pillow image) -> encoded bytes."""
+
+    def encode(image, kind="PNG", **options) -> bytes:
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def pack_examples():
+    """A function: examples -> a dataset folder. Of examples without a split, all go to `train`."""
+
+    def make(folder, examples: list[SourceExample], text_fields=("title",), multi_label=False, **options) -> str:
+        fields = text_fields if isinstance(text_fields, dict) else dict.fromkeys(text_fields, False)
+        source = Source("rows", lambda: iter(examples), fields, multi_label)
+        options = {"fractions": {"train": 1.0}, "examples_per_shard": 50, "workers": 1, "max_bad_fraction": 1.0} | options
+        pack(source, folder, PackOptions(**options), progress=False)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def read_split():
+    """A function: (dataset folder, split) -> its decoded records, in order."""
+
+    def read(folder, split):
+        shards = sorted(Path(folder).glob(f"{split}-*.tfrecord"))
+        return [decode_example(serialized) for shard in shards for serialized in iter_records(shard)]
+
+    return read
+
+
+def _pack_sample(folder, multi_label):
+    options = PackOptions(
+        images=ImageOptions(short_side=40),
+        fractions={"train": 0.7, "val": 0.1, "test": 0.2},
+        examples_per_shard=60,
+        workers=1,
+    )
+    pack(sample.make_source(300, multi_label=multi_label), folder, options, progress=False)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """300 drawn examples of 20 classes, 40 pixels a side."""
+    return _pack_sample(tmp_path_factory.mktemp("data") / "sample", multi_label=False)
+
+
+@pytest.fixture(scope="session")
+def multi_label_dataset(tmp_path_factory):
+    """The same pictures and texts, with two tags each."""
+    return _pack_sample(tmp_path_factory.mktemp("data") / "tags", multi_label=True)
+
+
+@pytest.fixture(scope="session")
+def make_small_features():
+    """`make_features` with small pictures and short texts."""
+    from mm_keras.data.make_features import make_features
+
+    return functools.partial(
+        make_features,
+        image_size=(32, 32),
+        image_fit="stretch",
+        text_fields=("title", "description"),
+        max_tokens={"title": 8, "description": 16},
+    )
+
+
+@pytest.fixture(scope="session")
+def features(dataset, make_small_features):
+    return make_small_features(dataset)
+
+
+@pytest.fixture(scope="session")
+def multi_label_features(multi_label_dataset, make_small_features):
+    return make_small_features(multi_label_dataset)
+
+
+@pytest.fixture(scope="session")
+def make_spec():
+    """A function: a FeatureSpec without a dataset."""
+    words = TokenizerSpec("words", ("[PAD]", "[UNK]", "oak", "steel", "mug", "blue", "the"))
+
+    def make(image=(16, 16), fields=("title",), num_labels=4, multi_label=False, tokenizer=words, max_tokens=6) -> FeatureSpec:
+        return FeatureSpec(
+            image=ImageSpec(image, "stretch") if image else None,
+            texts=tuple(TextSpec(field, tokenizer, max_tokens) for field in fields),
+            labels=tuple(f"label {index}" for index in range(num_labels)),
+            multi_label=multi_label,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_inputs():
+    """A function: random inputs of a model, all of them present."""
+
+    def make(features: FeatureSpec, batch_size: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        inputs = {}
+        for name, (shape, dtype) in features.inputs().items():
+            if name == "image":
+                inputs[name] = rng.uniform(0, 255, (batch_size, *shape)).astype("float32")
+            elif dtype == "int32":
+                inputs[name] = rng.integers(1, 7, (batch_size, *shape), dtype="int32")
+            elif shape:
+                inputs[name] = np.arange(shape[0]) < rng.integers(1, shape[0] + 1, (batch_size, 1))
+            else:
+                inputs[name] = np.ones(batch_size, bool)
+        return inputs
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build_small_model():
+    """`build_two_tower` with the smallest parts that still are what their names say."""
+    from mm_keras.model.image_tower import build_small_cnn
+    from mm_keras.model.text_encoder import build_small_text_encoder
+    from mm_keras.model.tuning_dnn import build_tuning_dnn
+    from mm_keras.model.two_tower import build_two_tower
+
+    return functools.partial(
+        build_two_tower,
+        image_tower=functools.partial(build_small_cnn, widths=(8, 8)),
+        text_encoder=functools.partial(build_small_text_encoder, width=8),
+        tuning_dnn=functools.partial(build_tuning_dnn, units=(8,)),
+    )
+
+
+@pytest.fixture(scope="session")
+def train_small(make_small_features, build_small_model):
+    """`train` on small pictures with a tiny model."""
+    from mm_keras.train import train
+
+    return functools.partial(
+        train, make_features=make_small_features, build_model=build_small_model, epochs=1, batch_size=32, augment=False
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, dataset, train_small):
+    """A run folder: two epochs, and a baseline that sees the title alone. For reading; copy it to write into it."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    train_small(dataset, folder, epochs=2)
+    train_small(dataset, folder / "baselines" / "title", modalities=("title",))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def multi_label_run(tmp_path_factory, multi_label_dataset, train_small):
+    folder = tmp_path_factory.mktemp("runs") / "tags"
+    train_small(multi_label_dataset, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    """A Hugging Face folder of a BERT: 2 layers, 2 heads, 32 wide, 64 tokens, with large random weights."""
+    pytest.importorskip("tensorflow_text")
+    safetensors = pytest.importorskip("safetensors.numpy")
+    folder = tmp_path_factory.mktemp("models") / "tiny_bert"
+    folder.mkdir()
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["cafe", "oak", "mug", ",", "steel", "the", "##s"]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *[f"##{letter}" for letter in letters[:-1]]]
+    vocabulary = list(dict.fromkeys(vocabulary))
+    width, inner, positions = 32, 64, 24
+    rng = np.random.default_rng(0)
+    tensors = {}
+
+    def add(name, *shape):
+        tensors[name] = rng.normal(0, 0.3, shape).astype("float32")
+
+    def add_norm(name):
+        tensors[f"{name}.weight"] = np.ones(width, "float32")
+        tensors[f"{name}.bias"] = np.zeros(width, "float32")
+
+    def add_dense(name, out, into):
+        add(f"{name}.weight", out, into)
+        add(f"{name}.bias", out)
+
+    add("embeddings.word_embeddings.weight", len(vocabulary), width)
+    add("embeddings.position_embeddings.weight", positions, width)
+    add("embeddings.token_type_embeddings.weight", 2, width)
+    add_norm("embeddings.LayerNorm")
+    for layer in ("encoder.layer.0", "encoder.layer.1"):
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            add_dense(f"{layer}.attention.{part}", width, width)
+        add_norm(f"{layer}.attention.output.LayerNorm")
+        add_dense(f"{layer}.intermediate.dense", inner, width)
+        add_dense(f"{layer}.output.dense", width, inner)
+        add_norm(f"{layer}.output.LayerNorm")
+    add_dense("pooler.dense", width, width)
+    safetensors.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": len(vocabulary),
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "max_position_embeddings": positions,
+        "hidden_dropout_prob": 0.1,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}))
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def bert_run(tmp_path_factory, dataset, tiny_bert, train_small):
+    """A run that sees texts alone, through the tiny BERT."""
+    from mm_keras.data.make_features import make_features
+    from mm_keras.data.text import make_wordpiece_tokenizer
+    from mm_keras.model.text_encoder import build_bert_encoder
+    from mm_keras.model.two_tower import build_two_tower
+
+    folder = tmp_path_factory.mktemp("runs") / "bert"
+    train_small(
+        dataset,
+        folder,
+        make_features=functools.partial(
+            make_features,
+            image_size=None,
+            text_fields=("title", "description"),
+            max_tokens=20,
+            make_tokenizer=functools.partial(make_wordpiece_tokenizer, source=tiny_bert),
+        ),
+        build_model=functools.partial(build_two_tower, text_encoder=functools.partial(build_bert_encoder, source=tiny_bert)),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """A function: runs a script in a fresh interpreter that finds this source tree; gives back its standard output."""
+
+    def run(script: str, *arguments, cwd=None) -> str:
+        paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    return run

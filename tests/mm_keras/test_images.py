@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from mm_keras.data.images import augment_image, decode_image, fit_image
+from mm_keras.features import ImageSpec
+
+RED, GREEN, BLUE, WHITE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
+
+
+@pytest.fixture(scope="module")
+def marked():
+    """A grey picture, 40 high and 80 wide, with a coloured square of 10 pixels in each corner."""
+    image = np.full((40, 80, 3), GREY, np.uint8)
+    image[:10, :10], image[:10, -10:], image[-10:, :10], image[-10:, -10:] = RED, GREEN, BLUE, WHITE
+    return image
+
+
+def _corners(image):
+    return [tuple(int(value) for value in image[row, column]) for row in (0, -1) for column in (0, -1)]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGB"), ("BMP", "RGB"), ("PNG", "L"), ("JPEG", "L"), ("PNG", "RGBA")])
+def test_picture_of_any_kind_decodes_to_rgb(encode_image, kind, mode):
+    picture = Image.new("RGB", (6, 4), (90, 90, 90)).convert(mode)
+    image = decode_image(tf.constant(encode_image(picture, kind)))
+    assert image.dtype == tf.uint8
+    assert image.shape == (4, 6, 3)
+    np.testing.assert_array_equal(image, np.full((4, 6, 3), 90))
+
+
+def test_animation_decodes_to_its_first_frame(encode_image):
+    first, second = Image.new("P", (6, 4), 0), Image.new("P", (6, 4), 1)
+    for frame in (first, second):
+        frame.putpalette([*RED, *BLUE])
+    data = encode_image(first, "GIF", save_all=True, append_images=[second])
+    image = decode_image(tf.constant(data))
+    assert image.shape == (4, 6, 3)
+    assert set(_corners(image.numpy())) == {RED}
+
+
+def test_stretch_keeps_every_corner(marked):
+    fitted = fit_image(tf.constant(marked), ImageSpec((40, 40), "stretch"))
+    assert fitted.dtype == tf.float32
+    assert fitted.shape == (40, 40, 3)
+    np.testing.assert_allclose(_corners(fitted.numpy()), [RED, GREEN, BLUE, WHITE], atol=2)
+
+
+def test_crop_takes_the_middle(marked):
+    marked = marked.copy()
+    marked[:, 20:60] = RED
+    fitted = fit_image(tf.constant(marked), ImageSpec((40, 40), "crop"))
+    np.testing.assert_array_equal(fitted, np.broadcast_to(np.float32(RED), (40, 40, 3)))
+
+
+@pytest.mark.parametrize(("size", "middle"), [((20, 40), (slice(None), slice(None))), ((40, 20), (slice(None), slice(30, 50)))])
+def test_crop_has_the_aspect_of_the_tower(marked, size, middle):
+    expected = tf.image.resize(marked[middle], size)
+    if size == (20, 40):  # it shrinks to half, so it is antialiased
+        expected = tf.image.resize(marked[middle], size, antialias=True)
+    np.testing.assert_allclose(fit_image(tf.constant(marked), ImageSpec(size, "crop")), expected)
+
+
+def test_picture_of_the_right_size_is_left_as_it_is(marked):
+    for fit in ("crop", "stretch"):
+        np.testing.assert_array_equal(fit_image(tf.constant(marked), ImageSpec((40, 80), fit)), marked.astype("float32"))
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_picture_of_one_pixel_fills_the_tower(fit):
+    fitted = fit_image(tf.constant([[RED]], tf.uint8), ImageSpec((8, 16), fit))
+    np.testing.assert_array_equal(fitted, np.broadcast_to(np.float32(RED), (8, 16, 3)))
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_fine_checkerboard_becomes_grey_where_it_shrinks(fit):
+    board = np.zeros((256, 256, 3), np.uint8)
+    board[::2, ::2] = board[1::2, 1::2] = 255
+    fitted = fit_image(tf.constant(board), ImageSpec((32, 32), fit)).numpy()
+    assert abs(fitted.mean() - 127.5) < 1
+    assert fitted[2:-2, 2:-2].std() < 4  # bilinear alone would see black or white at every place
+
+
+@pytest.fixture(scope="module")
+def columns():
+    """A square of 200 pixels whose brightness tells the column."""
+    return np.tile(np.arange(0, 200, dtype=np.uint8)[:, np.newaxis], (200, 1, 3))
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_augmentation_depends_on_its_seed_alone(columns, fit):
+    spec = ImageSpec((24, 24), fit)
+    first = augment_image(tf.constant(columns), spec, tf.constant([3, 4], tf.int64))
+    tf.random.set_seed(99)
+    np.testing.assert_array_equal(augment_image(tf.constant(columns), spec, tf.constant([3, 4], tf.int64)), first)
+    assert not np.array_equal(augment_image(tf.constant(columns), spec, tf.constant([3, 5], tf.int64)), first)
+
+
+def test_augmentation_is_the_same_in_a_pipeline(columns):
+    spec = ImageSpec((24, 24), "crop")
+    seeds = [[7, index] for index in range(20)]
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(seeds, tf.int64))
+    piped = dataset.map(lambda seed: augment_image(tf.constant(columns), spec, seed))
+    assert piped.element_spec.shape == (24, 24, 3)
+    for seed, image in zip(seeds, piped, strict=True):
+        np.testing.assert_allclose(augment_image(tf.constant(columns), spec, tf.constant(seed, tf.int64)), image, atol=1e-3)
+
+
+def test_augmentation_mirrors_half_of_the_time_and_takes_no_less_than_its_area(columns):
+    mirrored, widths = [], []
+    for index in range(200):
+        image = augment_image(tf.constant(columns), ImageSpec((40, 40)), tf.constant([0, index], tf.int64)).numpy()
+        left, right = image[0, 0, 0], image[0, -1, 0]
+        mirrored.append(left > right)
+        widths.append(abs(right - left) / 200 / (39 / 40))
+        assert image.min() >= 0
+        assert image.max() <= 255
+    assert 70 < sum(mirrored) < 130
+    assert min(widths) ** 2 > 0.33
+    assert min(widths) ** 2 < 0.45
+    assert max(widths) > 0.95

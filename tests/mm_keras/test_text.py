@@ -1,0 +1,124 @@
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mm_keras.data.text import make_tokenizer, make_word_tokenizer, make_wordpiece_tokenizer, split_words
+from mm_keras.features import TokenizerSpec
+
+WORDS = TokenizerSpec("words", ("[PAD]", "[UNK]", "mug", "blue", "größe", "茶"))
+
+
+@pytest.fixture(scope="module")
+def pieces(tiny_bert):
+    """The tiny BERT's tokenizer, and a function that gives the tokens of a text back."""
+    spec = make_wordpiece_tokenizer([], tiny_bert)
+    tokenizer = make_tokenizer(spec)
+
+    def tokens(text, max_tokens=12):
+        token_ids, mask = tokenizer(tf.constant([text]), max_tokens)
+        return [spec.vocabulary[index] for index in token_ids[0].numpy()[mask[0].numpy()]]
+
+    return spec, tokenizer, tokens
+
+
+def test_words_become_their_ids():
+    token_ids, mask = make_tokenizer(WORDS)(tf.constant(["Mug, BLUE!"]), 4)
+    assert token_ids.dtype == tf.int32
+    assert token_ids.numpy().tolist() == [[2, 3, 0, 0]]
+    assert mask.numpy().tolist() == [[True, True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("text", "token_ids"),
+    [
+        ("GRÖSSE größe GRÖẞE", [1, 4, 4]),
+        ("茶 teapot", [5, 1]),
+        ("mug-blue_mug\n\tmug", [2, 3, 2, 2]),
+        ("mug mug mug mug mug", [2, 2, 2, 2]),
+        ("n° 7", [1, 1]),
+        ("", []),
+        (" !?… ", []),
+    ],
+)
+def test_words_of_any_script_are_lower_cased_and_cut_to_length(text, token_ids):
+    found, mask = make_tokenizer(WORDS)(tf.constant([text]), 4)
+    assert found.numpy()[mask.numpy()].tolist() == token_ids
+    assert not found.numpy()[~mask.numpy()].any()
+
+
+def test_bytes_that_are_no_utf8_are_no_error():
+    token_ids, mask = make_tokenizer(WORDS)(tf.constant([b"mug \xff\xfe blue", b"mug"]), 6)
+    assert token_ids.shape == (2, 6)
+    assert mask[1].numpy().tolist() == [True, False, False, False, False, False]
+
+
+def test_accents_are_part_of_a_word():
+    assert split_words(tf.constant(["L'été à Sète, नमस्ते"])).to_list() == [
+        [b"l", "été".encode(), "à".encode(), "sète".encode(), "नमस्ते".encode()]
+    ]
+
+
+def test_vocabulary_is_ordered_by_frequency_and_then_by_name():
+    batches = [[b"oak oak mug", b"MUG pin"], [b"oak blue", b"blue, tin"]]
+    assert make_word_tokenizer(batches).vocabulary == ("[PAD]", "[UNK]", "oak", "blue", "mug")
+    assert make_word_tokenizer(batches, min_count=1).vocabulary == ("[PAD]", "[UNK]", "oak", "blue", "mug", "pin", "tin")
+    assert make_word_tokenizer(batches, max_words=4).vocabulary == ("[PAD]", "[UNK]", "oak", "blue")
+
+
+def test_vocabulary_of_no_text_knows_no_word():
+    spec = make_word_tokenizer([])
+    assert spec.vocabulary == ("[PAD]", "[UNK]")
+    assert make_tokenizer(spec)(tf.constant(["mug"]), 3)[0].numpy().tolist() == [[1, 0, 0]]
+
+
+def test_unknown_kind_is_an_error():
+    with pytest.raises(ValueError, match=r"tokenizer kinds are \['wordpiece', 'words'\]. Received: 'sentencepiece'"):
+        make_tokenizer(TokenizerSpec("sentencepiece", ("a",)))
+
+
+def test_pieces_stand_between_start_and_end(pieces):
+    _, _, tokens = pieces
+    assert tokens("Oak mugs, zoé") == ["[CLS]", "oak", "mug", "##s", ",", "z", "##o", "##e", "[SEP]"]
+
+
+def test_long_text_loses_its_end_and_keeps_its_separator(pieces):
+    _, _, tokens = pieces
+    assert tokens("oak mug oak mug oak mug", 5) == ["[CLS]", "oak", "mug", "oak", "[SEP]"]
+    assert tokens("oak mug oak", 5) == ["[CLS]", "oak", "mug", "oak", "[SEP]"]
+
+
+def test_empty_text_has_no_token_at_all(pieces):
+    _, tokenizer, tokens = pieces
+    assert tokens("") == []
+    token_ids, mask = tokenizer(tf.constant(["", "oak", ""]), 4)
+    assert token_ids.numpy()[[0, 2]].tolist() == [[0] * 4] * 2
+    assert mask.numpy().sum(axis=1).tolist() == [0, 3, 0]
+
+
+def test_accents_are_stripped_and_letters_lower_cased(pieces):
+    spec, _, tokens = pieces
+    assert (spec.lowercase, spec.strip_accents) == (True, True)
+    assert tokens("Café") == tokens("cafe") == ["[CLS]", "cafe", "[SEP]"]
+
+
+def test_wordpiece_vocabulary_is_the_encoders(pieces, tiny_bert):
+    spec, _, _ = pieces
+    with open(f"{tiny_bert}/vocab.txt", encoding="utf-8") as file:
+        assert list(spec.vocabulary) == file.read().split()
+    assert spec.kind == "wordpiece"
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece"])
+def test_pipeline_makes_the_same_ids_as_eager_calls(request, kind):
+    spec = WORDS if kind == "words" else request.getfixturevalue("pieces")[0]
+    tokenizer = make_tokenizer(spec)
+    texts = ["Mug, BLUE!", "", "größe 茶 oak, Café", "mug " * 20]
+    dataset = tf.data.Dataset.from_tensor_slices(texts).batch(2, drop_remainder=True)
+    dataset = dataset.map(functools.partial(tokenizer, max_tokens=6))
+    assert [spec.shape for spec in dataset.element_spec] == [(2, 6), (2, 6)]
+    for index, piped in enumerate(dataset):
+        for found, expected in zip(piped, tokenizer(tf.constant(texts[2 * index : 2 * index + 2]), 6), strict=True):
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
