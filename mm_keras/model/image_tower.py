@@ -74,7 +74,14 @@ def build_small_cnn(spec: ImageSpec, widths: tuple[int, ...] = (24, 48, 64, 96))
 
     Returns:
         model "image_tower": float32 [B, H, W, 3] within [0, 255] -> [B, widths[-1]].
+
+    Raises:
+        ValueError: for an image too small to be halved so often.
     """
+    if min(spec.size) < 2 ** len(widths):
+        raise ValueError(
+            f"{len(widths)} blocks need images of at least {2 ** len(widths)} pixels a side. Received: {spec.size}"
+        )
     pixels = keras.Input((*spec.size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(pixels)
     for index, width in enumerate(widths):

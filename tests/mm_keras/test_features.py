@@ -75,12 +75,12 @@ def test_sizes_out_of_range_are_errors():
         ImageSpec((7, 32))
     with pytest.raises(ValueError, match=r"\(height, width\).*Received: \(32,\)"):
         ImageSpec((32,))
-    with pytest.raises(ValueError, match="max_tokens of field 'title' must be at least 3. Received: 2"):
+    with pytest.raises(ValueError, match=r"max_tokens of field 'title' must be at least 3. Received: 2"):
         TextSpec("title", WORDS, 2)
 
 
 def test_unknown_fit_is_an_error():
-    with pytest.raises(ValueError, match="'crop' or 'stretch'. Received: 'pad'"):
+    with pytest.raises(ValueError, match=r"'crop' or 'stretch'. Received: 'pad'"):
         ImageSpec((32, 32), "pad")
 
 

@@ -53,7 +53,7 @@ def test_image_alone_needs_no_tokenizer(folder):
 
 
 def test_text_that_tells_the_label_is_an_error_unless_it_is_allowed(folder):
-    with pytest.raises(ValueError, match="'class_description' is derived from the label.*allow_label_derived_inputs = True"):
+    with pytest.raises(ValueError, match=r"'class_description' is derived from the label.*allow_label_derived_inputs = True"):
         make_features(folder, text_fields=("title", "class_description"))
     made = make_features(folder, text_fields=("class_description",), allow_label_derived_inputs=True)
     assert made.modalities == ("image", "class_description")

@@ -1,0 +1,92 @@
+import shutil
+
+import pytest
+from PIL import Image
+
+from mm_keras.data.packed import sample_dataset, table_dataset
+from tfrecords_tools.dataset_info import DatasetInfo
+from tfrecords_tools.sources.sample import ceilings
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    return sample_dataset(str(tmp_path_factory.mktemp("packed") / "sample"), num_examples=40, seed=3)
+
+
+@pytest.fixture
+def table(tmp_path, encode_image):
+    """A table of 20 products; every second has a picture."""
+    (tmp_path / "pictures").mkdir()
+    lines = ["id,image,title,kind"]
+    for index in range(20):
+        picture = f"pictures/{index}.png" if index % 2 else ""
+        if picture:
+            (tmp_path / picture).write_bytes(encode_image(Image.new("RGB", (20, 20), (index, 0, 0))))
+        lines.append(f"p{index},{picture},thing {index},{'red|round' if index % 3 else 'red'}")
+    (tmp_path / "products.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "products.csv"
+
+
+def _pack_table(table, **options):
+    options = {"label": "kind", "folder": str(table.parent / "out"), "text": ("title",), "id": "id"} | options
+    return table_dataset(str(table), **options)
+
+
+def test_sample_is_packed_with_three_splits_and_its_ceilings(packed):
+    info = DatasetInfo.load(packed)
+    assert sum(info.num_examples(split) for split in ("train", "val", "test")) == 40
+    assert info.ceilings == ceilings()
+
+
+def test_packed_dataset_is_found_again(packed, capsys):
+    assert sample_dataset(packed, num_examples=40, seed=3) == packed
+    assert "packing" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"num_examples": 41}, {"seed": 4}, {"multi_label": True}])
+def test_folder_with_another_sample_is_an_error(packed, change):
+    with pytest.raises(ValueError, match=r"holds a dataset of another \w+: .*bind another folder, or delete this one"):
+        sample_dataset(packed, **({"num_examples": 40, "seed": 3} | change))
+
+
+def test_table_is_packed_as_its_roles_say(table, capsys):
+    info = DatasetInfo.load(_pack_table(table, fractions={"train": 0.5, "test": 0.5}))
+    assert (set(info.splits), list(info.text_fields), info.multi_label) == ({"train", "test"}, ["title"], False)
+    assert info.labels.names == ["red", "red|round"]
+    assert sum(statistics["without_image"] for statistics in info.statistics.values()) == 10
+    assert "packing table data into" in capsys.readouterr().out
+    assert DatasetInfo.load(_pack_table(table, fractions={"train": 0.5, "test": 0.5})).provenance == info.provenance
+
+
+def test_label_separator_makes_it_multi_label(table):
+    info = DatasetInfo.load(_pack_table(table, label_separator="|"))
+    assert info.multi_label
+    assert info.labels.names == ["red", "round"]
+    assert set(info.splits) == {"train", "val", "test"}
+
+
+def test_changed_table_or_other_roles_are_an_error(table):
+    _pack_table(table)
+    with pytest.raises(ValueError, match="holds a dataset of another source_options"):
+        _pack_table(table, text=())
+    with pytest.raises(ValueError, match="holds a dataset of another fractions"):
+        _pack_table(table, fractions={"train": 1.0})
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("p20,,one more,red\n")
+    with pytest.raises(ValueError, match="holds a dataset of another files"):
+        _pack_table(table)
+    shutil.rmtree(table.parent / "out")
+    assert sum(map(DatasetInfo.load(_pack_table(table)).num_examples, ("train", "val", "test"))) == 21
+
+
+def test_rows_that_were_left_out_are_told(table, capsys):
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("p20,pictures/none.png,gone,red\n")
+    _pack_table(table)
+    assert "rejected.jsonl" in capsys.readouterr().out
+
+
+def test_missing_column_is_an_error_and_packs_nothing(table):
+    with pytest.raises(ValueError, match="'titel'"):
+        _pack_table(table, text=("titel",))
+    assert not (table.parent / "out").exists()
