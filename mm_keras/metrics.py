@@ -44,7 +44,7 @@ def evaluate_logits(logits: np.ndarray, labels: np.ndarray, multi_label: bool) -
 
     Returns:
         multi-class: top_1 and, with more than 5 labels, top_5: fractions. Multi-label: micro_f1 and macro_f1 at
-        probability 0.5, mAP over the labels that occur.
+        probability 0.5, mAP over the labels that occur. Without any positive label, F1 and mAP are 0.
     """
     if not multi_label:
         true = np.take_along_axis(logits, labels[:, np.newaxis], axis=1)
@@ -59,5 +59,5 @@ def evaluate_logits(logits: np.ndarray, labels: np.ndarray, multi_label: bool) -
     return {
         "micro_f1": float(f1_score(labels, predicted, average="micro", zero_division=0)),
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-        "mAP": float(average_precision_score(labels[:, occurring], logits[:, occurring], average="macro")),
+        "mAP": float(average_precision_score(labels[:, occurring], logits[:, occurring])) if occurring.any() else 0.0,
     }

@@ -1,0 +1,111 @@
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, log_loss, top_k_accuracy_score
+
+from mm_keras.metrics import LogitsF1, evaluate_logits, make_metrics
+
+
+def _multi_class(seed, num_labels=8, number=60):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 2, (number, num_labels)).astype("float32"), np.arange(number, dtype="int32") % num_labels
+
+
+def _multi_label(seed, num_labels=6, number=60):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((number, num_labels)) < 0.3).astype("float32")
+    return rng.normal(-0.5, 2, labels.shape).astype("float32"), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_accuracies_agree_with_scikit_learn(seed):
+    logits, labels = _multi_class(seed)
+    metrics = evaluate_logits(logits, labels, multi_label=False)
+    assert list(metrics) == ["top_1", "top_5"]
+    for k in (1, 5):
+        assert metrics[f"top_{k}"] == pytest.approx(top_k_accuracy_score(labels, logits, k=k))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_multi_label_metrics_agree_with_scikit_learn(seed):
+    logits, labels = _multi_label(seed)
+    metrics = evaluate_logits(logits, labels, multi_label=True)
+    predicted = 1 / (1 + np.exp(-logits)) > 0.5
+    assert metrics == {
+        "micro_f1": pytest.approx(f1_score(labels, predicted, average="micro")),
+        "macro_f1": pytest.approx(f1_score(labels, predicted, average="macro")),
+        "mAP": pytest.approx(np.mean([average_precision_score(labels[:, i], logits[:, i]) for i in range(6)])),
+    }
+
+
+def test_constant_logits_are_right_no_more_often_than_by_naming_one_label():
+    labels = np.arange(80, dtype="int32") % 8
+    metrics = evaluate_logits(np.zeros((80, 8), "float32"), labels, multi_label=False)
+    assert metrics == {"top_1": 1 / 8, "top_5": 5 / 8}
+
+
+def test_ties_are_broken_by_the_smaller_id_as_argmax_does():
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 3, (200, 8)).astype("float32")
+    labels = rng.integers(0, 8, 200).astype("int32")
+    metrics = evaluate_logits(logits, labels, multi_label=False)
+    assert metrics["top_1"] == pytest.approx((logits.argmax(axis=1) == labels).mean())
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    assert metrics["top_5"] == pytest.approx((best == labels[:, np.newaxis]).any(axis=1).mean())
+
+
+def test_constant_logits_have_the_mean_frequency_as_map():
+    _, labels = _multi_label(0)
+    metrics = evaluate_logits(np.ones_like(labels), labels, multi_label=True)
+    assert metrics["mAP"] == pytest.approx(labels.mean())
+    assert evaluate_logits(np.zeros_like(labels), labels, multi_label=True)["micro_f1"] == 0
+
+
+def test_few_labels_have_no_top_5():
+    logits, labels = _multi_class(0, num_labels=5)
+    assert list(evaluate_logits(logits, labels, multi_label=False)) == ["top_1"]
+    assert [metric.name for metric in make_metrics(False, 5)] == ["top_1", "cross_entropy"]
+    assert [metric.name for metric in make_metrics(False, 6)] == ["top_1", "top_5", "cross_entropy"]
+
+
+def test_labels_that_do_not_occur_are_left_out_of_map_but_not_of_macro_f1():
+    logits, labels = _multi_label(0)
+    labels[:, 2] = 0
+    metrics = evaluate_logits(logits, labels, multi_label=True)
+    others = [average_precision_score(labels[:, i], logits[:, i]) for i in range(6) if i != 2]
+    assert metrics["mAP"] == pytest.approx(np.mean(others))
+    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, logits > 0, average="macro", zero_division=0))
+
+
+def test_one_example_can_be_evaluated():
+    assert evaluate_logits(np.float32([[0, 1]]), np.int32([1]), multi_label=False) == {"top_1": 1.0}
+    assert evaluate_logits(np.float32([[-1, 1]]), np.float32([[0, 1]]), multi_label=True)["mAP"] == 1
+
+
+def test_no_label_at_all_gives_zeros():
+    assert set(evaluate_logits(np.float32([[-1, 1]]), np.float32([[0, 0]]), multi_label=True).values()) == {0}
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_streaming_metrics_agree_with_the_exact_ones_and_honour_weights(multi_label):
+    logits, labels = _multi_label(1) if multi_label else _multi_class(1)
+    weights = (np.arange(60) % 4 > 0).astype("float32")  # a quarter is filling
+    exact = evaluate_logits(logits[weights > 0], labels[weights > 0], multi_label)
+    metrics = make_metrics(multi_label, logits.shape[1])
+    for metric in metrics:
+        for part in np.array_split(np.arange(60), 4):
+            metric.update_state(labels[part], logits[part], sample_weight=weights[part])
+    found = {metric.name: float(metric.result()) for metric in metrics}
+    kept, true = logits[weights > 0].astype("float64"), labels[weights > 0]
+    if multi_label:
+        cross_entropy = np.mean(np.logaddexp(0, kept) - true * kept)
+    else:
+        cross_entropy = log_loss(true, np.exp(kept) / np.exp(kept).sum(axis=1, keepdims=True), labels=range(8))
+    assert found.pop("cross_entropy") == pytest.approx(cross_entropy, rel=1e-5)
+    assert found == pytest.approx({name: exact[name] for name in found}, abs=1e-6)
+
+
+def test_f1_survives_its_config():
+    metric = LogitsF1(average="macro", threshold=0.3, name="mine")
+    restored = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    assert (restored.average, restored.threshold, restored.name) == ("macro", 0.3, "mine")

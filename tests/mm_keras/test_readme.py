@@ -1,0 +1,87 @@
+"""Every command of the README runs, on data of the same names made here; only sizes are cut by added bindings."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mm_keras
+from tfrecords_tools.sources import sample
+
+REPOSITORY = Path(mm_keras.__file__).parent.parent
+README = REPOSITORY / "README.md"
+
+SMALLER = {
+    "quickstart.gin": ["train.epochs=1", "sample_dataset.num_examples=400"],
+    "quickstart_multilabel.gin": ["train.epochs=1", "sample_dataset.num_examples=400"],
+    "products_minilm.gin": [
+        "train.epochs=1",
+        "make_features.image_size=(32, 32)",
+        "make_features.max_tokens={'title': 8, 'description': 12}",
+    ],
+}
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_bert):
+    """A folder with all the files that the README names."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "images").mkdir()
+    with open(folder / "products.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "image", "title", "description", "category"])
+        for example in sample.iter_examples(120, seed=3):
+            (folder / "images" / f"{example.id}.jpg").write_bytes(example.image)
+            texts = [example.texts[field][0] for field in ("title", "description")]
+            rows.writerow([example.id, f"images/{example.id}.jpg", *texts, example.labels[0].split()[0]])
+    (folder / "photo.jpg").write_bytes(example.image)
+    (folder / "new.jsonl").write_text(json.dumps({"image": "photo.jpg", "title": "Solid oak, classic"}) + "\n")
+    (folder / "all-MiniLM-L6-v2").symlink_to(tiny_bert)
+    import keras
+
+    keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(
+        folder / "mobilenet_v2.weights.h5"
+    )
+    return folder
+
+
+def test_make_commands_of_the_readme_are_what_ci_runs():
+    make = {line for line in readme_commands() if line.startswith("make ")}
+    ci = (REPOSITORY / ".ci" / "run").read_text().splitlines()
+    assert make == {line for line in ci if line.startswith("make ")}
+
+
+def test_readme_commands_run_in_their_order(folder):
+    commands = [line for line in readme_commands() if not line.startswith("make ")]
+    assert len(commands) >= 10
+    for command in commands:
+        words = shlex.split(command)
+        module = {"mm-keras": "mm_keras.cli", "tfrecords-tools": "tfrecords_tools.cli"}[words[0]]
+        for name, bindings in SMALLER.items():
+            if f"--config={name}" in words:
+                words += [f"--gin_bindings={binding}" for binding in bindings]
+        start = f"import sys; from {module} import main; sys.exit(main())"
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", start, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    answer = json.loads((folder / "new.predictions.jsonl").read_text())
+    assert len(answer["labels"]) == 5
+    assert (folder / "runs" / "short" / "export" / "2" / "saved_model.pb").is_file()
+
+
+def test_configs_that_the_readme_names_exist():
+    for name in re.findall(r"[a-z_]+\.gin", README.read_text("utf-8")):
+        assert (REPOSITORY / "configs" / name).is_file(), name
