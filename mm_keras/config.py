@@ -7,7 +7,6 @@ references (`train.build_model = @build_two_tower`), starting from `train_and_ev
 from __future__ import annotations
 
 import difflib
-import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import mm_keras
 ROOT = "train_and_evaluate"
 _PACKAGE = Path(mm_keras.__file__).parent
 CONFIG_FOLDER = next(folder / "configs" for folder in (_PACKAGE, _PACKAGE.parent) if (folder / "configs").is_dir())
-gin.add_config_file_search_path(str(CONFIG_FOLDER))  # for includes
+_INCLUDE = re.compile(r"""include\s+(["'])(?P<name>.+)\1\s*(#.*)?$""")
 
 
 class ConfigError(ValueError):
@@ -92,20 +91,44 @@ def load_config(path: Path | None, bindings: Sequence[str] = ()) -> dict[str, Ca
             functions[name] = gin.get_configurable(name)
         except ValueError:
             functions[name] = gin.external_configurable(function, name, module="mm_keras")
-    logging.disable(logging.ERROR)  # gin logs an error for each place where it does not find an include, then finds it
-    try:
-        if path:
-            gin.parse_config_file(str(path))
-        gin.parse_config(list(bindings))
-    except (ValueError, SyntaxError, OSError) as error:
-        names = f"\n  functions: {', '.join(sorted(functions))}" if "No configurable matching" in str(error) else ""
-        raise ConfigError(f"{path or 'bindings'}: {error}{names}") from error
-    finally:
-        logging.disable(logging.NOTSET)
+    if path:
+        _parse_file(path, (), functions)
+    _parse(list(bindings), "--gin_bindings", functions)
     problems = list(_find_problems()) if path else []
     if problems:
         raise ConfigError(f"{path}:" + "".join(f"\n  {problem}" for problem in problems))
     return functions
+
+
+def _parse_file(path: Path, including: tuple[Path, ...], functions: dict[str, Callable]) -> None:
+    """Parses a file, and what it includes: files relative to it, else to the config folder.
+
+    gin's own includes look in the working folder, and import a package of the folder's name, before they look here.
+    """
+    if path in including:
+        raise ConfigError(f"{path} includes itself")
+    segment: list[str] = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        include = _INCLUDE.match(line)
+        if not include:
+            segment.append(line)
+            continue
+        _parse(segment, str(path), functions)
+        segment = [""] * number  # so that gin counts lines as the file does
+        folders = (path.parent, CONFIG_FOLDER)
+        found = next((folder / include["name"] for folder in folders if (folder / include["name"]).is_file()), None)
+        if not found:
+            raise ConfigError(f"{path}, line {number}: no file {include['name']!r} in {' or '.join(map(str, folders))}")
+        _parse_file(found, (*including, path), functions)
+    _parse(segment, str(path), functions)
+
+
+def _parse(lines: Sequence[str], where: str, functions: dict[str, Callable]) -> None:
+    try:
+        gin.parse_config("\n".join(lines))
+    except (ValueError, SyntaxError) as error:
+        names = f"\n  functions: {', '.join(sorted(functions))}" if "No configurable matching" in str(error) else ""
+        raise ConfigError(f"{where}: {error}{names}") from error
 
 
 def operative_config() -> str:
