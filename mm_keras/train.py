@@ -13,7 +13,7 @@ import tensorflow as tf
 import mm_keras
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
-from mm_keras.distribute import make_strategy
+from mm_keras.distribute import build_for_replicas, make_strategy
 from mm_keras.features import FeatureSpec
 from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
@@ -21,6 +21,7 @@ from mm_keras.model.two_tower import build_two_tower
 from mm_keras.optimizer import make_optimizer
 from mm_keras.progress import Progress
 from mm_keras.run_folder import RunFolder
+from tfrecords_tools.dataset_info import DatasetInfo
 
 
 def train(
@@ -69,6 +70,12 @@ def train(
     features = make_features(dataset, train_split=train_split)
     if modalities is not None:
         features = features.only(modalities)
+    splits = sorted(DatasetInfo.load(dataset).splits)
+    if val_split and val_split not in splits:
+        raise ValueError(
+            f"dataset {dataset} has no split {val_split!r}; it has {splits}: set train.val_split to one of them, or to None "
+            "to keep the last epoch"
+        )
     training = make_training_batches(dataset, train_split, features, batch_size, epochs, seed, augment)
     validation = make_evaluation_batches(dataset, val_split, features, batch_size) if val_split else None
     scope = make_strategy(strategy)
@@ -98,8 +105,9 @@ def train(
         replicas=scope.num_replicas_in_sync,
         versions={"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
     )
+    build_for_replicas(model, next(iter(training.dataset)))
     callbacks = [
-        keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
+        _TensorBoard(run.tensorboard, write_graph=False),
         keras.callbacks.TerminateOnNaN(),
         Progress(run.metrics, training.num_examples, batch_size),
     ]
@@ -122,6 +130,16 @@ def train(
         return model
     model.load_weights(run.best)
     return model
+
+
+class _TensorBoard(keras.callbacks.TensorBoard):
+    """Leaves the validation loss out: Keras averages it over batches, the filled-up last one among them."""
+
+    def on_test_end(self, logs=None):
+        super().on_test_end({name: value for name, value in (logs or {}).items() if name != "loss"})
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, {name: value for name, value in (logs or {}).items() if name != "val_loss"})
 
 
 def _describe(model: keras.Model, features: FeatureSpec, training, scope: tf.distribute.Strategy) -> None:

@@ -1,0 +1,169 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.evaluate import evaluate
+from mm_keras.metrics import evaluate_logits
+from mm_keras.run_folder import RunFolder
+from tfrecords_tools.example import Source, SourceExample
+from tfrecords_tools.labels import LabelVocabulary
+from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.sources.sample import ceilings
+
+COMBINATIONS = {
+    "image": ("image",),
+    "title": ("title",),
+    "description": ("description",),
+    "text": ("title", "description"),
+    "all": ("image", "title", "description"),
+}
+
+
+@pytest.fixture
+def run(tmp_path, trained_run):
+    """A copy of the trained run."""
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def _recompute(run, dataset, split="test"):
+    """Row name -> (metrics, examples with that input): by masking inputs of the whole model, one by one."""
+    model, features = RunFolder(run).load_model()
+    batches = make_evaluation_batches(dataset, split, features, 1)
+    rows = {}
+    for name, shown in COMBINATIONS.items():
+        logits, labels, found = [], [], 0
+        for inputs, label, _ in batches.dataset.as_numpy_iterator():
+            found += any(inputs[f"{modality}_present"][0] for modality in shown)
+            for hidden in set(features.modalities) - set(shown):
+                inputs[f"{hidden}_present"] = np.zeros(1, bool)
+            logits.append(model.predict_on_batch(inputs)[0])
+            labels.append(label[0])
+        rows[name] = evaluate_logits(np.stack(logits), np.stack(labels), features.multi_label), found
+    return rows
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_rows_are_what_the_whole_model_says_with_inputs_hidden(tmp_path, request, multi_label):
+    prefix = "multi_label_" if multi_label else ""
+    source = request.getfixturevalue("multi_label_run" if multi_label else "trained_run")
+    run = shutil.copytree(source, tmp_path / "run")
+    dataset = request.getfixturevalue(f"{prefix}dataset")
+    report = evaluate(run, batch_size=16)
+    rows = {row["inputs"]: row for row in report["rows"] if row["trained"] == "together"}
+    expected = _recompute(run, dataset)
+    assert list(rows) == list(COMBINATIONS)
+    for name, (metrics, found) in expected.items():
+        assert rows[name]["present"] == found
+        assert {metric: rows[name][metric] for metric in metrics} == pytest.approx(metrics, abs=1e-6)
+    names = ("micro_f1", "macro_f1", "mAP") if multi_label else ("top_1", "top_5")
+    assert set(names) <= set(rows["all"])
+
+
+def test_report_is_printed_and_written(run, dataset, capsys):
+    report = evaluate(run)
+    assert (report["split"], report["dataset"]) == ("test", "sample")
+    assert json.loads((run / "report" / "evaluation.json").read_text()) == report
+    table = (run / "report" / "evaluation.md").read_text()
+    assert table.strip() in capsys.readouterr().out
+    header = next(line for line in table.splitlines() if line.startswith("|"))
+    assert [cell.strip() for cell in header.strip("|").split("|")] == [
+        *("inputs", "trained", "examples with it", "top_1", "top_5", "ceiling")
+    ]
+    assert len({len(line) for line in table.splitlines() if line.startswith("|")}) == 1  # aligned
+
+
+def test_ceilings_of_drawn_data_are_shown(run):
+    rows = evaluate(run)["rows"]
+    for row in rows:
+        assert row["ceiling"] == ceilings()[row["inputs"]]
+
+
+def test_baselines_follow_as_trained_alone(run):
+    *_, whole, alone = evaluate(run)["rows"]
+    assert (whole["inputs"], whole["trained"]) == ("all", "together")
+    assert (alone["inputs"], alone["trained"]) == ("title", "alone")
+    (only,) = evaluate(run / "baselines" / "title")["rows"]
+    assert only == alone
+
+
+def test_run_without_baselines_or_image_has_its_own_rows(tmp_path, bert_run):
+    report = evaluate(shutil.copytree(bert_run, tmp_path / "run"))
+    assert [(row["inputs"], row["trained"]) for row in report["rows"]] == [
+        *(("title", "together"), ("description", "together"), ("all", "together"))
+    ]
+
+
+def test_batch_size_changes_nothing(run):
+    first, second = (evaluate(run, batch_size=batch_size)["rows"] for batch_size in (7, 64))
+    for one, other in zip(first, second, strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_another_split_or_dataset_can_be_measured(run, tmp_path, dataset):
+    moved = shutil.copytree(dataset, tmp_path / "elsewhere")
+    report = evaluate(run, dataset=str(moved), split="val")
+    assert (report["dataset"], report["split"]) == ("sample", "val")
+    _, features = RunFolder(run).load_model()
+    assert report["num_examples"] == make_evaluation_batches(dataset, "val", features, 8).num_examples
+
+
+def test_folder_alone_is_enough_from_anywhere(run, tmp_path, monkeypatch):
+    before = evaluate(run)
+    monkeypatch.chdir(tmp_path)
+    assert evaluate("run") == before
+
+
+def test_other_labels_are_an_error(run, tmp_path, pack_examples):
+    examples = [
+        SourceExample(f"e{i}", f"rows:{i}", texts={"title": ["x"], "description": ["y"]}, labels=["ab"[i % 2]], split="test")
+        for i in range(4)
+    ]
+    other = pack_examples(tmp_path / "other", examples, ("title", "description"))
+    with pytest.raises(ValueError, match=r"has 2 multi-class labels .*the model 20 multi-class labels .*--labels="):
+        evaluate(run, dataset=other)
+
+
+def test_folder_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no run folder"):
+        evaluate(tmp_path)
+
+
+def test_training_that_did_not_get_far_is_an_error(run):
+    (run / "checkpoints" / "best.keras").unlink()
+    with pytest.raises(FileNotFoundError, match="did not get that far"):
+        evaluate(run)
+
+
+def test_unlabelled_and_imageless_examples_of_the_dataset_are_handled(run, tmp_path, pack_examples, features):
+    examples = [
+        SourceExample(
+            f"e{i}",
+            f"rows:{i}",
+            texts={"title": ["oak"] if i % 2 else [], "description": [] if i % 2 else ["metal"]},
+            labels=[features.labels[i % 20]] if i < 24 else [],
+            split="test",
+        )
+        for i in range(30)
+    ]
+
+    source = Source("rows", lambda: iter(examples), {"title": False, "description": False}, False)
+    pack(
+        source,
+        tmp_path / "new",
+        PackOptions(workers=1, max_bad_fraction=1.0),
+        labels=LabelVocabulary(list(features.labels)),
+        progress=False,
+    )
+    report = evaluate(run, dataset=str(tmp_path / "new"))
+    assert report["num_examples"] == 24
+    assert {row["inputs"]: row["present"] for row in report["rows"] if row["trained"] == "together"} == {
+        "image": 0,
+        "title": 12,
+        "description": 0,
+        "text": 12,
+        "all": 12,
+    }
+    assert not any("ceiling" in row for row in report["rows"])

@@ -1,0 +1,210 @@
+import functools
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mm_keras
+from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.features import FeatureSpec
+from mm_keras.metrics import evaluate_logits
+from mm_keras.optimizer import make_optimizer
+from mm_keras.run_folder import RunFolder
+from tfrecords_tools.example import SourceExample
+
+
+def _lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def _validate(model, dataset, features):
+    """The multi-class metrics on `val`."""
+    batches = make_evaluation_batches(dataset, "val", features, 16)
+    logits, labels = [], []
+    for inputs, true, _ in batches.dataset:
+        logits.append(model.predict_on_batch(inputs))
+        labels.append(true.numpy())
+    return evaluate_logits(
+        np.concatenate(logits)[: batches.num_examples], np.concatenate(labels)[: batches.num_examples], features.multi_label
+    )
+
+
+def test_every_epoch_leaves_a_line_of_metrics(trained_run):
+    lines = _lines(trained_run)
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for line in lines:
+        assert {"loss", "top_1", "top_5", "val_cross_entropy", "val_top_1", "val_top_5", "examples_per_second"} <= set(line)
+        assert all(np.isfinite(value) for value in line.values())
+    assert lines[1]["loss"] < lines[0]["loss"]
+
+
+def test_multi_label_run_measures_f1(multi_label_run):
+    (line,) = _lines(multi_label_run)
+    assert {"micro_f1", "val_micro_f1", "val_cross_entropy"} <= set(line)
+
+
+def test_run_folder_tells_what_was_done(trained_run, dataset, features):
+    facts = json.loads((trained_run / "run.json").read_text())
+    expected = {"train_split": "train", "seed": 0, "epochs": 2, "batch_size": 32, "replicas": 1, "dataset": dataset}
+    assert expected.items() <= facts.items()
+    assert facts["modalities"] == ["image", "title", "description"]
+    assert facts["versions"]["mm_keras"] == mm_keras.__version__
+    assert FeatureSpec.load(trained_run) == features
+
+
+def _scalars(folder):
+    """Tag -> number of values in TensorBoard's event files."""
+    tags = {}
+    for path in folder.glob("events.out.tfevents.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                tags[value.tag] = tags.get(value.tag, 0) + 1
+    return tags
+
+
+@pytest.mark.filterwarnings("ignore:.*tf_record_iterator.*")
+def test_tensorboard_has_the_metrics_of_both_splits(trained_run):
+    training, validation = (_scalars(trained_run / "tensorboard" / split) for split in ("train", "validation"))
+    assert training["epoch_loss"] == training["epoch_top_1"] == 2
+    assert validation["epoch_top_1"] == validation["epoch_cross_entropy"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*tf_record_iterator.*")
+def test_tensorboard_has_no_validation_loss_that_filling_dilutes(trained_run):
+    assert not [tag for tag in _scalars(trained_run / "tensorboard" / "validation") if "loss" in tag]
+
+
+class _Alternating(keras.optimizers.schedules.LearningRateSchedule):
+    """Learns in the first epoch, destroys what was learned in the second."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, step):
+        return tf.where(step < self.steps, 0.01, 3.0)
+
+    def get_config(self):
+        return {"steps": self.steps}
+
+
+def test_best_epoch_is_kept(tmp_path, dataset, features, train_small):
+    model = train_small(
+        dataset, tmp_path / "run", epochs=2, make_optimizer=lambda steps: keras.optimizers.SGD(_Alternating(steps // 2))
+    )
+    first, second = (line["val_top_1"] for line in _lines(tmp_path / "run"))
+    best = max(first, second)
+    loaded, loaded_features = RunFolder(tmp_path / "run").load_model()
+    assert loaded_features == features
+    for kept in (model, loaded):
+        assert _validate(kept, dataset, features)["top_1"] == pytest.approx(best)
+
+
+def test_kept_model_is_that_of_the_best_line(trained_run, dataset, features):
+    model, _ = RunFolder(trained_run).load_model()
+    assert _validate(model, dataset, features)["top_1"] == pytest.approx(max(line["val_top_1"] for line in _lines(trained_run)))
+
+
+def test_without_a_validation_split_the_last_epoch_is_kept(tmp_path, dataset, train_small, make_inputs, features):
+    model = train_small(dataset, tmp_path / "run", val_split=None, modalities=("title",))
+    assert not [name for name in _lines(tmp_path / "run")[0] if name.startswith("val_")]
+    loaded, _ = RunFolder(tmp_path / "run").load_model()
+    inputs = make_inputs(features.only(["title"]))
+    np.testing.assert_array_equal(loaded.predict_on_batch(inputs), model.predict_on_batch(inputs))
+
+
+def test_same_seed_gives_the_same_weights(tmp_path, dataset, train_small):
+    train = functools.partial(train_small, dataset, augment=True, val_split=None, seed=4)
+    first = train(tmp_path / "first")
+    tf.random.set_seed(123)
+    second = train(tmp_path / "second")
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_other_seed_gives_other_weights(tmp_path, dataset, train_small, capsys):
+    models = [train_small(dataset, tmp_path, dry_run=True, seed=seed) for seed in (1, 2)]
+    assert not np.array_equal(*(model.get_layer("head").get_weights()[0] for model in models))
+
+
+def test_taken_folder_is_refused_before_anything_is_read(trained_run, train_small):
+    with pytest.raises(
+        FileExistsError, match=r"small already holds a run \(run.json\); choose another --workdir, or pass --over"
+    ):
+        train_small("no dataset", trained_run)
+
+
+def test_overwriting_replaces_the_run_and_keeps_foreign_files(tmp_path, trained_run, dataset, train_small):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    (run / "notes.txt").write_text("mine")
+    (run / "export" / "1").mkdir(parents=True)
+    train_small(dataset, run, overwrite=True, val_split=None, modalities=("title",))
+    assert (run / "notes.txt").read_text() == "mine"
+    assert len(_lines(run)) == 1
+    assert not (run / "export").exists()
+    assert not (run / "baselines").exists()
+
+
+def test_overwriting_deletes_nothing_if_the_new_run_cannot_start(tmp_path, trained_run, dataset, train_small):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    with pytest.raises(ValueError, match="batch_size 1000 is larger"):
+        train_small(dataset, run, overwrite=True, batch_size=1000)
+    assert len(_lines(run)) == 2
+
+
+def test_dry_run_tells_shapes_and_sizes_and_writes_nothing(tmp_path, dataset, train_small, capsys):
+    model = train_small(dataset, tmp_path / "run", dry_run=True, batch_size=16)
+    out = capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    for told in (
+        "20 labels, multi-class",
+        "[16, 32, 32, 3]",
+        "title_token_ids",
+        f"{model.count_params():,} parameters",
+        "loss ",
+    ):
+        assert told in out
+    for part in ("image_tower", "text_encoder", "title_tuning", "fusion", "head"):
+        assert f"  {part}" in out
+
+
+def test_loss_that_is_no_number_is_an_error(tmp_path, dataset, train_small):
+    with pytest.raises(FloatingPointError, match=r"the loss is not finite; lower the learning rate. See .*metrics.jsonl"):
+        train_small(
+            dataset,
+            tmp_path / "run",
+            make_optimizer=functools.partial(make_optimizer, learning_rate=1e38, warmup_fraction=0, clip_norm=None),
+            epochs=3,
+            modalities=("title",),
+        )
+
+
+def test_baseline_sees_its_modality_alone(trained_run):
+    model, features = RunFolder(trained_run / "baselines" / "title").load_model()
+    assert features.modalities == ("title",)
+    assert set(model.input) == {"title_token_ids", "title_padding_mask", "title_present"}
+
+
+def test_unknown_modality_is_an_error(tmp_path, dataset, train_small):
+    with pytest.raises(ValueError, match=r"no modality 'sound'; there are \['description', 'image', 'title'\]"):
+        train_small(dataset, tmp_path, modalities=("sound",))
+
+
+def test_dataset_without_the_validation_split_is_an_error_that_says_what_to_do(tmp_path, dataset, train_small):
+    with pytest.raises(ValueError, match=r"no split 'dev'; it has \['test', 'train', 'val'\].*val_split"):
+        train_small(dataset, tmp_path, val_split="dev")
+
+
+def test_unlabelled_training_examples_are_left_out(tmp_path, pack_examples, train_small, make_small_features, capsys):
+    examples = [
+        SourceExample(f"e{i}", f"rows:{i}", texts={"title": [f"{'ab'[i % 2]} thing"]}, labels=["ab"[i % 2]] if i < 20 else [])
+        for i in range(40)
+    ]
+    folder = pack_examples(tmp_path / "half", examples)
+    features = functools.partial(make_small_features, image_size=None, text_fields=("title",), max_tokens=4)
+    train_small(folder, tmp_path / "run", make_features=features, val_split=None, batch_size=10)
+    assert "20 training examples an epoch, 2 steps of 10" in capsys.readouterr().out
