@@ -12,6 +12,13 @@ from pathlib import Path
 
 MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export")
 
+_TRAINING = ("train_and_evaluate", "train")
+_FLAGS_OF_SOME_MODES = {
+    **dict.fromkeys(("strategy", "overwrite", "dry_run"), _TRAINING),
+    **dict.fromkeys(("dataset", "split"), ("evaluate", "export")),
+    **dict.fromkeys(("image", "text", "examples"), ("predict",)),
+}
+
 _DESCRIPTION = "Train, evaluate and ship classifiers of images that come with text."
 _EPILOG = """examples:
   mm-keras --config=quickstart.gin                        train, evaluate and export on drawn sample data
@@ -28,12 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one mode; returns the exit status: 0 fine, 2 the call, the config or the data is wrong."""
     parser = _make_parser()
     options = parser.parse_args(arguments)
-    if options.mode in ("train", "train_and_evaluate") and not options.config:
+    if options.mode in _TRAINING and not options.config:
         parser.error(f"--mode={options.mode} needs a config, for example --config=quickstart.gin")
     if not options.config and not options.workdir:
         parser.error("name a run folder (--workdir), a config (--config), or both")
-    if options.dry_run and options.mode not in ("train", "train_and_evaluate"):
-        parser.error("--dry_run goes with training")
+    for flag, modes in _FLAGS_OF_SOME_MODES.items():
+        if getattr(options, flag) and options.mode not in modes:
+            parser.error(f"--{flag} goes with --mode={' or '.join(modes)}, not with --mode={options.mode}")
     with _quiet_start_up():
         import tensorflow  # noqa: F401
     try:
@@ -69,7 +77,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from mm_keras.config import ConfigError, find_config, load_config, operative_config
+    from mm_keras.config import ConfigError, bind, find_config, load_config, operative_config
 
     config = find_config(options.config) if options.config else None
     bindings = [*options.gin_bindings]
@@ -92,11 +100,17 @@ def _run(options: argparse.Namespace) -> None:
     elif options.mode in ("evaluate", "export"):
         functions[options.mode](workdir, **given)
     else:
+        overrides = "".join(f"\n# --gin_bindings: {line}" for line in bindings)
+        given_config = config.read_text("utf-8") + overrides + "\n"
+
+        def save_config(folder: Path) -> None:
+            (folder / "config.gin").write_text(given_config, "utf-8")
+            (folder / "operative_config.gin").write_text(operative_config(), "utf-8")
+
+        bind("train.on_start", save_config)
         functions[options.mode](workdir=workdir)
         if not options.dry_run:
-            overrides = "".join(f"\n# --gin_bindings: {line}" for line in bindings)
-            (workdir / "config.gin").write_text(config.read_text("utf-8") + overrides + "\n", "utf-8")
-            (workdir / "operative_config.gin").write_text(operative_config(), "utf-8")
+            save_config(workdir)  # once more, with what evaluation and export used
 
 
 def _example(options: argparse.Namespace) -> dict[str, str]:

@@ -131,6 +131,11 @@ def _parse(lines: Sequence[str], where: str, functions: dict[str, Callable]) -> 
         raise ConfigError(f"{where}: {error}{names}") from error
 
 
+def bind(parameter: str, value: object) -> None:
+    """Binds a parameter ("train.on_start") to any object, after the config."""
+    gin.bind_parameter(parameter, value)
+
+
 def operative_config() -> str:
     """The values that were used, as gin."""
     return gin.operative_config_str()

@@ -40,6 +40,7 @@ def train(
     modalities: Sequence[str] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
+    on_start: Callable[[Path], None] | None = None,
 ) -> keras.Model:
     """Trains on a dataset folder; everything is built and compiled inside the strategy's scope.
 
@@ -59,6 +60,7 @@ def train(
         modalities: let the model see only these of the features (a baseline).
         overwrite: delete a run that is already in the folder.
         dry_run: build data and model, run one batch through it, print shapes and sizes, and stop.
+        on_start: called with the run folder once it is made; the command line saves its config there.
 
     Returns:
         the model, with the weights that were kept.
@@ -95,6 +97,8 @@ def train(
         return model
     run.start(overwrite)
     features.save(run.path)
+    if on_start:
+        on_start(run.path)
     run.save_facts(
         dataset=str(Path(dataset).absolute()),
         train_split=train_split,
