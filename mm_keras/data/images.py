@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from mm_keras.data.orientation import exif_orientation, turn_upright
 from mm_keras.features import ImageSpec
 
 
 def decode_image(data: tf.Tensor) -> tf.Tensor:
-    """Decodes one JPEG, PNG, GIF (first frame) or BMP.
+    """Decodes one JPEG, PNG, GIF (first frame) or BMP, and turns it upright as its EXIF says.
 
     Args:
         data: string [], not empty.
@@ -18,7 +19,7 @@ def decode_image(data: tf.Tensor) -> tf.Tensor:
     """
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
-    return image
+    return turn_upright(image, exif_orientation(data))
 
 
 def fit_image(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
