@@ -93,7 +93,8 @@ def predict(workdir: str | Path, example: Mapping[str, str] | None = None, examp
         return None
     source = Path(examples_file)
     output = source.with_suffix(".predictions.jsonl")
-    lines = source.read_text("utf-8-sig").splitlines()
+    text = source.read_text("utf-8-sig").removesuffix("\n")
+    lines = text.split("\n") if text else []  # splitlines() would cut inside of texts, at U+2028 for one
     num_bad = 0
     with open(output, "w", encoding="utf-8") as file, tqdm(total=len(lines), desc="predicting", unit=" examples") as bar:
         for start in range(0, len(lines), _BATCH_SIZE):
