@@ -51,6 +51,8 @@ class Source:
         multi_label: whether an example may carry several labels.
         files: the source's own files (not the images), for provenance.
         options: what it was asked for, JSON-serialisable, for provenance.
+        labels: label names in the order of the source's own numbering, with those that no example has; None = the sorted
+            names of those that examples have.
         ceilings: best accuracy that any model can expect, by the modalities it sees; known only for drawn data.
     """
 
@@ -60,4 +62,5 @@ class Source:
     multi_label: bool
     files: list[Path] = dataclasses.field(default_factory=list)
     options: dict = dataclasses.field(default_factory=dict)
+    labels: list[str] | None = None
     ceilings: dict[str, float] = dataclasses.field(default_factory=dict)

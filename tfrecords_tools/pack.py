@@ -95,7 +95,7 @@ def pack(
         output: the folder to make. It appears complete or not at all.
         options: see `PackOptions`.
         labels: a given vocabulary (of the training data, say); examples with other labels are left out and reported.
-            None collects it from the source.
+            None takes the source's own, or collects it from its examples.
         overwrite: replace a dataset that is already there.
         progress: show progress bars on standard error.
 
@@ -112,6 +112,8 @@ def pack(
     staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.packing-", dir=output.parent))
     try:
         spool = Spool(staging / "spool", source, options.fractions, options.seed, progress)
+        if labels is None and source.labels is not None:
+            labels = LabelVocabulary(source.labels)
         labels = labels or LabelVocabulary.from_names(spool.label_names)
         info = _write(spool, staging, source, options, labels, output.name, progress)
         spool.path.unlink()

@@ -7,8 +7,11 @@ example where it was when one is added. The three uses draw from independent has
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 
@@ -70,3 +73,44 @@ def draw_split(example_id: str, fractions: dict[str, float], seed: int) -> str:
         if position < 0:
             return name
     return name
+
+
+class Holdout:
+    """A fraction of each class, drawn by hash: half of it is `val`, half `test`, the rest `train`.
+
+    Each class gives exactly its share, unlike in `draw_split`, where a small class may give none. Memory holds the drawn
+    fraction, not the examples.
+
+    Args:
+        members: starts a fresh iteration over (class, key) of all examples; equal keys in several classes get equal hashes.
+        fraction: of each class, 0–1, rounded to whole examples; an odd one goes to `val`.
+        seed: of the draw.
+
+    Raises:
+        ValueError: for a fraction outside 0–1.
+    """
+
+    def __init__(self, members: Callable[[], Iterable[tuple[str, str]]], fraction: float, seed: int):
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"the held-out fraction must be within 0–1. Received: {fraction}")
+        self._seed = seed
+        counts = Counter(name for name, _ in members())
+        sizes = {name: round(fraction * count) for name, count in counts.items()}
+        smallest: dict[str, list[int]] = {name: [] for name, size in sizes.items() if size}
+        for name, key in members():
+            if sizes[name]:
+                keep = heapq.heappush if len(smallest[name]) < sizes[name] else heapq.heappushpop
+                keep(smallest[name], -self._hash(key))
+        self._limits = {}
+        for name, heap in smallest.items():
+            drawn = sorted(-value for value in heap)
+            self._limits[name] = drawn[(len(drawn) + 1) // 2 - 1], drawn[-1]
+
+    def split(self, name: str, key: str) -> str:
+        """The split of an example of class `name`."""
+        last_val, last_test = self._limits.get(name, (-1, -1))
+        value = self._hash(key)
+        return "val" if value <= last_val else "test" if value <= last_test else "train"
+
+    def _hash(self, key: str) -> int:
+        return hash_id(key, "holdout", self._seed)

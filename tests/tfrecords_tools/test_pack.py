@@ -278,6 +278,15 @@ def test_several_labels_in_a_single_label_dataset_are_rejected(packed, rows, mak
     assert _rejected(folder)[0]["reason"] == "several labels in a single-label dataset: ['a', 'b']"
 
 
+def test_numbering_of_the_source_is_kept_with_classes_that_no_example_has(tmp_path, make_example, read_split):
+    source = Source(
+        "rows", lambda: iter([make_example("1", split="train")]), {"title": False}, False, labels=["unseen", "b", "a"]
+    )
+    info = pack(source, tmp_path / "dataset", progress=False)
+    assert info.labels.names == ["unseen", "b", "a"]
+    assert read_split(tmp_path / "dataset", "train")[0].label_ids == (2,)
+
+
 def test_given_vocabulary_keeps_its_order_and_leaves_other_labels_out(packed, make_example, read_split):
     vocabulary = LabelVocabulary(["z", "a"])
     info, folder = packed(

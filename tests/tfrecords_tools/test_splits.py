@@ -1,6 +1,8 @@
+from collections import Counter
+
 import pytest
 
-from tfrecords_tools.splits import check_fractions, check_split_name, draw_split, hash_id, parse_fractions
+from tfrecords_tools.splits import Holdout, check_fractions, check_split_name, draw_split, hash_id, parse_fractions
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
@@ -61,3 +63,33 @@ def test_no_splits_at_all_are_rejected():
 def test_split_name_that_cannot_stand_in_a_file_name_is_rejected(name):
     with pytest.raises(ValueError, match="split names are letters, digits and '_'"):
         check_split_name(name)
+
+
+def _held_out(sizes, fraction, seed=0):
+    members = [(name, f"{name}/{i}") for name, size in sizes.items() for i in range(size)]
+    holdout = Holdout(lambda: iter(members), fraction, seed)
+    return {key: holdout.split(name, key) for name, key in members}
+
+
+def test_holdout_takes_its_share_of_each_class_half_val_half_test():
+    splits = _held_out({"a": 100, "b": 75, "c": 12, "d": 25}, 0.04)
+    counts = {name: Counter(split for key, split in splits.items() if key[0] == name) for name in "abcd"}
+    assert counts["a"] == {"train": 96, "val": 2, "test": 2}
+    assert counts["b"] == {"train": 72, "val": 2, "test": 1}
+    assert counts["c"] == {"train": 12}
+    assert counts["d"] == {"train": 24, "val": 1}
+
+
+def test_holdout_depends_on_the_keys_and_the_seed_alone():
+    members = [("a", f"k{i}") for i in range(100)]
+    draws = [Holdout(lambda members=order: iter(members), 0.2, 0) for order in (members, members[::-1])]
+    first, second = ([draw.split(*member) for member in members] for draw in draws)
+    assert first == second
+    other = Holdout(lambda: iter(members), 0.2, 1)
+    assert first != [other.split(*member) for member in members]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5])
+def test_holdout_outside_its_range_is_an_error(fraction):
+    with pytest.raises(ValueError, match=rf"within 0–1\. Received: {fraction}"):
+        Holdout(lambda: iter([]), fraction, 0)
