@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import json
@@ -22,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfrecords_tools.example import Rejection, Source, SourceExample
+from tfrecords_tools.sources.files import SourceError, iter_cells, name_cells
 
 if TYPE_CHECKING:
     import pandas
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-_CELL_LIMIT = 2**20
 
 
-class TableError(ValueError):
+class TableError(SourceError):
     """A table that cannot be read at all: a missing column, another format, another encoding."""
 
 
@@ -176,32 +175,16 @@ def _iter_rows(table, encoding) -> Iterator[tuple[str, dict[str, Any] | str]]:
 
 
 def _iter_csv(file, path: Path) -> Iterator[tuple[str, dict[str, str] | str]]:
-    reader, header = _read_header(file, path)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            lines = f"line {line}" if reader.line_num == line else f"lines {line}–{reader.line_num}"
-            yield f"{path.name}:{line}", f"malformed row: {error} ({lines}); an unclosed quote, perhaps"
-            continue
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            yield f"{path.name}:{line}", f"malformed row: {len(cells)} cell(s) under {len(header)} columns"
-            continue
-        yield f"{path.name}:{line}", dict(zip(header, cells, strict=True))
+    rows = iter_cells(file, path.name, "\t" if path.suffix == ".tsv" else ",")
+    header = _header(rows, path)
+    return (name_cells(where, header, cells) for where, cells in rows)
 
 
-def _read_header(file, path: Path) -> tuple[Any, list[str]]:
-    csv.field_size_limit(_CELL_LIMIT)
-    reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    try:
-        return reader, next(reader, [])
-    except csv.Error as error:
-        raise TableError(f"{path} has a malformed header: {error}") from error
+def _header(rows: Iterator[tuple[str, list[str] | str]], path: Path) -> list[str]:
+    _, header = next(rows, ("", []))
+    if isinstance(header, str):
+        raise TableError(f"{path} has a malformed header: {header}")
+    return header
 
 
 def _iter_json_lines(file, name: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
@@ -241,7 +224,7 @@ def _column_names(table, encoding) -> list[str]:
         return sorted({key for row in itertools.islice(rows, 1000) for key in row})
     try:
         with open(path, encoding=encoding or _guess_encoding(path), newline="") as file:
-            return _read_header(file, path)[1]
+            return _header(iter_cells(file, path.name, "\t" if path.suffix == ".tsv" else ","), path)
     except (UnicodeError, LookupError) as error:
         raise TableError(f"{path}: {error}. Name its encoding, for example --encoding=cp1252") from error
 

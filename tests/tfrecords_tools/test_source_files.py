@@ -1,0 +1,167 @@
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tfrecords_tools.sources import json_stream
+from tfrecords_tools.sources.disk_index import DiskIndex
+from tfrecords_tools.sources.files import (
+    SourceError,
+    iter_csv,
+    iter_images,
+    iter_lines,
+    open_text,
+    read_pairs,
+    read_synsets,
+    unique_names,
+)
+from tfrecords_tools.sources.json_stream import iter_json
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return to_file
+
+
+def test_lines_have_their_numbers_and_no_white_space(write):
+    path = write("l.txt", "\ufeffa b \r\n\r\n\n c\n")
+    assert list(iter_lines(path)) == [(1, "a b"), (4, "c")]
+
+
+def test_gzipped_files_are_read_alike(write):
+    path = write("t.csv.gz", gzip.compress(b"id,x\na,1\n"))
+    assert list(iter_csv(path, ["id"])) == [("t.csv.gz:2", {"id": "a", "x": "1"})]
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"id\n" + os.urandom(9999))[:-20], b"no gzip at all"])
+def test_damaged_gzip_file_is_named(write, content):
+    path = write("t.txt.gz", content)
+    with pytest.raises(SourceError, match=r"t\.txt\.gz is no(t UTF-8| complete gzip file)"):
+        list(iter_lines(path))
+
+
+def test_other_encoding_is_named(write):
+    with pytest.raises(SourceError, match=r"l\.txt is not UTF-8"):
+        list(iter_lines(write("l.txt", "Café\n".encode("cp1252"))))
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(SourceError, match=r"none\.txt does not exist"):
+        open_text(tmp_path / "none.txt")
+
+
+def test_csv_rows_have_quotes_commas_and_their_place(write):
+    path = write("t.csv", '\ufeffid, x\r\n/m/a,"Fiat 500 ""topolino"", red"\r\nb\r\n\r\nc,Café\r\n')
+    assert list(iter_csv(path, ["x"])) == [
+        ("t.csv:2", {"id": "/m/a", "x": 'Fiat 500 "topolino", red'}),
+        ("t.csv:3", "malformed row: 1 cell(s) under 2 columns"),
+        ("t.csv:5", {"id": "c", "x": "Café"}),
+    ]
+
+
+def test_csv_without_a_column_names_those_it_has(write):
+    with pytest.raises(SourceError, match=r"t\.csv has no column 'y'; its columns are \['id', 'x'\]"):
+        list(iter_csv(write("t.csv", "id,x\n"), ["id", "y"]))
+
+
+@pytest.mark.parametrize("header", ["", "LabelName,DisplayName\n", "labelname,other\n"])
+def test_pairs_are_read_with_and_without_header(write, header):
+    pairs, problems = read_pairs(write("c.csv", header + '/m/a,Tortoise\n/m/b," a, ""b"" "\n'), ("LabelName", "DisplayName"))
+    assert pairs == {"/m/a": "Tortoise", "/m/b": 'a, "b"'}
+    assert problems == []
+
+
+def test_rows_that_are_no_pairs_are_told_and_the_others_go_on(write):
+    pairs, problems = read_pairs(write("c.csv", "a,1\nb\n,2\na,3\nc,4,5\nd,\n"), ("key", "text"))
+    assert pairs == {"a": "1", "d": ""}
+    assert problems == [
+        ("c.csv:2", "malformed row: expected key,text; found 1 cell(s)"),
+        ("c.csv:3", "malformed row: expected key,text; found 2 cell(s)"),
+        ("c.csv:4", "key 'a' stands there twice; the first is used"),
+        ("c.csv:5", "malformed row: expected key,text; found 3 cell(s)"),
+    ]
+
+
+def test_synsets_have_their_first_name_in_order(write):
+    synsets = read_synsets(write("s.txt", "n02 tench, Tinca tinca\r\nn01\nn03 great white shark, man-eater\n"))
+    assert list(synsets.items()) == [("n02", "tench"), ("n01", ""), ("n03", "great white shark")]
+    with pytest.raises(SourceError, match=r"s\.txt:2 repeats 'n1'"):
+        read_synsets(write("s.txt", "n1 a\nn1 b\n"))
+
+
+def test_names_that_several_keys_share_name_the_key():
+    assert unique_names({"n1": "crane", "n2": "tench", "n3": "crane", "n4": ""}) == {
+        "n1": "crane (n1)",
+        "n2": "tench",
+        "n3": "crane (n3)",
+        "n4": "n4",
+    }
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 2**20])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_is_read_item_by_item_whatever_the_window(write, monkeypatch, chunk, indent):
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    content = {"info": {"y": [1, "]"]}, "images": [{"id": 9, "name": 'a"b,é\u2028'}, {"id": 123}], "none": [], "n": 12.5}
+    path = write("c.json", json.dumps(content, indent=indent))
+    expected = [("info", content["info"]), *(("images", item) for item in content["images"]), ("n", 12.5)]
+    assert list(iter_json(path)) == expected
+    listed = [{"a": 1}, [2], "x", 345]
+    assert list(iter_json(write("l.json", json.dumps(listed, indent=indent)))) == [("", item) for item in listed]
+
+
+def test_empty_json_containers_have_no_items(write):
+    assert [list(iter_json(write("c.json", text))) for text in ("[]", "{}", "\ufeff[ ]\n")] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected '\\[' at character 0, found 'the end of the file'"),
+        ("<html>", "expected '\\[' at character 0, found '<html>'"),
+        ('[{"a": 1}, {"a": ', "at character 17"),
+        ('[{"a": 1} {"a": 2}]', "expected ']' at character 10"),
+        ('{"images": [1, 2]', "expected '}' at character 17"),
+        ('{"images" [1]}', "expected ':' at character 10"),
+    ],
+)
+def test_broken_json_names_the_file_and_the_place(write, text, message):
+    with pytest.raises(SourceError, match=rf"c\.json is no JSON: .*{message}"):
+        list(iter_json(write("c.json", text)))
+
+
+def test_images_are_walked_in_order_through_links_but_not_in_circles(tmp_path):
+    for name in ("b/2.jpg", "b/10.JPEG", "a.png", "b/notes.txt", "b/.hidden.jpg", ".git/x.jpg", "c/d/e.webp"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "f.gif").touch()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "c" / "circle").symlink_to(tmp_path / "root")
+    found = [path.relative_to(tmp_path / "root").as_posix() for path in iter_images(tmp_path / "root")]
+    assert found == ["a.png", "b/10.JPEG", "b/2.jpg", "c/d/e.webp", "link/f.gif"]
+
+
+def test_disk_index_finds_values_by_key_in_the_order_added():
+    with DiskIndex() as index:
+        for key, value in [("b", 1), ("a", {"x": ["é"]}), ("b", None), ("\ud800", 4)]:
+            index.add(key, value)
+        assert [index.get(key) for key in ("a", "b", "none", "\ud800")] == [[{"x": ["é"]}], [1, None], [], [4]]
+        assert list(index.groups()) == [("\\ud800", [4]), ("a", [{"x": ["é"]}]), ("b", [1, None])]
+
+
+def test_disk_index_leaves_nothing_behind(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with DiskIndex() as index:
+        for number in range(25_000):
+            index.add(str(number % 10_000), number)
+        assert sum(path.stat().st_size for path in Path(tmp_path).rglob("*") if path.is_file()) > 100_000
+        assert index.get("7") == [7, 10_007, 20_007]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,155 @@
+"""Reading what sources share: text and CSV files that may be large, compressed or dirty, and folders of images."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+_SUFFIXES = "apng avif bmp gif heic j2k jfif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
+IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
+_CELL_LIMIT = 2**20
+
+
+class SourceError(ValueError):
+    """A source that cannot be read at all: a missing file or column, another format, another encoding."""
+
+
+def open_text(path: str | Path) -> TextIO:
+    """Opens UTF-8 text, with or without byte order mark, gzipped where the name ends in .gz; line ends stay as they are.
+
+    Raises:
+        SourceError: if there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist")
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="")
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns what a damaged file raises while it is read into a `SourceError` that names it."""
+    try:
+        yield
+    except UnicodeError as error:
+        raise SourceError(f"{path} is not UTF-8: {error}") from error
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise SourceError(f"{path} is no complete gzip file: {error}") from error
+
+
+def iter_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yields (line number, line) of the lines that are not blank, without white space around them."""
+    with open_text(path) as file, reading(path):
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line.strip()
+
+
+def iter_cells(file: TextIO, name: str, delimiter: str = ",") -> Iterator[tuple[str, list[str] | str]]:
+    """Yields ("name:line", cells), or ("name:line", what is wrong with the row); empty rows are skipped."""
+    csv.field_size_limit(_CELL_LIMIT)
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            lines = f"line {line}" if reader.line_num == line else f"lines {line}–{reader.line_num}"
+            yield f"{name}:{line}", f"malformed row: {error} ({lines}); an unclosed quote, perhaps"
+            continue
+        if cells:
+            yield f"{name}:{line}", cells
+
+
+def iter_csv(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str] | str]]:
+    """Yields ("name:line", row) of a CSV file with a header, or ("name:line", what is wrong with the row).
+
+    Raises:
+        SourceError: if the file has no header, or one without all of `columns`.
+    """
+    path = Path(path)
+    with open_text(path) as file, reading(path):
+        rows = iter_cells(file, path.name)
+        _, header = next(rows, ("", []))
+        if isinstance(header, str):
+            raise SourceError(f"{path} has a malformed header: {header}")
+        header = [cell.strip() for cell in header]
+        missing = [column for column in columns if column not in header]
+        if missing:
+            raise SourceError(f"{path} has no column {missing[0]!r}; its columns are {header}")
+        yield from (name_cells(where, header, cells) for where, cells in rows)
+
+
+def name_cells(where: str, header: list[str], cells: list[str] | str) -> tuple[str, dict[str, str] | str]:
+    """Names the cells of a row by the header; a row of another length becomes what is wrong with it."""
+    if isinstance(cells, str):
+        return where, cells
+    if len(cells) != len(header):
+        return where, f"malformed row: {len(cells)} cell(s) under {len(header)} columns"
+    return where, dict(zip(header, cells, strict=True))
+
+
+def read_pairs(path: str | Path, header: tuple[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Reads a CSV of two columns, key and text, with or without the header.
+
+    Args:
+        path: the file.
+        header: of which the first row may have the first name, in any case.
+
+    Returns:
+        the texts by key (the first of a repeated key), and ("name:line", reason) of the rows that are none.
+    """
+    path, pairs, problems = Path(path), {}, []
+    with open_text(path) as file, reading(path):
+        for index, (where, cells) in enumerate(iter_cells(file, path.name)):
+            if isinstance(cells, str):
+                problems.append((where, cells))
+            elif index == 0 and cells[0].strip().lower() == header[0].lower():
+                continue
+            elif len(cells) != 2 or not cells[0].strip():
+                problems.append((where, f"malformed row: expected {header[0]},{header[1]}; found {len(cells)} cell(s)"))
+            elif cells[0].strip() in pairs:
+                problems.append((where, f"{header[0]} {cells[0].strip()!r} stands there twice; the first is used"))
+            else:
+                pairs[cells[0].strip()] = cells[1].strip()
+    return pairs, problems
+
+
+def read_synsets(path: str | Path) -> dict[str, str]:
+    """Reads lines `n01440764 tench, Tinca tinca` as wnid -> first name ("" where a line has the wnid alone)."""
+    synsets: dict[str, str] = {}
+    for number, line in iter_lines(path):
+        wnid, _, names = line.partition(" ")
+        if wnid in synsets:
+            raise SourceError(f"{path}:{number} repeats {wnid!r}")
+        synsets[wnid] = names.partition(",")[0].strip()
+    return synsets
+
+
+def unique_names(names: dict[str, str]) -> dict[str, str]:
+    """Class names to use as labels, by key: "crane (n02012849)" where several keys share a name, the key where it has none."""
+    counts = Counter(names.values())
+    return {key: name if name and counts[name] == 1 else f"{name} ({key})" if name else key for key, name in names.items()}
+
+
+def iter_images(folder: Path, _above: frozenset = frozenset()) -> Iterator[Path]:
+    """Yields the image files in and below a folder, sorted; links are followed, hidden files are not images."""
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in _above:  # a link to a folder above
+        return
+    above = _above | {(status.st_dev, status.st_ino)}
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    for name, is_folder in found:
+        if is_folder:
+            yield from iter_images(folder / name, above)
+        elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            yield folder / name
