@@ -9,13 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-_PACK_EXAMPLES = """examples:
-  tfrecords-tools pack sample --output=data/sample
-  tfrecords-tools pack table products.csv --image=image --text=title,description --label=category \\
-      --id=id --fractions=train=0.8,test=0.2 --output=data/products
-  tfrecords-tools pack table train.csv --image=ImageID --text=Caption --label=Labels --label_separator=' ' \\
-      --image_root=images --output=data/captions
-"""
+from tfrecords_tools.cli_sources import SOURCE_COMMANDS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,31 +29,11 @@ def _make_parser() -> argparse.ArgumentParser:
     pack = commands.add_parser("pack", help="make a dataset folder from a raw source")
     sources = pack.add_subparsers(required=True, metavar="SOURCE")
     raw = argparse.RawDescriptionHelpFormatter
-    table = sources.add_parser(
-        "table", help="CSV, TSV, JSON Lines or Parquet, a row an example", epilog=_PACK_EXAMPLES, formatter_class=raw
-    )
-    table.add_argument("tables", nargs="+", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
-    table.add_argument("--image", metavar="COLUMN", help="image paths, relative to --image_root")
-    table.add_argument("--text", metavar="COLUMN,…", default="", help="text columns; their names become the text fields")
-    table.add_argument("--label", metavar="COLUMN", help="label names (none: an unlabelled dataset)")
-    table.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S (makes it multi-label)")
-    table.add_argument("--multi_label", action="store_true", help="label cells may hold lists (JSON Lines, Parquet)")
-    table.add_argument("--id", metavar="COLUMN", help="unique ids (default: file name and row)")
-    table.add_argument("--split", metavar="COLUMN", help="split names (default: drawn, see --fractions)")
-    table.add_argument("--weight", metavar="COLUMN", help="example weights (default: 1)")
-    table.add_argument("--image_root", metavar="FOLDER", help="default: the folder of the table")
-    table.add_argument("--encoding", help="of text tables (default: UTF-8, or UTF-16 with a byte order mark)")
-    table.add_argument(
-        "--derived_from_label", metavar="COLUMN,…", default="", help="text columns computed from the label (class texts)"
-    )
-    table.set_defaults(run=_pack, make_source=_table_source)
-    sample = sources.add_parser("sample", help="the embedded sample: a drawn catalogue", formatter_class=raw)
-    sample.add_argument("--num_examples", type=int, default=3000, help="default: 3000")
-    sample.add_argument("--sample_seed", type=int, default=0, help="of what is drawn (default: 0)")
-    sample.add_argument("--multi_label", action="store_true", help="two tags an example instead of one class")
-    sample.set_defaults(run=_pack, make_source=_sample_source)
-    for source in (table, sample):
+    for command in SOURCE_COMMANDS:
+        source = sources.add_parser(command.name, help=command.help, epilog=command.epilog, formatter_class=raw)
+        command.add_arguments(source)
         _add_pack_options(source)
+        source.set_defaults(run=_pack, make_source=command.make_source)
 
     inspect = commands.add_parser("inspect", help="print records, write their images out")
     inspect.add_argument("folder")
@@ -101,34 +75,6 @@ def _add_pack_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_bad_fraction", type=float, default=0.2, help="stop when more of the input is bad (default: 0.2)")
     group.add_argument("--examples_per_shard", type=int, default=2000, help="default: 2000")
     group.add_argument("--workers", type=int, help="processes (default: one a core)")
-
-
-def _table_source(options: argparse.Namespace):
-    from tfrecords_tools.sources import table
-
-    columns = table.Columns(
-        image=options.image,
-        text=_comma_list(options.text),
-        label=options.label,
-        id=options.id,
-        split=options.split,
-        weight=options.weight,
-    )
-    return table.make_source(
-        options.tables,
-        columns,
-        label_separator=options.label_separator,
-        multi_label=options.multi_label,
-        image_root=options.image_root,
-        encoding=options.encoding,
-        derived_from_label=_comma_list(options.derived_from_label),
-    )
-
-
-def _sample_source(options: argparse.Namespace):
-    from tfrecords_tools.sources import sample
-
-    return sample.make_source(options.num_examples, options.sample_seed, options.multi_label)
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -216,7 +162,3 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive number. Received: {text!r}")
     return int(text)
-
-
-def _comma_list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -6,9 +6,10 @@ import sys
 import pytest
 
 from tfrecords_tools.cli import main
+from tfrecords_tools.cli_sources import SOURCE_COMMANDS
 from tfrecords_tools.dataset_info import DatasetInfo
 
-COMMANDS = [[], ["pack"], ["pack", "table"], ["pack", "sample"], ["inspect"], ["verify"], ["stats"]]
+COMMANDS = [[], ["pack"], *(["pack", command.name] for command in SOURCE_COMMANDS), ["inspect"], ["verify"], ["stats"]]
 
 _PROGRESS = re.compile(r"(/s|s/ \w+)\]$")  # how a progress bar ends
 
