@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def _parse_file(path: Path, including: tuple[Path, ...], functions: dict[str, Ca
 def _parse(lines: Sequence[str], where: str, functions: dict[str, Callable]) -> None:
     try:
         gin.parse_config("\n".join(lines))
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:  # the last: a bracket that is not closed
         names = f"\n  functions: {', '.join(sorted(functions))}" if "No configurable matching" in str(error) else ""
         raise ConfigError(f"{where}: {error}{names}") from error
 

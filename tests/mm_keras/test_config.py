@@ -1,0 +1,199 @@
+import re
+
+import keras
+import pytest
+
+from mm_keras.cli import main
+from mm_keras.config import CONFIG_FOLDER, ConfigError, configurable_functions, find_config, load_config, operative_config
+from tfrecords_tools.sources import sample
+
+CONFIGS = sorted(path.name for path in CONFIG_FOLDER.glob("*.gin"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function: gin lines, after the ones that every experiment has -> a config file."""
+
+    def make(*lines, base='include "base/experiment.gin"', name="mine.gin"):
+        path = tmp_path / name
+        path.write_text("\n".join(filter(None, [base, *lines])) + "\n", "utf-8")
+        return path
+
+    return make
+
+
+def _message(path, bindings=()):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, bindings)
+    return str(caught.value)
+
+
+def test_bound_values_reach_the_functions(write):
+    functions = load_config(write("make_optimizer.learning_rate = 0.5", "make_optimizer.clip_norm = None"))
+    optimizer = functions["make_optimizer"](10)
+    assert optimizer.global_clipnorm is None
+    assert set(functions) == {function.__name__ for function in configurable_functions()}
+    assert "make_optimizer.learning_rate = 0.5" in operative_config()
+
+
+def test_bindings_override_the_file(write):
+    path = write("make_optimizer.clip_norm = 3.0")
+    assert load_config(path, ["make_optimizer.clip_norm = 5.0"])["make_optimizer"](10).global_clipnorm == 5
+
+
+def test_library_functions_know_nothing_of_a_config(write):
+    from mm_keras.optimizer import make_optimizer
+
+    load_config(write("make_optimizer.clip_norm = 3.0"))
+    assert make_optimizer(10).global_clipnorm == 1
+
+
+def test_one_config_leaves_nothing_behind_for_the_next(write):
+    load_config(write("make_optimizer.clip_norm = 3.0"))
+    assert load_config(write())["make_optimizer"](10).global_clipnorm == 1
+
+
+def test_functions_bound_only_by_layers_of_references_are_used(write):
+    path = write(
+        "train.build_model = @build_two_tower",
+        "build_two_tower.head = @build_head",
+        "build_head.hidden_units = %UNITS",
+        "UNITS = (8, 4)",
+    )
+    head = load_config(path)["build_head"](6, 3)
+    assert [layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense)] == [8, 4, 3]
+
+
+def test_unknown_function_is_an_error_that_lists_the_functions(write):
+    message = _message(write("trian.epochs = 3"))
+    assert "mine.gin" in message
+    assert "'trian'" in message
+    assert re.search(r"functions: build_bert_encoder, .*train, train_and_evaluate", message)
+
+
+def test_unknown_parameter_is_an_error_that_names_it_and_its_line(write):
+    message = _message(write("train.seed = 1", "train.epoch = 3"))
+    assert "'epoch'" in message
+    assert "train" in message
+    assert re.search(r"line 3", message)
+
+
+def test_unknown_reference_is_an_error(write):
+    assert "build_resnet" in _message(write("build_two_tower.image_tower = @build_resnet"))
+
+
+def test_macro_that_nobody_gives_is_an_error_that_says_how(write):
+    message = _message(write("train.epochs = %EPOCHS"))
+    assert "%EPOCHS is used and not given; give it with --gin_bindings='EPOCHS=…'" in message
+    load_config(write("train.epochs = %EPOCHS"), ["EPOCHS = 3"])
+
+
+def test_binding_that_nothing_uses_is_an_error(write):
+    message = _message(write("build_small_cnn.widths = (4,)", "UNUSED = 3"))
+    assert "build_small_cnn.widths is bound, but nothing uses it; refer to @build_small_cnn or delete the line" in message
+    assert "UNUSED is bound, but nothing uses it; refer to %UNUSED" in message
+
+
+def test_override_that_nothing_uses_is_an_error(write):
+    assert "build_small_cnn.widths is bound, but nothing uses it" in _message(write(), ["build_small_cnn.widths = (4,)"])
+
+
+def test_everything_required_is_listed_at_once(write):
+    message = _message(find_config("products_minilm.gin"))
+    for name in ("TABLE", "LABEL", "DATASET", "IMAGE_WEIGHTS", "TEXT_ENCODER"):
+        assert f"{name} is required; give it with --gin_bindings='{name}=…'" in message
+    assert "train.seed is required" in _message(write("train.seed = %gin.REQUIRED"))
+
+
+@pytest.mark.parametrize("line", ["train.epochs = (3", "train.epochs 3", "train.epochs = three four"])
+def test_syntax_error_names_file_and_line(write, line):
+    message = _message(write("train.seed = 1", line))
+    assert "mine.gin" in message
+    assert "3" in message
+
+
+def test_broken_override_is_an_error():
+    with pytest.raises(ConfigError, match="--gin_bindings"):
+        load_config(find_config("quickstart.gin"), ["train.epochs = "])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bare_name_is_found_in_the_config_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == CONFIG_FOLDER / name
+
+
+def test_file_in_the_working_folder_comes_first(write, monkeypatch):
+    path = write(name="quickstart.gin")
+    monkeypatch.chdir(path.parent)
+    assert find_config("quickstart.gin").resolve() == path
+
+
+def test_unknown_config_is_an_error_with_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"no config 'quikstart.gin', here or among \['.*did you mean quickstart\.gin\?"):
+        find_config("quikstart.gin")
+
+
+def test_includes_are_found_from_any_folder(write, monkeypatch, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "mine.gin").write_text("train.seed = 7\n")
+    path = write('include "parts/mine.gin"', 'include "model/small.gin"')
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    load_config(path)
+    with pytest.raises(ConfigError, match=r"no file 'parts/none\.gin'"):
+        load_config(write('include "parts/none.gin"'))
+
+
+def test_config_that_includes_itself_is_an_error(write):
+    assert "includes itself" in _message(write('include "mine.gin"'))
+
+
+@pytest.fixture(scope="module")
+def bindings(tmp_path_factory, tiny_bert):
+    """Config -> the bindings with which it runs on sample data, in small."""
+    folder = tmp_path_factory.mktemp("config_data")
+    rows = ["id,image,title,description,category"]
+    for example in sample.iter_examples(80, seed=0):
+        (folder / f"{example.id}.jpg").write_bytes(example.image)
+        title, description = (example.texts[field][0] for field in ("title", "description"))
+        rows.append(f'{example.id},{example.id}.jpg,"{title}","{description}",{example.labels[0].split()[0]}')
+    (folder / "products.csv").write_text("\n".join(rows) + "\n")
+    backbone = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
+    backbone.save_weights(folder / "mobilenet_v2.weights.h5")
+    few = ["sample_dataset.num_examples = 100", "train.batch_size = 16"]
+    return {
+        "quickstart.gin": [*few, f"sample_dataset.folder = '{folder}/sample'"],
+        "quickstart_multilabel.gin": [*few, f"sample_dataset.folder = '{folder}/tags'"],
+        "products_minilm.gin": [
+            f"TABLE = '{folder}/products.csv'",
+            "LABEL = 'category'",
+            f"DATASET = '{folder}/products'",
+            f"IMAGE_WEIGHTS = '{folder}/mobilenet_v2.weights.h5'",
+            f"TEXT_ENCODER = '{tiny_bert}'",
+            "make_features.image_size = (32, 32)",
+            "make_features.max_tokens = {'title': 8, 'description': 12}",
+            "train.batch_size = 16",
+        ],
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_passes_a_dry_run(name, bindings, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert name in bindings, f"say in the fixture above how {name} gets sample data"
+    flags = [f"--gin_bindings={binding}" for binding in bindings[name]]
+    status = main([f"--config={name}", "--dry_run", *flags])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    assert "dry run: stopping here" in captured.out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_says_what_it_reproduces_and_how_to_run_it_in_thirty_lines(name):
+    lines = (CONFIG_FOLDER / name).read_text("utf-8").splitlines()
+    header = "\n".join(line for line in lines if line.startswith("#"))
+    assert "Reproduces" in header
+    assert f"--config={name}" in header
+    assert len([line for line in lines if line and not line.startswith("#")]) <= 30
