@@ -29,7 +29,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def build_for_replicas(model: keras.Model, batch: tuple) -> None:
+def build_for_replicas(model: keras.Model, dataset: tf.data.Dataset) -> None:
     """Builds what `fit` would build, so that it does not look at a batch for that.
 
     On several replicas `fit` (Keras 3.15) averages the first batch over them to learn its shapes, and fails on flags: a bool
@@ -37,9 +37,9 @@ def build_for_replicas(model: keras.Model, batch: tuple) -> None:
 
     Args:
         model: compiled in the strategy's scope.
-        batch: (features, labels, weights).
+        dataset: of batches (features, labels, weights); read only where there are several replicas.
     """
     if model.distribute_strategy.num_replicas_in_sync > 1:
         with model.distribute_strategy.scope():
-            model._symbolic_build(data_batch=batch)
+            model._symbolic_build(data_batch=next(iter(dataset)))
         model._maybe_symbolic_build = lambda **_: None

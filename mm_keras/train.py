@@ -109,7 +109,7 @@ def train(
         replicas=scope.num_replicas_in_sync,
         versions={"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
     )
-    build_for_replicas(model, next(iter(training.dataset)))
+    build_for_replicas(model, training.dataset)
     callbacks = [
         _TensorBoard(run.tensorboard, write_graph=False),
         keras.callbacks.TerminateOnNaN(),
