@@ -113,6 +113,45 @@ def _webvision_source(options: argparse.Namespace) -> Source:
     )
 
 
+def _add_coco(parser: argparse.ArgumentParser) -> None:
+    by_split = {"action": "append", "default": [], "metavar": "[SPLIT=]PATH"}
+    parser.add_argument("--captions", help="a captions file; once a split", **by_split)
+    parser.add_argument("--instances", help="an instances file, for labels; once a split", **by_split)
+    parser.add_argument("--images", help="the folder of the images, of a split or of all", **(by_split | {"required": True}))
+
+
+def _coco_source(options: argparse.Namespace) -> Source:
+    from tfrecords_tools.sources import coco
+
+    return coco.make_source(split_paths(options.captions), split_paths(options.instances), split_paths(options.images))
+
+
+def _add_flickr(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("captions", type=Path, metavar="FILE", help="a token file, captions.txt, results.csv or Karpathy JSON")
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="the folder of the images")
+    parser.add_argument(
+        "--split_list", action="append", default=[], metavar="SPLIT=PATH", help="a file with an image name a line; once a split"
+    )
+
+
+def _flickr_source(options: argparse.Namespace) -> Source:
+    from tfrecords_tools.sources import flickr
+
+    return flickr.make_source(options.captions, options.images, split_paths(options.split_list))
+
+
+def split_paths(pairs: list[str]) -> dict[str, Path]:
+    """["train=a.json", "b.json"] -> {"train": Path("a.json"), "": Path("b.json")}; "" stands for any split."""
+    paths: dict[str, Path] = {}
+    for pair in pairs:
+        split, mark, path = pair.partition("=")
+        split, path = (split, path) if mark else ("", pair)
+        if split in paths:
+            raise ValueError(f"given twice for {split or 'any split'!r}: {paths[split]} and {path}")
+        paths[split] = Path(path)
+    return paths
+
+
 def comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -149,5 +188,29 @@ an image without it is packed without texts and reported. More: the docstring of
 """,
         _add_webvision,
         _webvision_source,
+    ),
+    SourceCommand(
+        "coco",
+        "COCO captions and instances: several captions an image, classes of its objects",
+        """example:
+  tfrecords-tools pack coco \\
+      --captions=train=annotations/captions_train2017.json --captions=val=annotations/captions_val2017.json \\
+      --instances=train=annotations/instances_train2017.json --instances=val=annotations/instances_val2017.json \\
+      --images=train=train2017 --images=val=val2017 --output=data/coco
+""",
+        _add_coco,
+        _coco_source,
+    ),
+    SourceCommand(
+        "flickr",
+        "Flickr8k, Flickr30k (also Kaggle's files) and Karpathy's splits: five captions an image",
+        """examples:
+  tfrecords-tools pack flickr Flickr8k.token.txt --images=Flicker8k_Dataset \\
+      --split_list=train=Flickr_8k.trainImages.txt --split_list=val=Flickr_8k.devImages.txt \\
+      --split_list=test=Flickr_8k.testImages.txt --output=data/flickr8k
+  tfrecords-tools pack flickr dataset_flickr30k.json --images=flickr30k-images --output=data/flickr30k
+""",
+        _add_flickr,
+        _flickr_source,
     ),
 ]

@@ -1,6 +1,7 @@
 """What several of these test files need: encoded pictures, sources made of a few examples, a packed dataset."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -50,6 +51,21 @@ def make_source():
         return Source("rows", lambda: iter(examples), dict.fromkeys(text_fields, False), multi_label)
 
     return make
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function: (path in tmp_path, bytes, text or a JSON value) -> the path of the file made."""
+
+    def to_file(name, content):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(content, bytes | str):
+            content = json.dumps(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return to_file
 
 
 @pytest.fixture

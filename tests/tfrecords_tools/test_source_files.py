@@ -20,16 +20,6 @@ from tfrecords_tools.sources.files import (
 from tfrecords_tools.sources.json_stream import iter_json
 
 
-@pytest.fixture
-def write(tmp_path):
-    def to_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return to_file
-
-
 def test_lines_have_their_numbers_and_no_white_space(write):
     path = write("l.txt", "\ufeffa b \r\n\r\n\n c\n")
     assert list(iter_lines(path)) == [(1, "a b"), (4, "c")]

@@ -13,18 +13,6 @@ TITLE = Columns(text=("title",))
 ALL = Columns(image="image", text=("title", "about"), label="label", id="id", split="split", weight="weight")
 
 
-@pytest.fixture
-def write(tmp_path):
-    """A function: (file name, text or bytes) -> its path."""
-
-    def to_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return to_file
-
-
 def _read(table, columns=TITLE, **options):
     """The examples and the rejections of a table that passed the check of its columns."""
     rows = list(make_source([table], columns, **options).examples())

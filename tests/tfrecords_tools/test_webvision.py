@@ -32,16 +32,12 @@ LINES = {
 
 
 @pytest.fixture
-def make_files(tmp_path, small_jpeg):
+def make_files(tmp_path, write):
     """A function: {path: text, JSON value or image bytes} -> the folder that holds them."""
 
     def make(files):
         for name, content in files.items():
-            path = tmp_path / "wv" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not isinstance(content, bytes | str):
-                content = json.dumps(content)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
+            write(f"wv/{name}", content)
         return tmp_path / "wv"
 
     return make
