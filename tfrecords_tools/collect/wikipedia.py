@@ -1,0 +1,217 @@
+"""Class descriptions from Wikipedia, in two steps: fetch articles (once, resumable), compose texts (offline, any options).
+
+    output/
+        pages.jsonl                a line per label, as fetched: status, article, revision, summary, sections
+        class_descriptions.jsonl   a line per described label: text, with what attribution needs
+        work_list.csv              labels that need a decision, and why; decide by overrides (label -> article title)
+
+A label is looked up as an exact title. There is no spelling suggestion and no search: those gave the ImageD texts an
+article on Canada for "Banana". What is not found, ambiguous or too short is listed, never guessed.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tfrecords_tools.dataset_info import CLASS_DESCRIPTIONS_FILE
+from tfrecords_tools.progress import progress_bar
+
+PAGES_FILE = "pages.jsonl"
+WORK_LIST_FILE = "work_list.csv"
+_LICENSE = "CC BY-SA 4.0"
+_LEFT_OVER = re.compile(r"\{\\displaystyle[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|\[\d+\]|\(\s*listen\s*\)")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOptions:
+    """How an article becomes a class description.
+
+    Attributes:
+        sections: taken after the summary, where the article has them (breeds and species have a "Description").
+        paragraphs, sentences: only the first so many; None: all.
+        min_tokens: a shorter text goes to the work list.
+        max_tokens: NLTK word tokens that are kept; None: all. (ImageD: 400–512.)
+        strip_punctuation: drop tokens without a letter or digit.
+    """
+
+    sections: tuple[str, ...] = ("Description",)
+    paragraphs: int | None = None
+    sentences: int | None = None
+    min_tokens: int = 1
+    max_tokens: int | None = 512
+    strip_punctuation: bool = False
+
+
+def fetch_pages(
+    labels: Sequence[str],
+    output: str | Path,
+    user_agent: str,
+    language: str = "en",
+    overrides: Mapping[str, str] | None = None,
+    seconds_between: float = 0.5,
+    progress: bool = True,
+    **client_options,
+) -> Counter:
+    """Fetches the article of each label that pages.jsonl does not hold yet, or holds under another title.
+
+    Args:
+        labels: class names.
+        output: the folder to fill.
+        user_agent: who asks, with a contact: "my-project/1.0 (me@example.org)". Wikipedia blocks those who do not say.
+        language: of the Wikipedia.
+        overrides: label -> article title, for labels whose article has another name.
+        seconds_between: articles, one at a time.
+        progress: show a progress bar on standard error.
+        client_options: passed on to `wikipediaapi.Wikipedia` (max_retries, retry_wait, transport, …).
+
+    Returns:
+        status ("found", "redirected", "ambiguous", "not_found", "error") -> number of labels.
+
+    Raises:
+        ValueError: for an override of a label that is not asked for.
+    """
+    overrides = dict(overrides or {})
+    unknown = sorted(set(overrides) - set(labels))
+    if unknown:
+        raise ValueError(f"overrides name {unknown[0]!r}, which is none of the {len(labels)} labels")
+    wiki = _make_wikipedia(user_agent, language, client_options)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    known = {page["label"]: page for page in _read_pages(output)}
+    asked = [
+        label
+        for label in dict.fromkeys(labels)
+        if label not in known
+        or known[label]["status"] == "error"
+        or (known[label]["language"], known[label]["asked_for"]) != (language, overrides.get(label, label))
+    ]
+    with (
+        open(output / PAGES_FILE, "a", encoding="utf-8") as file,
+        progress_bar("asking", "labels", len(asked), progress) as bar,
+    ):
+        for index, label in enumerate(asked):
+            if index:
+                time.sleep(seconds_between)
+            title = overrides.get(label, label)
+            page = {"label": label, "language": language, "asked_for": title} | _fetch_page(wiki, title)
+            file.write(json.dumps(page, ensure_ascii=False) + "\n")
+            file.flush()
+            bar.update()
+    known = {page["label"]: page for page in _read_pages(output)}
+    return Counter(known[label]["status"] for label in dict.fromkeys(labels))
+
+
+def compose_texts(output: str | Path, labels: Sequence[str], options: TextOptions = TextOptions()) -> Counter:
+    """Writes class_descriptions.jsonl and work_list.csv from what was fetched.
+
+    Args:
+        output: the folder that `fetch_pages` filled.
+        labels: class names, in the order of the output.
+        options: see `TextOptions`.
+
+    Returns:
+        "described" and each reason of the work list -> number of labels.
+    """
+    output = Path(output)
+    pages = {page["label"]: page for page in _read_pages(output)}
+    counts: Counter = Counter()
+    with (
+        open(output / CLASS_DESCRIPTIONS_FILE, "w", encoding="utf-8") as texts,
+        open(output / WORK_LIST_FILE, "w", encoding="utf-8", newline="") as work,
+    ):
+        to_do = csv.writer(work)
+        to_do.writerow(["label", "reason", "detail"])
+        for label in dict.fromkeys(labels):
+            page = pages.get(label, {"status": "not_fetched", "detail": "run the collector again"})
+            reason, detail = page["status"], page.get("detail", "")
+            if reason in ("found", "redirected"):
+                tokens = _compose(page, options)
+                if len(tokens) < options.min_tokens:
+                    reason, detail = "too_short", f"{page['title']}: {len(tokens)} tokens, min_tokens is {options.min_tokens}"
+                else:
+                    facts = {key: page[key] for key in ("title", "url", "revision", "language")}
+                    line = {"label": label, "text": " ".join(tokens), **facts, "license": _LICENSE}
+                    texts.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    counts["described"] += 1
+            if reason != "found":
+                counts[reason] += 1
+                to_do.writerow([label, reason, detail])
+    return counts
+
+
+def _make_wikipedia(user_agent: str, language: str, client_options: dict):
+    try:
+        import wikipediaapi
+    except ImportError as error:
+        raise ImportError("collecting from Wikipedia needs its client: pip install 'mm_keras[collect]'") from error
+
+    class Wikipedia(wikipediaapi.Wikipedia):
+        def _info_params(self, page):
+            # Whether a page lists meanings only is a page property, which the library does not ask for.
+            params = super()._info_params(page)
+            return params | {"prop": params["prop"] + "|pageprops", "ppprop": "disambiguation"}
+
+    try:
+        return Wikipedia(user_agent, language, **client_options)
+    except AssertionError as error:
+        raise ValueError(f"Wikipedia wants a user agent with a contact, and a language. Received: {user_agent!r}") from error
+
+
+def _fetch_page(wiki, title: str) -> dict:
+    import wikipediaapi
+
+    try:
+        page = wiki.page(title)
+        if not page.exists():
+            return {"status": "not_found", "detail": f"no article is called {title!r}"}
+        facts = {"title": page.title, "url": page.fullurl, "revision": page.lastrevid}
+        if "disambiguation" in (page._attributes.get("pageprops") or {}):
+            return {"status": "ambiguous", "detail": f"{page.title!r} lists several meanings: {page.fullurl}", **facts}
+        same = page.title.replace("_", " ").casefold() == title.replace("_", " ").casefold()
+        return {
+            "status": "found" if same else "redirected",
+            "detail": "" if same else f"{title!r} leads to {page.title!r}",
+            **facts,
+            "summary": page.summary,
+            "sections": list(_flatten(page.sections)),
+        }
+    except (wikipediaapi.WikipediaException, KeyError) as error:  # KeyError: an answer that is an error message
+        return {"status": "error", "detail": f"{type(error).__name__}: {error}"}
+
+
+def _flatten(sections) -> Iterator[dict]:
+    for section in sections:
+        yield {"title": section.title, "text": section.text}
+        yield from _flatten(section.sections)
+
+
+def _read_pages(output: Path) -> Iterator[dict]:
+    """Later lines replace earlier ones; blank lines, and one that a kill cut off, are skipped."""
+    path = output / PAGES_FILE
+    if path.is_file():
+        for line in path.read_text("utf-8").split("\n"):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+
+def _compose(page: dict, options: TextOptions) -> list[str]:
+    from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
+
+    wanted = {title.casefold() for title in options.sections}
+    parts = [page["summary"], *(section["text"] for section in page["sections"] if section["title"].casefold() in wanted)]
+    text = _LEFT_OVER.sub(" ", "\n".join(parts))
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n") if paragraph.strip()][: options.paragraphs]
+    sentences = [sentence for paragraph in paragraphs for sentence in PunktSentenceTokenizer().tokenize(paragraph)]
+    tokens = [token for sentence in sentences[: options.sentences] for token in NLTKWordTokenizer().tokenize(sentence)]
+    if options.strip_punctuation:
+        tokens = [token for token in tokens if any(character.isalnum() for character in token)]
+    return tokens[: options.max_tokens]
