@@ -92,10 +92,9 @@ def fetch_pages(
         or known[label]["status"] == "error"
         or (known[label]["language"], known[label]["asked_for"]) != (language, overrides.get(label, label))
     ]
-    with (
-        open(output / PAGES_FILE, "a", encoding="utf-8") as file,
-        progress_bar("asking", "labels", len(asked), progress) as bar,
-    ):
+    bar = progress_bar("asking", "labels", len(asked), progress)
+    with open(output / PAGES_FILE, "a", encoding="utf-8") as file, bar:
+        file.write("\n")  # ends a line that a kill may have cut off
         for index, label in enumerate(asked):
             if index:
                 time.sleep(seconds_between)
