@@ -1,7 +1,8 @@
 import gzip
 import json
 import os
-from pathlib import Path
+import resource
+import sqlite3
 
 import pytest
 
@@ -147,11 +148,13 @@ def test_disk_index_finds_values_by_key_in_the_order_added():
         assert list(index.groups()) == [("\\ud800", [4]), ("a", [{"x": ["é"]}]), ("b", [1, None])]
 
 
-def test_disk_index_leaves_nothing_behind(monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_disk_index_keeps_rows_on_the_disk():
     with DiskIndex() as index:
-        for number in range(25_000):
-            index.add(str(number % 10_000), number)
-        assert sum(path.stat().st_size for path in Path(tmp_path).rglob("*") if path.is_file()) > 100_000
-        assert index.get("7") == [7, 10_007, 20_007]
-    assert list(tmp_path.iterdir()) == []
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for number in range(60_000):
+            index.add(str(number % 20_000), [number, "x" * 2000])
+        assert [value[0] for value in index.get("7")] == [7, 20_007, 40_007]
+        assert sum(len(values) for _, values in index.groups()) == 60_000
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # KB, of 120,000 added
+    with pytest.raises(sqlite3.ProgrammingError):
+        index.get("7")

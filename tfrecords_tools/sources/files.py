@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -121,6 +122,34 @@ def read_pairs(path: str | Path, header: tuple[str, str]) -> tuple[dict[str, str
             else:
                 pairs[cells[0].strip()] = cells[1].strip()
     return pairs, problems
+
+
+def read_class_texts(
+    path: str | Path, header: tuple[str, str], names: dict[str, str]
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Reads texts of classes: a CSV of class and text, or the class_descriptions.jsonl of `tfrecords_tools.collect`.
+
+    Args:
+        path: the file.
+        header: names of the CSV's columns.
+        names: of the classes, by key; a text may be given for a key or for a name.
+
+    Returns:
+        the texts by key, and ("name:line", reason) of the rows that are none.
+    """
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        texts, problems = {}, []
+        for number, line in iter_lines(path):
+            try:
+                row = json.loads(line)
+                texts.setdefault(row["label"], row["text"])
+            except (ValueError, KeyError, TypeError) as error:
+                problems.append((f"{path.name}:{number}", f"expected label and text: {type(error).__name__}: {error}"))
+    else:
+        texts, problems = read_pairs(path, header)
+    keys = {name: key for key, name in names.items()}
+    return {key if key in names else keys.get(key, key): text for key, text in texts.items()}, problems
 
 
 def read_synsets(path: str | Path) -> dict[str, str]:

@@ -1,0 +1,211 @@
+"""Open Images V4–V7 with image-level labels, and texts of the classes (ImageD): multi-label.
+
+    oidv7-class-descriptions-boxable.csv      LabelName,DisplayName         (V4–V6: without this header)
+                                              /m/011k07,Tortoise
+    oidv7-val-annotations-human-imagelabels.csv (.gz)
+        ImageID,Source,LabelName,Confidence   (Source may be absent)
+        0001eeaf4aed83f9,verification,/m/0cmf2,1
+    definitions.csv                           LabelName,Definition
+                                              /m/011k07,"Tortoises are reptile species of …"
+                                              (or the class_descriptions.jsonl of tfrecords_tools.collect)
+    images/0001eeaf4aed83f9.jpg               or images/validation/0001eeaf4aed83f9.jpg
+
+- An image has the classes whose confidence is at least `min_confidence`. 0 is a verified "not there". Where a person and
+  a machine both judged, the person counts; else the highest confidence does.
+- With a class list, its classes alone are labels, numbered in its order; labels of others are ignored.
+- Definitions stand in the field `class_description`, a text a class of the image; they are derived from the label.
+- `tags` makes the labels of the words that tell definitions apart, see tfrecords_tools/tags.py, instead of classes.
+- Images with a few-shot class form a split of their own, `few_shot`, so that training never sees that class.
+- An image without any label left is rejected. Rows are sorted on the disk: those of an image need not stand together,
+  and memory stays small. The temporary folder (TMPDIR) takes some 60 bytes a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfrecords_tools.example import Rejection, Source, SourceExample
+from tfrecords_tools.sources.disk_index import DiskIndex
+from tfrecords_tools.sources.files import SourceError, iter_csv, read_class_texts, read_pairs, unique_names
+from tfrecords_tools.tags import MAX_DOCUMENT_FREQUENCY, class_tags
+
+FEW_SHOT = "few_shot"
+TEXT_FIELD = "class_description"
+_FOLDERS = {"val": "validation"}  # where their names differ
+_COLUMNS = ("ImageID", "LabelName", "Confidence")
+_Problems = list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to read of Open Images.
+
+    Attributes:
+        annotations: (split, file of image-level labels) pairs; several files a split are merged; "" = draw the split.
+        classes: the class list; None = labels are called by their ids (/m/011k07), and all are read.
+        definitions: texts of the classes.
+        image_root: the folder of the images; None = there are none.
+        present_images: leave out, without a word, images that are annotated but not in `image_root`.
+        min_confidence: of a label, 0–1, above 0.
+        few_shot: names or ids of classes to hold out.
+        few_shot_below: hold out the classes that fewer images have.
+        tags: label with the tags of the definitions instead of classes.
+        max_document_frequency: of a tag.
+    """
+
+    annotations: list[tuple[str, Path]]
+    classes: Path | None = None
+    definitions: Path | None = None
+    image_root: Path | None = None
+    present_images: bool = False
+    min_confidence: float = 0.5
+    few_shot: tuple[str, ...] = ()
+    few_shot_below: int = 0
+    tags: bool = False
+    max_document_frequency: float = MAX_DOCUMENT_FREQUENCY
+
+
+def make_source(options: Options) -> Source:
+    """Declares Open Images files as a source; the small files are read and checked here.
+
+    Raises:
+        SourceError: if a file is missing, options contradict each other, or a few-shot class is unknown.
+    """
+    if not options.annotations:
+        raise SourceError("name files of image-level labels (--annotations)")
+    if not 0 < options.min_confidence <= 1:
+        raise SourceError(f"min_confidence must be above 0 and at most 1. Received: {options.min_confidence}")
+    if options.tags and not options.definitions:
+        raise SourceError("tags come from definitions of the classes; name their file (--definitions)")
+    if options.present_images and not options.image_root:
+        raise SourceError("present_images needs the folder of the images (--images)")
+    files = [path for path in (*(path for _, path in options.annotations), options.classes, options.definitions) if path]
+    missing = [path for path in files if not Path(path).is_file()]
+    if missing:
+        raise SourceError(f"{missing[0]} does not exist")
+    classes = _Classes(options)
+    chosen = {key: value for key, value in dataclasses.asdict(options).items() if key not in _OWN_FILES}
+    return Source(
+        name="open_images",
+        examples=lambda: iter_examples(options),
+        text_fields={TEXT_FIELD: True} if options.definitions else {},
+        multi_label=True,
+        files=files,
+        options=chosen,
+        labels=classes.vocabulary,
+    )
+
+
+_OWN_FILES = ("annotations", "classes", "definitions", "image_root")
+
+
+def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
+    """Yields an example per annotated image, sorted by id, and the rows that could not be read."""
+    classes = _Classes(options)
+    yield from (Rejection("", where, reason, "row not used") for where, reason in classes.problems)
+    folders = {split: _image_folder(options.image_root, split) for split, _ in options.annotations}
+    with DiskIndex() as index:
+        for number, (_, path) in enumerate(options.annotations):
+            yield from _read(path, number, classes, index)
+        held_out = classes.held_out | _rare(index, options)
+        for image_id, rows in index.groups():
+            numbers = sorted({row[0] for row in rows})
+            split, where = options.annotations[numbers[0]][0], f"{options.annotations[numbers[0]][1].name}: {image_id}"
+            splits = {options.annotations[number][0] for number in numbers}
+            image = folders[split] / f"{image_id}.jpg" if options.image_root else None
+            if options.present_images and not image.is_file():
+                continue
+            labels = _positive(rows, options.min_confidence)
+            names = classes.labels(labels)
+            if len(splits) > 1:
+                yield Rejection(image_id, where, f"annotated in several splits: {', '.join(sorted(splits))}")
+            elif not names:
+                too_low = f"no label of confidence {options.min_confidence:g} or more"
+                yield Rejection(image_id, where, "its classes have no tags" if labels else too_low)
+            else:
+                texts = {TEXT_FIELD: [classes.texts[label] for label in labels if label in classes.texts]}
+                split = FEW_SHOT if held_out.intersection(labels) else split or None
+                yield SourceExample(image_id, where, image, texts, names, split)
+
+
+class _Classes:
+    """Names, texts and tags of the classes.
+
+    Attributes:
+        texts: definitions by class id.
+        vocabulary: of the dataset; None = what examples have.
+        held_out: ids of the classes that are held out by name.
+        problems: rows of the files that could not be read.
+    """
+
+    def __init__(self, options: Options):
+        self._names, self.texts, self.problems = {}, {}, []
+        if options.classes:
+            names, self.problems = read_pairs(options.classes, ("LabelName", "DisplayName"))
+            self._names = unique_names(names)
+        if options.definitions:
+            self.texts, problems = read_class_texts(options.definitions, ("LabelName", "Definition"), self._names)
+            self.problems = self.problems + problems
+        self._tags = class_tags(self.texts, options.max_document_frequency) if options.tags else None
+        if self._tags is None:
+            self.vocabulary = list(self._names.values()) or None
+        else:
+            self.vocabulary = sorted({tag for tags in self._tags.values() for tag in tags})
+        ids = {name: label for label, name in self._names.items()}
+        self.held_out = {ids.get(name, name) for name in options.few_shot}
+        unknown = sorted(self.held_out - set(self._names)) if self._names else []
+        if unknown:
+            raise SourceError(f"few-shot class {unknown[0]!r} is not in {options.classes}")
+
+    def __contains__(self, label: str) -> bool:
+        return not self._names or label in self._names
+
+    def labels(self, labels: list[str]) -> list[str]:
+        """Names of classes, or their tags."""
+        if self._tags is None:
+            return [self._names.get(label, label) for label in labels]
+        return sorted({tag for label in labels for tag in self._tags.get(label, ())})
+
+
+def _read(path: Path, number: int, classes: _Classes, index: DiskIndex) -> Iterator[Rejection]:
+    """Adds (number of the file, class, whether a person judged, confidence) by image to the index."""
+    for where, row in iter_csv(path, _COLUMNS):
+        if isinstance(row, str):
+            yield Rejection("", where, row)
+            continue
+        image_id, label, confidence = (row[column].strip() for column in _COLUMNS)
+        try:
+            value = float(confidence)
+            if not (image_id and label and 0 <= value <= 1):
+                raise ValueError
+        except ValueError:
+            yield Rejection(image_id, where, f"expected an image, a class and a confidence of 0–1. Received: {row}")
+            continue
+        if label in classes:
+            index.add(image_id, [number, label, row.get("Source", "").strip() != "machine", value])
+
+
+def _positive(rows: list[list], min_confidence: float) -> list[str]:
+    """Class ids of an image's rows that are there with enough confidence, sorted."""
+    verdicts: dict[str, tuple[bool, float]] = {}
+    for _, label, by_person, confidence in rows:
+        verdicts[label] = max(verdicts.get(label, (False, 0.0)), (by_person, confidence))
+    return sorted(label for label, (_, confidence) in verdicts.items() if confidence >= min_confidence)
+
+
+def _rare(index: DiskIndex, options: Options) -> set[str]:
+    """Ids of the classes that fewer than `few_shot_below` images have."""
+    if not options.few_shot_below:
+        return set()
+    counts: Counter = Counter()
+    for _, rows in index.groups():
+        counts.update(_positive(rows, options.min_confidence))
+    return {label for label, count in counts.items() if count < options.few_shot_below}
+
+
+def _image_folder(image_root: Path | None, split: str) -> Path:
+    folders = [(image_root or Path()) / name for name in (split, _FOLDERS.get(split, split)) if name]
+    return next((folder for folder in folders if folder.is_dir()), image_root or Path())
