@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from tfrecords_tools.cli_sources import SOURCE_COMMANDS
+from tfrecords_tools.cli_datasets import DATASET_COMMANDS
+from tfrecords_tools.cli_sources import GENERAL_COMMANDS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def _make_parser() -> argparse.ArgumentParser:
     pack = commands.add_parser("pack", help="make a dataset folder from a raw source")
     sources = pack.add_subparsers(required=True, metavar="SOURCE")
     raw = argparse.RawDescriptionHelpFormatter
-    for command in SOURCE_COMMANDS:
+    for command in GENERAL_COMMANDS + DATASET_COMMANDS:
         source = sources.add_parser(command.name, help=command.help, epilog=command.epilog, formatter_class=raw)
         command.add_arguments(source)
         _add_pack_options(source)

@@ -6,10 +6,12 @@ import sys
 import pytest
 
 from tfrecords_tools.cli import main
-from tfrecords_tools.cli_sources import SOURCE_COMMANDS
+from tfrecords_tools.cli_datasets import DATASET_COMMANDS
+from tfrecords_tools.cli_sources import GENERAL_COMMANDS
 from tfrecords_tools.dataset_info import DatasetInfo
 
-COMMANDS = [[], ["pack"], *(["pack", command.name] for command in SOURCE_COMMANDS), ["inspect"], ["verify"], ["stats"]]
+SOURCES = [["pack", command.name] for command in GENERAL_COMMANDS + DATASET_COMMANDS]
+COMMANDS = [[], ["pack"], *SOURCES, ["inspect"], ["verify"], ["stats"]]
 
 _PROGRESS = re.compile(r"(/s|s/ \w+)\]$")  # how a progress bar ends
 

@@ -197,7 +197,7 @@ def test_row_that_cannot_be_read_is_rejected_and_the_others_go_on(files, row):
 
 def test_malformed_rows_of_class_files_are_told(files, write):
     rejections = _read(files(classes=write("c.csv", CLASSES + "/m/1\n")))[1]
-    assert rejections[0] == ("", "c.csv:6", "malformed row: expected LabelName,DisplayName; found 1 cell(s)")
+    assert rejections[0] == ("", "c.csv:6", "malformed row: expected 2 cells with a LabelName; found 1")
 
 
 @pytest.mark.parametrize(

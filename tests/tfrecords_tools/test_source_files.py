@@ -13,6 +13,7 @@ from tfrecords_tools.sources.files import (
     iter_csv,
     iter_images,
     iter_lines,
+    joined_text,
     open_text,
     read_pairs,
     read_synsets,
@@ -69,14 +70,28 @@ def test_pairs_are_read_with_and_without_header(write, header):
     assert problems == []
 
 
+def test_pairs_are_the_named_columns_of_a_wider_table(write):
+    pairs, problems = read_pairs(write("c.csv", "Text,other,key\none,x,a\ntwo,y,b\nthree,c\n"), ("key", "text"))
+    assert pairs == {"a": "one", "b": "two"}
+    assert problems == [("c.csv:4", "malformed row: expected 3 cells with a key; found 2")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(["fish", " lake ", "", None], "fish, lake"), (" a ", "a"), (7, "7"), (None, ""), ({"a": 1}, ""), ([], "")],
+)
+def test_json_values_become_one_text(value, text):
+    assert joined_text(value) == text
+
+
 def test_rows_that_are_no_pairs_are_told_and_the_others_go_on(write):
     pairs, problems = read_pairs(write("c.csv", "a,1\nb\n,2\na,3\nc,4,5\nd,\n"), ("key", "text"))
     assert pairs == {"a": "1", "d": ""}
     assert problems == [
-        ("c.csv:2", "malformed row: expected key,text; found 1 cell(s)"),
-        ("c.csv:3", "malformed row: expected key,text; found 2 cell(s)"),
+        ("c.csv:2", "malformed row: expected 2 cells with a key; found 1"),
+        ("c.csv:3", "malformed row: expected 2 cells with a key; found 2"),
         ("c.csv:4", "key 'a' stands there twice; the first is used"),
-        ("c.csv:5", "malformed row: expected key,text; found 3 cell(s)"),
+        ("c.csv:5", "malformed row: expected 2 cells with a key; found 3"),
     ]
 
 

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 _SUFFIXES = "apng avif bmp gif heic j2k jfif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
@@ -99,28 +99,35 @@ def name_cells(where: str, header: list[str], cells: list[str] | str) -> tuple[s
 
 
 def read_pairs(path: str | Path, header: tuple[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Reads a CSV of two columns, key and text, with or without the header.
+    """Reads key and text from a CSV: the columns that its header says, or without a header its two columns.
 
     Args:
         path: the file.
-        header: of which the first row may have the first name, in any case.
+        header: names of the two columns, in any case. A first row that begins with the first name is a header, too.
 
     Returns:
         the texts by key (the first of a repeated key), and ("name:line", reason) of the rows that are none.
     """
     path, pairs, problems = Path(path), {}, []
+    names = [name.lower() for name in header]
+    width, columns = 2, [0, 1]
     with open_text(path) as file, reading(path):
         for index, (where, cells) in enumerate(iter_cells(file, path.name)):
             if isinstance(cells, str):
                 problems.append((where, cells))
-            elif index == 0 and cells[0].strip().lower() == header[0].lower():
                 continue
-            elif len(cells) != 2 or not cells[0].strip():
-                problems.append((where, f"malformed row: expected {header[0]},{header[1]}; found {len(cells)} cell(s)"))
-            elif cells[0].strip() in pairs:
-                problems.append((where, f"{header[0]} {cells[0].strip()!r} stands there twice; the first is used"))
+            cells = [cell.strip() for cell in cells]
+            lowered = [cell.lower() for cell in cells]
+            if index == 0 and set(names) <= set(lowered):
+                width, columns = len(cells), [lowered.index(name) for name in names]
+            elif index == 0 and lowered[0] == names[0]:
+                continue
+            elif len(cells) != width or not cells[columns[0]]:
+                problems.append((where, f"malformed row: expected {width} cells with a {header[0]}; found {len(cells)}"))
+            elif cells[columns[0]] in pairs:
+                problems.append((where, f"{header[0]} {cells[columns[0]]!r} stands there twice; the first is used"))
             else:
-                pairs[cells[0].strip()] = cells[1].strip()
+                pairs[cells[columns[0]]] = cells[columns[1]]
     return pairs, problems
 
 
@@ -161,6 +168,13 @@ def read_synsets(path: str | Path) -> dict[str, str]:
             raise SourceError(f"{path}:{number} repeats {wnid!r}")
         synsets[wnid] = names.partition(",")[0].strip()
     return synsets
+
+
+def joined_text(value: Any) -> str:
+    """A JSON value as one text: ["fish", "lake"] -> "fish, lake"; null and objects -> ""."""
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(joined_text, value)))
+    return "" if value is None or isinstance(value, dict) else str(value).strip()
 
 
 def unique_names(names: dict[str, str]) -> dict[str, str]:

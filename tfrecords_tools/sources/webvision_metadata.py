@@ -7,10 +7,10 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfrecords_tools.sources.disk_index import DiskIndex
-from tfrecords_tools.sources.files import SourceError, iter_lines
+from tfrecords_tools.sources.files import SourceError, iter_lines, joined_text
 
 if TYPE_CHECKING:
     from tfrecords_tools.sources.webvision import Options
@@ -94,14 +94,8 @@ def _load(path: Path, name: str) -> tuple[list, str]:
 
 
 def _texts_of(entry: dict, fields: tuple[str, ...]) -> Texts:
-    texts = {field: _text(entry.get(field)) for field in fields}
+    texts = {field: joined_text(entry.get(field)) for field in fields}
     return {field: [text] for field, text in texts.items() if text}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(filter(None, map(_text, value)))
-    return "" if value is None or isinstance(value, dict) else str(value).strip()
 
 
 def _queries(options: Options) -> dict[str, str]:

@@ -1,0 +1,166 @@
+"""ImageNet with the texts that its images had on Flickr (ImageNet-Captions).
+
+    train/n01440764/n01440764_10026.JPEG      or flat: n01440764_10026.JPEG, n01440764_tench.JPEG
+    imagenet_captions.json                    [{"filename": "n01440764_10026.JPEG", "wnid": "n01440764", "title": "My tench",
+                                                "tags": ["fish", "lake"], "description": ""}, …]
+    synset_words.txt, LOC_synset_mapping.txt  n01440764 tench, Tinca tinca
+    texts of the classes                      wnid,description in a CSV, or class_descriptions.jsonl
+
+- An image is keyed by <wnid>/<file name>. Images without an entry (two thirds of ImageNet) have no texts, or are left out
+  with `captioned_only`. An entry of a class that is there, but whose image is not, is packed without its image and
+  reported; entries of other classes are ignored, so that a subset of ImageNet needs no subset of the file.
+- Labels are wnids, since names repeat (crane, maillot), numbered in the order of the synset file: with the 1,000 sorted
+  wnids, as everywhere. `label_names` makes them names, "crane (n02012849)" where one repeats.
+- `tags` become one text, "fish, lake". Texts of classes stand in `class_description` and are derived from the label.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+from tfrecords_tools.example import Rejection, Source, SourceExample
+from tfrecords_tools.sources.disk_index import DiskIndex
+from tfrecords_tools.sources.files import (
+    SourceError,
+    iter_images,
+    joined_text,
+    read_class_texts,
+    read_synsets,
+    unique_names,
+)
+from tfrecords_tools.sources.json_stream import iter_json
+
+FIELDS = ("title", "description", "tags")
+CLASS_FIELD = "class_description"
+_WNID = re.compile(r"n\d{8}(?=_|\Z)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to read.
+
+    Attributes:
+        images: by split, the folder that holds the folders of the classes, or the images of all classes; the split "" = drawn.
+            The captions belong to the first.
+        captions: imagenet_captions.json; None = images alone.
+        fields: text fields, of `FIELDS`.
+        synsets: names of the classes, and their order; None = wnids in sorted order.
+        label_names: labels are the classes' names instead of their wnids.
+        class_texts: texts of the classes by wnid or name.
+        captioned_only: leave out images without an entry.
+    """
+
+    images: dict[str, Path]
+    captions: Path | None = None
+    fields: tuple[str, ...] = FIELDS
+    synsets: Path | None = None
+    label_names: bool = False
+    class_texts: Path | None = None
+    captioned_only: bool = False
+
+
+def make_source(options: Options) -> Source:
+    """Declares ImageNet and ImageNet-Captions as a source.
+
+    Raises:
+        SourceError: if a file or folder is missing, or options contradict each other.
+    """
+    unknown = [field for field in options.fields if field not in FIELDS]
+    if unknown:
+        raise SourceError(f"fields must be of {', '.join(FIELDS)}. Received: {unknown[0]!r}")
+    if options.label_names and not options.synsets:
+        raise SourceError("names of the classes come from a synset file (--synsets)")
+    if options.captioned_only and not options.captions:
+        raise SourceError("which images have captions, imagenet_captions.json says (--captions)")
+    absent = [folder for folder in options.images.values() if not folder.is_dir()]
+    if absent or not options.images:
+        raise SourceError(f"{absent[0]} is no folder" if absent else "name the folder of the images (--images)")
+    files = [path for path in (options.captions, options.synsets, options.class_texts) if path]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise SourceError(f"{missing[0]} does not exist")
+    chosen = dataclasses.asdict(options)
+    fields = dict.fromkeys(options.fields if options.captions else (), False)
+    return Source(
+        name="imagenet_captions",
+        examples=lambda: iter_examples(options),
+        text_fields=fields | ({CLASS_FIELD: True} if options.class_texts else {}),
+        multi_label=False,
+        files=files,
+        options={key: chosen[key] for key in ("fields", "label_names", "captioned_only")} | {"splits": list(options.images)},
+        labels=list(_label_names(options).values()) or None,
+    )
+
+
+def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
+    """Yields an example per image, class by class, and entries and images that belong to no class."""
+    names = _label_names(options)
+    texts: dict[str, str] = {}
+    if options.class_texts:
+        synsets = read_synsets(options.synsets) if options.synsets else {}
+        texts, problems = read_class_texts(options.class_texts, ("wnid", "description"), synsets)
+        yield from (Rejection("", where, reason, "row not used") for where, reason in problems)
+    with DiskIndex() as index:
+        if options.captions:
+            yield from _read_captions(options, index)
+        for number, (split, folder) in enumerate(options.images.items()):
+            for wnid, paths in _by_class(folder):
+                if not wnid:
+                    reason = "neither its name nor that of its folder begins with a wnid"
+                    yield from (Rejection(path.name, str(path), reason) for path in paths)
+                elif names and wnid not in names:
+                    reason = f"{wnid} is not in {options.synsets.name}"
+                    yield from (Rejection(f"{wnid}/{path.name}", str(path), reason) for path in paths)
+                else:
+                    captions = yield from _captions_of(wnid, index, options)
+                    shared = {CLASS_FIELD: [texts[wnid]]} if wnid in texts else {}
+                    images = {path.name: path for path in paths}
+                    for name in sorted(images if number else images | captions):
+                        if options.captioned_only and name not in captions:
+                            continue
+                        own = {field: [text] for field, text in captions.get(name, {}).items()}
+                        image = images.get(name, paths[0].parent / name)
+                        place = f"{wnid}/{name}"
+                        yield SourceExample(place, place, image, own | shared, [names.get(wnid, wnid)], split or None)
+
+
+def _captions_of(wnid: str, index: DiskIndex, options: Options) -> Generator[Rejection, None, dict[str, dict[str, str]]]:
+    """Returns the texts of a class's images by file name; yields the entries that repeat one."""
+    captions: dict[str, dict[str, str]] = {}
+    for name, own in index.get(wnid):
+        if name in captions:
+            yield Rejection(f"{wnid}/{name}", options.captions.name, "has several entries; the first is used", "entry not used")
+        captions.setdefault(name, own)
+    return captions
+
+
+def _label_names(options: Options) -> dict[str, str]:
+    """Labels by wnid, in the order of the synset file; empty without one."""
+    synsets = read_synsets(options.synsets) if options.synsets else {}
+    return unique_names(synsets) if options.label_names else {wnid: wnid for wnid in synsets}
+
+
+def _read_captions(options: Options, index: DiskIndex) -> Iterator[Rejection]:
+    """Adds (file name, texts) by wnid to the index."""
+    for position, (_, entry) in enumerate(iter_json(options.captions)):
+        entry = entry if isinstance(entry, dict) else {}
+        name, wnid = entry.get("filename"), entry.get("wnid")
+        if not (isinstance(name, str) and isinstance(wnid, str)):
+            yield Rejection("", f"{options.captions.name}: item {position}", "an entry needs a filename and a wnid")
+            continue
+        index.add(wnid, [Path(name).name, {field: joined_text(entry.get(field)) for field in options.fields}])
+
+
+def _by_class(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Yields (wnid, images of that class), sorted; "" for images of no class. Memory holds one class."""
+    for wnid, paths in itertools.groupby(iter_images(folder), lambda path: _wnid(path.parent.name) or _wnid(path.name)):
+        yield wnid, list(paths)
+
+
+def _wnid(name: str) -> str:
+    found = _WNID.match(name)
+    return found[0] if found else ""
