@@ -127,7 +127,9 @@ def _parse_file(path: Path, including: tuple[Path, ...], functions: dict[str, Ca
 def _parse(lines: Sequence[str], where: str, functions: dict[str, Callable]) -> None:
     try:
         gin.parse_config("\n".join(lines))
-    except (ValueError, SyntaxError, tokenize.TokenError) as error:  # the last: a bracket that is not closed
+    except tokenize.TokenError as error:
+        raise ConfigError(f"{where}: a bracket or a quote is never closed") from error
+    except (ValueError, SyntaxError) as error:
         names = f"\n  functions: {', '.join(sorted(functions))}" if "No configurable matching" in str(error) else ""
         raise ConfigError(f"{where}: {error}{names}") from error
 

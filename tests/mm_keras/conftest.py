@@ -191,7 +191,7 @@ def train_small(make_small_features, build_small_model):
 def trained_run(tmp_path_factory, dataset, train_small):
     """A run folder: two epochs, and a baseline that sees the title alone. For reading; copy it to write into it."""
     folder = tmp_path_factory.mktemp("runs") / "small"
-    train_small(dataset, folder, epochs=2)
+    train_small(dataset, folder, epochs=2, augment=True)
     train_small(dataset, folder / "baselines" / "title", modalities=("title",))
     return folder
 

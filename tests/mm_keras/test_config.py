@@ -105,11 +105,15 @@ def test_everything_required_is_listed_at_once(write):
     assert "train.seed is required" in _message(write("train.seed = %gin.REQUIRED"))
 
 
-@pytest.mark.parametrize("line", ["train.epochs = (3", "train.epochs 3", "train.epochs = three four"])
+@pytest.mark.parametrize("line", ["train.epochs 5", "train.epochs = three four"])
 def test_syntax_error_names_file_and_line(write, line):
     message = _message(write("train.seed = 1", line))
     assert "mine.gin" in message
-    assert "3" in message
+    assert "line 3" in message
+
+
+def test_bracket_that_is_never_closed_is_an_error(write):
+    assert "mine.gin: a bracket or a quote is never closed" in _message(write("train.seed = 1", "train.epochs = (3"))
 
 
 def test_broken_override_is_an_error():
