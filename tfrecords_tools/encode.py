@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 
-from tfrecords_tools.example import Rejection, SourceExample
+from tfrecords_tools.example import RecordImage, Rejection, SourceExample
 from tfrecords_tools.images import BadImageError, ImageOptions, PreparedImage, prepare_image, use_one_thread
 from tfrecords_tools.labels import LabelVocabulary
-from tfrecords_tools.schema import Record, encode_example
+from tfrecords_tools.schema import Record, decode_example, encode_example
+from tfrecords_tools.shards import read_record
 from tfrecords_tools.spool import read_spooled
 
 _CHUNK = 32
@@ -146,10 +147,15 @@ def _present(texts) -> tuple[str, ...]:
     return tuple(text for text in stripped if text)
 
 
-def _load_image(image: Path | bytes | None, options: ImageOptions) -> tuple[PreparedImage | None, str]:
+def _load_image(image: Path | bytes | RecordImage | None, options: ImageOptions) -> tuple[PreparedImage | None, str]:
     """The prepared image, or None and the problem ("" where the source names no image)."""
     if image is None:
         return None, ""
+    if isinstance(image, RecordImage):
+        record = decode_example(read_record(image.shard, image.offset))
+        if not image.resize:
+            return PreparedImage(record.image, record.height, record.width, reencoded=False), ""
+        image = record.image
     try:
         return prepare_image(image if isinstance(image, bytes) else image.read_bytes(), options), ""
     except FileNotFoundError:

@@ -7,6 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
+@dataclasses.dataclass(frozen=True)
+class RecordImage:
+    """The image of a packed record, named by its place.
+
+    Attributes:
+        shard, offset: where the record is.
+        resize: treat it as any image; else its bytes are stored again as they are.
+    """
+
+    shard: Path
+    offset: int
+    resize: bool = False
+
+
 @dataclasses.dataclass
 class SourceExample:
     """One example before packing.
@@ -14,7 +28,7 @@ class SourceExample:
     Attributes:
         id: unique in the dataset.
         where: where it comes from ("products.csv:17"), for messages.
-        image: a path, encoded bytes, or None where the source names no image.
+        image: a path, encoded bytes, the image of a record, or None where the source names no image.
         texts: per text field its texts; empty strings count as missing.
         labels: label names; empty = unlabelled.
         split: the split that the source gives, or None to draw one.
@@ -23,7 +37,7 @@ class SourceExample:
 
     id: str
     where: str
-    image: Path | bytes | None = None
+    image: Path | bytes | RecordImage | None = None
     texts: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     labels: list[str] = dataclasses.field(default_factory=list)
     split: str | None = None
@@ -53,6 +67,7 @@ class Source:
         options: what it was asked for, JSON-serialisable, for provenance.
         labels: label names in the order of the source's own numbering, with those that no example has; None = the sorted
             names of those that examples have.
+        images: how its images are stored already and will stay (`ImageOptions` as a dict); None = as packing says.
         ceilings: best accuracy that any model can expect, by the modalities it sees; known only for drawn data.
     """
 
@@ -63,4 +78,5 @@ class Source:
     files: list[Path] = dataclasses.field(default_factory=list)
     options: dict = dataclasses.field(default_factory=dict)
     labels: list[str] | None = None
+    images: dict | None = None
     ceilings: dict[str, float] = dataclasses.field(default_factory=dict)

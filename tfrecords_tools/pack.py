@@ -170,7 +170,7 @@ def _write(spool, staging, source, options, labels, name, progress) -> DatasetIn
         multi_label=source.multi_label,
         text_fields=source.text_fields,
         splits=splits,
-        images=dataclasses.asdict(options.images),
+        images=dataclasses.asdict(options.images) if source.images is None else source.images,
         statistics=statistics,
         provenance=_provenance(source, options, spool.rejections),
         ceilings=source.ceilings,

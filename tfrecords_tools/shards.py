@@ -15,6 +15,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 
@@ -67,22 +68,51 @@ def iter_records(path: str | Path) -> Iterator[bytes]:
     Raises:
         CorruptShardError: at the first byte that is wrong or missing.
     """
+    return (data for _, data in iter_placed_records(path))
+
+
+def iter_placed_records(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, record), as `iter_records`; `read_record` finds the record again by its offset."""
     with open(path, "rb") as file:
         index = 0
-        while header := file.read(12):
-            where = f"{path}: record {index} at byte {file.tell() - len(header)}"
-            if len(header) < 12:
-                raise CorruptShardError(f"{where}: the file ends inside the record's header")
-            if header[8:] != _masked_crc(header[:8]):
-                raise CorruptShardError(f"{where}: wrong checksum of the length")
-            (length,) = struct.unpack("<Q", header[:8])
-            data, checksum = file.read(length), file.read(4)
-            if len(data) < length or len(checksum) < 4:
-                raise CorruptShardError(f"{where}: the file ends inside the record ({length} bytes announced)")
-            if checksum != _masked_crc(data):
-                raise CorruptShardError(f"{where}: wrong checksum of the data")
-            yield data
+        while True:
+            offset = file.tell()
+            data = _read_framed(file, f"{path}: record {index} at byte {offset}")
+            if data is None:
+                return
+            yield offset, data
             index += 1
+
+
+def read_record(path: str | Path, offset: int) -> bytes:
+    """The record that begins at `offset`.
+
+    Raises:
+        CorruptShardError: if there is none, or a byte of it is wrong.
+    """
+    with open(path, "rb") as file:
+        file.seek(offset)
+        data = _read_framed(file, f"{path}: record at byte {offset}")
+    if data is None:
+        raise CorruptShardError(f"{path}: the file ends before byte {offset}")
+    return data
+
+
+def _read_framed(file: BinaryIO, where: str) -> bytes | None:
+    header = file.read(12)
+    if not header:
+        return None
+    if len(header) < 12:
+        raise CorruptShardError(f"{where}: the file ends inside the record's header")
+    if header[8:] != _masked_crc(header[:8]):
+        raise CorruptShardError(f"{where}: wrong checksum of the length")
+    (length,) = struct.unpack("<Q", header[:8])
+    data, checksum = file.read(length), file.read(4)
+    if len(data) < length or len(checksum) < 4:
+        raise CorruptShardError(f"{where}: the file ends inside the record ({length} bytes announced)")
+    if checksum != _masked_crc(data):
+        raise CorruptShardError(f"{where}: wrong checksum of the data")
+    return data
 
 
 def sha256_of(path: str | Path) -> str:

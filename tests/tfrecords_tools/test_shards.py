@@ -3,7 +3,15 @@ import re
 
 import pytest
 
-from tfrecords_tools.shards import CorruptShardError, ShardWriter, iter_records, sha256_of, shard_name
+from tfrecords_tools.shards import (
+    CorruptShardError,
+    ShardWriter,
+    iter_placed_records,
+    iter_records,
+    read_record,
+    sha256_of,
+    shard_name,
+)
 
 RECORDS = [b"first", b"", b"third" * 1000]
 STARTS = [0, 16 + len(RECORDS[0]), 32 + len(RECORDS[0])]  # of the records; each has 16 bytes of framing
@@ -81,3 +89,16 @@ def test_truncated_file_is_found_where_it_ends(shard, cut, inside):
     where = re.escape(f"{shard}: record 2 at byte {STARTS[2]}: the file ends inside {inside}")
     with pytest.raises(CorruptShardError, match=where):
         list(iter_records(shard))
+
+
+def test_record_is_found_again_by_its_offset(shard):
+    placed = list(iter_placed_records(shard))
+    assert [data for _, data in placed] == RECORDS
+    assert [read_record(shard, offset) for offset, _ in placed] == RECORDS
+
+
+def test_offset_where_no_record_begins_is_an_error(shard):
+    with pytest.raises(CorruptShardError, match="record at byte 1: wrong checksum of the length"):
+        read_record(shard, 1)
+    with pytest.raises(CorruptShardError, match="the file ends before byte"):
+        read_record(shard, shard.stat().st_size)
