@@ -74,15 +74,7 @@ def make_source(
     """
     _check_roles(columns, label_separator, derived_from_label)
     for table in tables:
-        present = _column_names(table, encoding)
-        repeated = [name for name in present if present.count(name) > 1]
-        if repeated:
-            raise TableError(f"{_name(table)} has several columns named {repeated[0]!r}")
-        missing = [column for column in columns.named() if column not in present]
-        if missing and not present:
-            raise TableError(f"{_name(table)} is empty: it has no columns")
-        if missing:
-            raise TableError(f"{_name(table)} has no column {missing[0]!r}; its columns are {present}")
+        check_columns(table, columns, encoding)
     stems = [Path(_name(table)).stem for table in tables]
     if columns.id is None and len(set(stems)) < len(stems):
         raise TableError(f"tables of one name give equal ids; name an id column (--id). Received: {stems}")
@@ -115,6 +107,19 @@ def _check_roles(columns: Columns, label_separator: str | None, derived_from_lab
         raise TableError(f"derived_from_label names {unknown[0]!r}, which is no text column; those are {list(columns.text)}")
     if label_separator == "":
         raise TableError("label_separator must not be empty; for label cells that hold lists use --multi_label")
+
+
+def check_columns(table: str | Path | pandas.DataFrame, columns: Columns, encoding: str | None = None) -> None:
+    """Raises a TableError if the table cannot be read, or lacks a column, or has several of one name."""
+    present = _column_names(table, encoding)
+    repeated = [name for name in present if present.count(name) > 1]
+    if repeated:
+        raise TableError(f"{_name(table)} has several columns named {repeated[0]!r}")
+    missing = [column for column in columns.named() if column not in present]
+    if missing and not present:
+        raise TableError(f"{_name(table)} is empty: it has no columns")
+    if missing:
+        raise TableError(f"{_name(table)} has no column {missing[0]!r}; its columns are {present}")
 
 
 def iter_examples(

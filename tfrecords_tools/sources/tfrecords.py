@@ -1,0 +1,222 @@
+"""Datasets of ours, packed again: re-sharded, filtered, merged, split anew, with columns joined by id from a table.
+
+    data/products/dataset.json, train-00000-of-00002.tfrecord, …
+    weights.csv      id,weight,summary                 --join=weights.csv --join_id=id --weight=weight --text=summary
+                     a1,0.5,"A blue mug"
+
+- Image bytes are kept exactly, and read where they are: only texts pass through the temporary folder. `resize` shrinks.
+- Records keep their id, split, texts, labels and weight. A row of the joined table replaces those that it has a column for.
+- Labels keep their numbering; of several datasets, names that are new follow. Equal ids are duplicates: the first counts,
+  unless `prefix_ids` makes them "products/a1".
+- A damaged shard is an error: nothing is packed from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfrecords_tools.dataset_info import DATASET_FILE, DatasetInfo
+from tfrecords_tools.example import RecordImage, Rejection, Source, SourceExample
+from tfrecords_tools.schema import Record, decode_example
+from tfrecords_tools.shards import iter_placed_records
+from tfrecords_tools.sources import table
+from tfrecords_tools.sources.disk_index import DiskIndex
+from tfrecords_tools.sources.files import SourceError, iter_lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to take from datasets.
+
+    Attributes:
+        folders: of the datasets, in order.
+        splits: only these; None = all.
+        labels: only records with one of these labels, and of their labels only these; None = all.
+        require: only records that have all of these: "image", "label" or text fields.
+        ids: only records whose ids stand in this file, one a line.
+        without_ids: no records whose ids stand in this file.
+        prefix_ids: put the name of the dataset's folder before ids.
+        resplit: forget splits; packing draws new ones.
+        resize: make images anew, as large as packing says.
+        join: a table whose columns are added, or replace what records have.
+        columns: of the joined table; `id` says which record a row belongs to, `text` names text fields.
+        label_separator: splits a label cell of the joined table; the dataset is then multi-label.
+        multi_label: label cells of the joined table may hold lists.
+        derived_from_label: joined texts that are computed from the label.
+    """
+
+    folders: tuple[Path, ...]
+    splits: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    require: tuple[str, ...] = ()
+    ids: Path | None = None
+    without_ids: Path | None = None
+    prefix_ids: bool = False
+    resplit: bool = False
+    resize: bool = False
+    join: Path | None = None
+    columns: table.Columns = dataclasses.field(default_factory=table.Columns)
+    label_separator: str | None = None
+    multi_label: bool = False
+    derived_from_label: tuple[str, ...] = ()
+
+
+def make_source(options: Options) -> Source:
+    """Declares datasets as a source; their dataset.json files and the joined table's columns are checked here.
+
+    Raises:
+        SourceError: if the datasets contradict each other, or an option names what they do not have.
+        FileNotFoundError: if a folder is no dataset.
+    """
+    if not options.folders:
+        raise SourceError("name at least one dataset folder")
+    infos = [DatasetInfo.load(folder) for folder in options.folders]
+    text_fields = _text_fields(infos, options)
+    names = list(dict.fromkeys(name for info in infos for name in info.labels.names))
+    _check_names("split", options.splits or (), [split for info in infos for split in info.splits])
+    _check_names("label", options.labels or (), names)
+    _check_names("field", options.require, ["image", "label", *text_fields])
+    joined = [column for column in options.columns.named() if column != options.columns.id]
+    if bool(options.join) != bool(joined) or bool(options.join) != bool(options.columns.id):
+        raise SourceError(
+            "a join needs a table (--join), the column with the ids of records (--join_id), and columns to take "
+            f"(--text, --label, --weight, --split). Received: {options.join}, {options.columns.id}, {joined}"
+        )
+    if options.join:
+        table.check_columns(options.join, options.columns)
+    if options.labels:
+        names = [name for name in names if name in options.labels]
+    stored = [info.images for info in infos]
+    whole = len(infos) == 1 and not (options.labels or options.require or options.ids or options.without_ids or options.join)
+    chosen = {key: value for key, value in dataclasses.asdict(options).items() if not isinstance(value, Path)}
+    return Source(
+        name="tfrecords",
+        examples=lambda: iter_examples(options),
+        text_fields=text_fields,
+        multi_label=any(info.multi_label for info in infos) or options.multi_label or options.label_separator is not None,
+        files=[Path(folder) / DATASET_FILE for folder in options.folders] + ([options.join] if options.join else []),
+        options=chosen | {"folders": [Path(folder).name for folder in options.folders]},
+        labels=None if options.columns.label else names,
+        images=None if options.resize else stored[0] if all(images == stored[0] for images in stored) else {},
+        ceilings=infos[0].ceilings if whole else {},
+    )
+
+
+def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
+    """Yields the wanted records of all datasets; at the end, what the joined table left over."""
+    wanted = {line for _, line in iter_lines(options.ids)} if options.ids else None
+    unwanted = {line for _, line in iter_lines(options.without_ids)} if options.without_ids else set()
+    with contextlib.ExitStack() as stack:
+        join = stack.enter_context(_Join(options)) if options.join else None
+        if join:
+            yield from join.problems()
+        for folder in map(Path, options.folders):
+            info = DatasetInfo.load(folder)
+            shards = [(split, shard.file) for split in info.splits for shard in info.shards(split)]
+            for split, name in shards:
+                if options.splits and split not in options.splits:
+                    continue
+                for number, (offset, data) in enumerate(iter_placed_records(folder / name)):
+                    record = decode_example(data)
+                    if record.id in unwanted or (wanted is not None and record.id not in wanted):
+                        continue
+                    image = RecordImage(folder / name, offset, options.resize) if record.image else None
+                    example = _example(record, info, image, f"{folder.name}/{name}: record {number}", split)
+                    if join:
+                        yield from join.apply(example)
+                    if _is_wanted(example, options):
+                        example.id = f"{folder.name}/{example.id}" if options.prefix_ids else example.id
+                        example.split = None if options.resplit else example.split
+                        yield example
+        if join:
+            yield from join.left_over()
+
+
+def _example(record: Record, info: DatasetInfo, image: RecordImage | None, where: str, split: str) -> SourceExample:
+    texts = {field: list(texts) for field, texts in record.texts.items()}
+    labels = [info.labels.names[index] for index in record.label_ids]
+    return SourceExample(record.id, where, image, texts, labels, split, record.weight)
+
+
+def _is_wanted(example: SourceExample, options: Options) -> bool:
+    """Whether an example passes the filters; labels that are not wanted are taken from it."""
+    if options.labels is not None:
+        example.labels = [label for label in example.labels if label in options.labels]
+        if not example.labels:
+            return False
+    there = {"image": example.image, "label": example.labels, **{key: "".join(value) for key, value in example.texts.items()}}
+    return all(there.get(field) for field in options.require)
+
+
+class _Join:
+    """The rows of the joined table, on the disk, by the id of the record that each belongs to."""
+
+    def __init__(self, options: Options):
+        self._options, self._index = options, DiskIndex()
+        self._rows = self._records = self._joined = self._used = 0
+
+    def __enter__(self) -> _Join:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._index.__exit__()
+
+    def problems(self) -> Iterator[Rejection]:
+        """Reads the table; yields the rows that cannot be read."""
+        for row in table.iter_examples(self._options.join, self._options.columns, self._options.label_separator):
+            if isinstance(row, Rejection):
+                yield dataclasses.replace(row, action="row not used")
+                continue
+            self._rows += 1
+            self._index.add(row.id, [row.where, row.texts, row.labels, row.split, row.weight])
+
+    def apply(self, example: SourceExample) -> Iterator[Rejection]:
+        """Puts the row of an example into it; yields further rows of the same id."""
+        self._records += 1
+        rows = self._index.get(example.id)
+        if not rows:
+            return
+        self._joined += 1
+        self._used += len(rows)
+        yield from (
+            Rejection(example.id, where, "another row has this id; the first is used", "row not used") for where, *_ in rows[1:]
+        )
+        columns, (_, texts, labels, split, weight) = self._options.columns, rows[0]
+        example.texts |= texts
+        example.labels = labels if columns.label else example.labels
+        example.split = split if columns.split else example.split
+        example.weight = weight if columns.weight else example.weight
+
+    def left_over(self) -> Iterator[Rejection]:
+        """Yields how many records have no row, and how many rows have no record.
+
+        Raises:
+            SourceError: if no row has the id of a record.
+        """
+        name = Path(self._options.join).name
+        if not self._joined:
+            raise SourceError(f"no row of {name} has the id of a record in its column {self._options.columns.id!r}")
+        if self._joined < self._records:
+            count = self._records - self._joined
+            yield Rejection("", name, f"{count:,} of {self._records:,} records have no row", "kept as they were")
+        if self._used < self._rows:
+            yield Rejection("", name, f"{self._rows - self._used:,} of {self._rows:,} rows have no record", "rows not used")
+
+
+def _text_fields(infos: list[DatasetInfo], options: Options) -> dict[str, bool]:
+    """Field -> whether it is derived from the label, of all datasets and the joined table."""
+    fields: dict[str, bool] = {}
+    for info in infos:
+        for field, derived in info.text_fields.items():
+            if fields.setdefault(field, derived) != derived:
+                raise SourceError(f"text field {field!r} is derived from the label in one dataset, and not in another")
+    return fields | {field: field in options.derived_from_label for field in options.columns.text}
+
+
+def _check_names(kind: str, chosen: tuple[str, ...], known: list[str]) -> None:
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise SourceError(f"the datasets have no {kind} {unknown[0]!r}; they have {sorted(set(known))[:20]}")
