@@ -1,9 +1,11 @@
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+import mm_keras
 from mm_keras.features import ImageSpec
 from mm_keras.model.image_tower import build_image_tower
 from mm_keras.model.weights import load_weights
@@ -86,3 +88,18 @@ def test_file_of_another_format_is_an_error(tmp_path, weights_file):
     for path in (text, renamed):
         with pytest.raises(ValueError, match=rf"a Keras .weights.h5 file. Received: .*{path.name}"):
             load_weights(_model(4, 2), str(path))
+
+
+IMAGENET = Path(mm_keras.__file__).parents[2] / "shared" / "weights" / "mobilenet_v2_224_imagenet_notop.weights.h5"
+
+
+@pytest.mark.skipif(not IMAGENET.is_file(), reason="needs ImageNet weights of MobileNetV2 beside the repository")
+def test_real_imagenet_weights_fit_their_tower():
+    tower = build_image_tower(ImageSpec((96, 96)), "mobilenet_v2", str(IMAGENET), 1)
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 96, 96, 3)).astype("float32")
+    pictures[1] = 128
+    embeddings = np.asarray(tower(pictures))
+    assert 0 <= embeddings.min() < embeddings.max() <= 6  # what ReLU6 gives
+    assert not np.allclose(*embeddings, atol=0.1)
+    with pytest.raises(ValueError, match="does not fit 'inception_v3'"):
+        build_image_tower(ImageSpec((96, 96)), "inception_v3", str(IMAGENET))
