@@ -166,6 +166,33 @@ def _tfrecords_source(options: argparse.Namespace) -> Source:
     )
 
 
+def _add_tfds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="the folder of a prepared dataset (…/1.0.0), or a name")
+    parser.add_argument("--image", metavar="FEATURE", help="the image")
+    parser.add_argument("--text", default="", metavar="[FIELD=]FEATURE,…", help="text features, and what to call their fields")
+    parser.add_argument("--label", metavar="FEATURE", help="the label; inside a Sequence: several labels")
+    parser.add_argument("--id", metavar="FEATURE", help="unique ids (default: TFDS' own)")
+    parser.add_argument("--splits", default="", metavar="SPLIT,…", help="default: all")
+    parser.add_argument("--data_dir", metavar="FOLDER", help="where named datasets lie")
+
+
+def _tfds_source(options: argparse.Namespace) -> Source:
+    from tfrecords_tools.sources import tfds
+
+    pairs = [text.partition("=") for text in comma_list(options.text)]
+    return tfds.make_source(
+        tfds.Options(
+            options.dataset,
+            image=options.image,
+            text={field: path if mark else field for field, mark, path in pairs},
+            label=options.label,
+            id=options.id,
+            splits=comma_list(options.splits) or None,
+            data_dir=options.data_dir,
+        )
+    )
+
+
 GENERAL_COMMANDS = [
     SourceCommand(
         "table",
@@ -210,5 +237,18 @@ The bytes of images are kept exactly, unless --resize is given.
 """,
         _add_tfrecords,
         _tfrecords_source,
+    ),
+    SourceCommand(
+        "tfds",
+        "TensorFlow Datasets, by a mapping of features",
+        """examples:
+  tfrecords-tools pack tfds ~/tensorflow_datasets/oxford_iiit_pet/3.2.0 --image=image --label=label --output=data/pets
+  tfrecords-tools pack tfds coco_captions --image=image --text=caption=captions/text --label=objects/label \\
+      --output=data/coco
+
+Needs tensorflow_datasets: pip install 'mm_keras[tfds]'
+""",
+        _add_tfds,
+        _tfds_source,
     ),
 ]

@@ -14,6 +14,9 @@ from typing import Any, TextIO
 
 _SUFFIXES = "apng avif bmp gif heic j2k jfif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
+SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev"), "val"
+)
 _CELL_LIMIT = 2**20
 
 

@@ -19,19 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfrecords_tools.example import Rejection, Source, SourceExample
-from tfrecords_tools.sources.files import IMAGE_SUFFIXES, SourceError, iter_images, iter_lines, read_class_texts
+from tfrecords_tools.sources.files import IMAGE_SUFFIXES, SPLIT_NAMES, SourceError, iter_images, iter_lines, read_class_texts
 
 LABELS = ("path", "first", "last")
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def make_source(
@@ -99,7 +89,7 @@ def iter_examples(
             image=path,
             texts=texts,
             labels=[name] if name else [],
-            split=_SPLITS.get(split.lower(), split) if split else None,
+            split=SPLIT_NAMES.get(split.lower(), split) if split else None,
         )
 
 
@@ -107,4 +97,4 @@ def _has_splits(root: Path) -> bool:
     entries = [path for path in root.iterdir() if not path.name.startswith(".")]
     folders = [path.name.lower() for path in entries if path.is_dir()]
     beside = any(path.suffix.lower() in IMAGE_SUFFIXES for path in entries if path.is_file())
-    return bool(folders) and set(folders) <= set(_SPLITS) and not beside
+    return bool(folders) and set(folders) <= set(SPLIT_NAMES) and not beside
