@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -54,7 +55,8 @@ class Progress(keras.callbacks.Callback):
         seconds = self._trained - self._epoch_started
         metrics["examples_per_second"] = round(self._examples / seconds, 1)
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch + 1, **metrics}) + "\n")
+            written = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
+            file.write(json.dumps({"epoch": epoch + 1, **written}) + "\n")
         elapsed = time.monotonic() - self._started
         left = elapsed / (epoch + 1) * (self._epochs - epoch - 1)
         shown = "  ".join(

@@ -46,7 +46,6 @@ class WordPieceTokenizer(tf.Module):
 
     def __init__(self, spec: TokenizerSpec):
         super().__init__()
-        require_tensorflow_text()
         import keras_hub
 
         self._tokenizer = keras_hub.tokenizers.BertTokenizer(
@@ -93,7 +92,6 @@ def make_wordpiece_tokenizer(texts: Iterable[list[bytes]], source: str) -> Token
         source: a keras_hub preset name, a local preset, or a local Hugging Face folder.
     """
     del texts
-    require_tensorflow_text()
     import keras_hub
 
     tokenizer = keras_hub.tokenizers.BertTokenizer.from_preset(source)
@@ -102,14 +100,6 @@ def make_wordpiece_tokenizer(texts: Iterable[list[bytes]], source: str) -> Token
     return TokenizerSpec(
         "wordpiece", tuple(tokenizer.get_vocabulary()), tokenizer.lowercase, tokenizer.strip_accents or tokenizer.lowercase
     )
-
-
-def require_tensorflow_text() -> None:
-    """Raises ImportError with the remedy where TensorFlow Text is not installed."""
-    try:
-        import tensorflow_text  # noqa: F401
-    except ImportError as error:
-        raise ImportError("BERT tokenizers need TensorFlow Text: pip install 'mm_keras[bert]'") from error
 
 
 def _pad(token_ids: tf.RaggedTensor, max_tokens: int, batch_size: int | None) -> tuple[tf.Tensor, tf.Tensor]:

@@ -23,6 +23,7 @@ def build_two_tower(
     fusion: Callable[..., keras.Model] = build_concatenation,
     head: Callable[..., keras.Model] = build_head,
     tune_image: bool = False,
+    normalize: bool = True,
     share_text_encoder: bool = True,
     modality_dropout: float = 0.1,
 ) -> keras.Model:
@@ -39,6 +40,9 @@ def build_two_tower(
         fusion: `(widths by modality) -> model`.
         head: `(width, num_labels) -> model`.
         tune_image: give the image a tuning DNN too; for a frozen tower.
+        normalize: scale each embedding to a root mean square of 1 (times learned factors) before it is fused, so that no
+            modality is louder than another; False is the papers' plain fusion. What is missing is not scaled: its learned
+            embedding starts at zero, where a normalisation's gradient explodes.
         share_text_encoder: one encoder for all fields (the tuning DNNs are always their own), or one each.
         modality_dropout: probability, 0–1, of hiding a modality in training; never all.
 
@@ -63,6 +67,8 @@ def build_two_tower(
     for index, (modality, embedding) in enumerate(list(embeddings.items())):
         if modality != IMAGE or tune_image:
             embedding = tuning_dnn(embedding.shape[-1], name=f"{modality}_tuning")(embedding)
+        if normalize:
+            embedding = keras.layers.RMSNormalization(name=f"{modality}_norm")(embedding)
         embeddings[modality] = MissingEmbedding(name=f"{modality}_missing")(embedding, flags[:, index])
     widths = {modality: embedding.shape[-1] for modality, embedding in embeddings.items()}
     fused = fusion(widths)(embeddings)
@@ -78,14 +84,15 @@ def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tupl
         modalities: of its features.
 
     Returns:
-        (encoders: the model's inputs -> {modality: [B, D]},
-        fusion and head: {modality: [B, D], "<modality>_present": bool [B]} -> logits [B, num_labels]).
+        (encoders: the model's inputs -> {"<modality>_embedding": [B, D]},
+        fusion and head: those and {"<modality>_present": bool [B]} -> logits [B, num_labels]).
     """
     missing = {modality: model.get_layer(f"{modality}_missing") for modality in modalities}
-    embeddings = {modality: layer.input[0] for modality, layer in missing.items()}
+    names = {modality: f"{modality}_embedding" for modality in modalities}
+    embeddings = {names[modality]: layer.input[0] for modality, layer in missing.items()}
     encoders = keras.Model(model.input, embeddings, name="encoders")
-    inputs = {modality: keras.Input(tensor.shape[1:], name=modality) for modality, tensor in embeddings.items()}
+    inputs = {name: keras.Input(tensor.shape[1:], name=name) for name, tensor in embeddings.items()}
     flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}
-    known = {modality: layer(inputs[modality], flags[present(modality)]) for modality, layer in missing.items()}
+    known = {modality: layer(inputs[names[modality]], flags[present(modality)]) for modality, layer in missing.items()}
     logits = model.get_layer("head")(model.get_layer("fusion")(known))
     return encoders, keras.Model(inputs | flags, logits, name="fusion_and_head")

@@ -3,6 +3,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from mm_keras.losses import make_loss
@@ -70,7 +71,7 @@ def _ask_split(model, features, inputs):
     """The logits of a model that was split and is asked in two steps."""
     encoders, fusion_and_head = split_at_embeddings(model, features.modalities)
     embeddings = encoders(inputs)
-    assert set(embeddings) == set(features.modalities)
+    assert set(embeddings) == {f"{modality}_embedding" for modality in features.modalities}
     flags = {name: ops.convert_to_tensor(value) for name, value in inputs.items() if name.endswith("_present")}
     return fusion_and_head({name: ops.cast(value, "float32") for name, value in embeddings.items()} | flags)
 
@@ -156,7 +157,7 @@ def test_model_survives_saving_and_loading(tmp_path, spec, build_small_model, ma
     np.testing.assert_array_equal(loaded(make_inputs(spec)), model(make_inputs(spec)))
     assert _parts(loaded) == _parts(model)
     encoders, _ = split_at_embeddings(loaded, spec.modalities)
-    assert set(encoders(make_inputs(spec))) == set(spec.modalities)
+    assert set(encoders(make_inputs(spec))) == {f"{modality}_embedding" for modality in spec.modalities}
 
 
 def _train_one_step(model, features, inputs, **options):
@@ -237,3 +238,26 @@ def test_parts_of_ones_own_can_be_put_in(make_spec, make_inputs):
     )
     assert model.get_layer("head").input.shape == (None, 7)
     assert model(make_inputs(features)).shape == (5, 4)
+
+
+def test_normalised_modalities_are_equally_loud(make_spec, build_small_model, make_inputs):
+    features = make_spec()
+    inputs = make_inputs(features)
+    encoders, _ = split_at_embeddings(build_small_model(features), features.modalities)
+    for embedding in encoders(inputs).values():
+        np.testing.assert_allclose(np.sqrt(np.square(embedding).mean(axis=1)), np.ones(5), rtol=1e-3)
+    plain, _ = split_at_embeddings(build_small_model(features, normalize=False), features.modalities)
+    assert any(np.abs(np.sqrt(np.square(embedding).mean(axis=1)) - 1).max() > 0.1 for embedding in plain(inputs).values())
+
+
+def test_missing_embedding_starts_with_a_gradient_like_the_others(make_spec, build_small_model, make_inputs):
+    features = make_spec()
+    model = build_small_model(features)
+    inputs = make_inputs(features) | {"title_present": np.array([True, False] * 2 + [True])}
+    with tf.GradientTape() as tape:
+        loss = make_loss(False)(np.arange(5) % 4, model(inputs))
+    weights = model.trainable_weights
+    gradients = {weight.path: value for weight, value in zip(weights, tape.gradient(loss, weights), strict=True)}
+    missing = next(value for path, value in gradients.items() if path.endswith("title_missing/missing"))
+    logits = next(value for path, value in gradients.items() if path.endswith("logits/kernel"))
+    assert 0 < float(tf.norm(missing)) < 10 * float(tf.norm(logits))
