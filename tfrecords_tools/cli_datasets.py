@@ -11,6 +11,7 @@ from tfrecords_tools.example import Source
 
 def _add_webvision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, metavar="FOLDER", help="holds info/ (the release) or meta/ (the benchmark's layout)")
+    parser.add_argument("--layout", help="release or benchmark, where the folder holds both info/ and meta/")
     parser.add_argument("--splits", metavar="SPLIT,…", help="train, val, test (default: train,val; with --holdout: train)")
     parser.add_argument("--sources", default="all", help="google, flickr or all (default: all)")
     parser.add_argument(
@@ -37,6 +38,7 @@ def _webvision_source(options: argparse.Namespace) -> Source:
     return webvision.make_source(
         webvision.Options(
             options.root,
+            layout=options.layout,
             splits=comma_list(options.splits) if options.splits else None,
             sources=options.sources,
             fields=comma_list(options.fields),
@@ -78,6 +80,7 @@ def _add_open_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_document_frequency", type=float, default=0.002, metavar="P", help="fraction of definitions with a tag (0.002)"
     )
+    parser.add_argument("--any_alphabet", action="store_true", help="tags may have letters other than a–z")
 
 
 def _open_images_source(options: argparse.Namespace) -> Source:
@@ -96,6 +99,7 @@ def _open_images_source(options: argparse.Namespace) -> Source:
             few_shot_below=options.few_shot_below,
             tags=options.tags,
             max_document_frequency=options.max_document_frequency,
+            any_alphabet=options.any_alphabet,
         )
     )
 

@@ -6,7 +6,7 @@ import pytest
 import tfrecords_tools
 
 MODULES = sorted(Path(tfrecords_tools.__file__).parent.rglob("*.py"))
-LATE = {"tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_datasets"}  # seconds to import, and not always needed
+LATE = {"tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_datasets", "nltk"}  # slow, not always needed
 
 
 def _imported(node):

@@ -161,6 +161,13 @@ def test_tags_of_an_image_are_those_of_all_its_classes(files, write):
     assert _labels(options) == {"0001": ["cat", "dog", "is"], "00aa": ["dog", "is"]}
 
 
+def test_tags_may_have_letters_of_any_alphabet(files, write):
+    pytest.importorskip("nltk")
+    options = {"definitions": write("d.csv", "/m/0cat,Kätzchen klein\n/m/0dog,\n"), "tags": True, "max_document_frequency": 0.5}
+    assert make_source(files(**options)).labels == ["klein"]
+    assert make_source(files(any_alphabet=True, **options)).labels == ["klein", "kätzchen"]
+
+
 def test_image_whose_classes_have_no_tags_is_rejected(files, write):
     pytest.importorskip("nltk")
     options = files(["1,,/g/11x,1"], definitions=write("d.csv", DEFINITIONS), tags=True, max_document_frequency=0.25)

@@ -347,6 +347,7 @@ def test_holdout_takes_4_percent_of_each_class(make_files):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"layout": "2.0"}, "layout must be one of release, benchmark. Received: '2.0'"),
         ({"splits": ("dev",)}, "splits must be of train, val, test. Received: 'dev'"),
         ({"fields": ("caption",)}, "fields must be of title, description, tags, query. Received: 'caption'"),
         ({"sources": "bing"}, "sources must be one of all, google, flickr. Received: 'bing'"),
@@ -371,6 +372,15 @@ def test_options_that_the_benchmark_layout_has_no_data_for_are_errors(benchmark,
 def test_folder_that_is_no_webvision_is_an_error(tmp_path):
     with pytest.raises(SourceError, match=r"holds neither info/ \(the release\) nor meta/"):
         make_source(Options(tmp_path))
+
+
+def test_folder_of_both_layouts_is_read_as_said(release, benchmark):
+    root = release()
+    benchmark()
+    with pytest.raises(SourceError, match=r"holds both info/ .* and meta/ .*; say which \(--layout\)"):
+        make_source(Options(root))
+    assert len(_read(root, layout="release", splits=("train",))[0]) == 5
+    assert len(_read(root, layout="benchmark", splits=("train",))[0]) == 4
 
 
 def test_provenance_names_options_and_lists_but_no_folders(release, tmp_path):

@@ -54,6 +54,7 @@ class Options:
         few_shot_below: hold out the classes that fewer images have.
         tags: label with the tags of the definitions instead of classes.
         max_document_frequency: of a tag.
+        any_alphabet: tags may have letters other than a–z.
     """
 
     annotations: list[tuple[str, Path]]
@@ -66,6 +67,7 @@ class Options:
     few_shot_below: int = 0
     tags: bool = False
     max_document_frequency: float = MAX_DOCUMENT_FREQUENCY
+    any_alphabet: bool = False
 
 
 def make_source(options: Options) -> Source:
@@ -149,7 +151,7 @@ class _Classes:
         if options.definitions:
             self.texts, problems = read_class_texts(options.definitions, ("LabelName", "Definition"), self._names)
             self.problems = self.problems + problems
-        self._tags = class_tags(self.texts, options.max_document_frequency) if options.tags else None
+        self._tags = class_tags(self.texts, options.max_document_frequency, options.any_alphabet) if options.tags else None
         if self._tags is None:
             self.vocabulary = list(self._names.values()) or None
         else:

@@ -42,6 +42,7 @@ from tfrecords_tools.splits import Holdout
 FIELDS = ("title", "description", "tags", "query")
 SOURCES = ("all", "google", "flickr")
 SPLITS = ("train", "val", "test")
+LAYOUTS = {"release": "info", "benchmark": "meta"}
 _IMAGE_FOLDERS = ("{}", "{}_images_256", "{}_images_resized", "{}_images")
 _WNID = re.compile(r"n\d{8}\Z")
 
@@ -52,6 +53,7 @@ class Options:
 
     Attributes:
         root: the folder that holds info/ or meta/.
+        layout: "release" (info/) or "benchmark" (meta/); None = whichever of the two is there.
         splits: of `SPLITS`; None = train and val, with a holdout train alone. Test images have no public labels.
         sources: "google", "flickr" or "all".
         fields: text fields, of `FIELDS`.
@@ -63,6 +65,7 @@ class Options:
     """
 
     root: Path
+    layout: str | None = None
     splits: tuple[str, ...] | None = None
     sources: str = "all"
     fields: tuple[str, ...] = ("title", "description", "tags")
@@ -75,7 +78,7 @@ class Options:
 
     @property
     def is_benchmark(self) -> bool:
-        return not (self.root / "info").is_dir() and (self.root / "meta").is_dir()
+        return self.layout == "benchmark" or (self.layout is None and (self.root / "meta").is_dir())
 
     @property
     def read_splits(self) -> tuple[str, ...]:
@@ -153,6 +156,14 @@ def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
 
 
 def _check_options(options: Options) -> None:
+    if options.layout not in (None, *LAYOUTS):
+        raise SourceError(f"layout must be one of {', '.join(LAYOUTS)}. Received: {options.layout!r}")
+    there = [layout for layout, folder in LAYOUTS.items() if (options.root / folder).is_dir()]
+    if options.layout is None and len(there) != 1:
+        found = "both info/ (the release) and" if there else "neither info/ (the release) nor"
+        raise SourceError(
+            f"{options.root} holds {found} meta/ (the benchmark's layout)" + "; say which (--layout)" * bool(there)
+        )
     for name, chosen, known in (("splits", options.read_splits, SPLITS), ("fields", options.fields, FIELDS)):
         unknown = [value for value in chosen if value not in known]
         if unknown:
@@ -169,12 +180,10 @@ def _check_options(options: Options) -> None:
         raise SourceError(f"the benchmark layout lists all sources together. Received: sources={options.sources!r}")
     if options.is_benchmark and "query" in options.fields:
         raise SourceError("the benchmark layout does not say by which query an image was found; leave the field 'query' out")
-    if not (options.root / "info").is_dir() and not options.is_benchmark:
-        raise SourceError(f"{options.root} holds neither info/ (the release) nor meta/ (the benchmark's layout)")
 
 
 def _info(options: Options) -> Path:
-    return options.root / ("meta" if options.is_benchmark else "info")
+    return options.root / LAYOUTS["benchmark" if options.is_benchmark else "release"]
 
 
 def _labels(options: Options) -> list[str]:
