@@ -119,6 +119,11 @@ def test_texts_of_classes_are_derived_from_the_label(imagenet, write, key):
     assert "class_description" not in examples[FILES[2]].texts
 
 
+def test_odd_rows_of_class_texts_are_told(imagenet, write):
+    rejections = _read(imagenet(class_texts=write("texts.csv", "n01440764,A fish\nn02012849\n")))[1]
+    assert rejections == [("", "malformed row: expected 2 cells with a wnid; found 1", "row not used")]
+
+
 def test_odd_entries_are_told_and_the_others_go_on(imagenet):
     entries = [{"title": "x"}, 5, ENTRIES[0], ENTRIES[0] | {"title": "again", "tags": None, "description": 7}, *ENTRIES[1:]]
     options = imagenet(entries)

@@ -85,6 +85,12 @@ def test_source_column_may_be_absent(files):
     assert _labels(files(["7,/m/0cat,1", "7,/m/0dog,0"], "ImageID,LabelName,Confidence")) == {"7": ["Cat"]}
 
 
+def test_white_space_around_cells_is_no_part_of_them(files):
+    assert _labels(files([" 7 , machine , /m/0cat , 0.9 ", "7,verification,/m/0cat,0", "8,verification,/m/0dog, 1"])) == {
+        "8": ["Dog"]
+    }
+
+
 def test_image_ids_stay_text(files):
     assert set(_labels(files(["0012,verification,/m/0cat,1", "1e5,verification,/m/0cat,1"]))) == {"0012", "1e5"}
 

@@ -74,6 +74,15 @@ def test_image_bytes_are_kept_whatever_the_options_of_packing(make_dataset, repa
     assert info.statistics["train"]["images_reencoded"] == 0
 
 
+def test_images_of_datasets_that_were_packed_differently_have_no_one_description(make_dataset, repack, tmp_path):
+    first, second = make_dataset("first", ["a"]), make_dataset("second", ["b"])
+    assert repack(first, second).images["quality"] == 90
+    info = DatasetInfo.load(second)
+    info.images["quality"] = 80
+    info.save(second)
+    assert repack(first, second).images == {}
+
+
 def test_images_are_made_anew_where_asked(make_dataset, repack, read_split, tmp_path):
     info = repack(make_dataset("d", ["a"]), resize=True, pack_options=PackOptions(images=ImageOptions(short_side=16)))
     record = read_split(tmp_path / "out", "train")[0]

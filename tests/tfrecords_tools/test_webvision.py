@@ -292,6 +292,13 @@ def test_benchmark_joins_texts_by_id(benchmark):
     assert examples["val000001.jpg"].image == root / "val/val000001.jpg"
 
 
+def test_of_several_entries_of_an_id_the_first_counts(benchmark):
+    entries = [{"title": "nobody's"}, 5, {"id": None}, {"id": 11, "title": "First"}, {"id": "11", "title": "Second"}]
+    examples, rejections = _read(benchmark(**{"flickr/q0000.json": entries}), splits=("train",))
+    assert rejections == []
+    assert examples["n01440764/11.jpg"].texts == {"title": ["First"]}
+
+
 def test_benchmark_tells_images_without_metadata(benchmark):
     root = benchmark(**{"google/q0001.json": "[{"})
     examples, rejections = _read(root, splits=("train",))
