@@ -6,27 +6,32 @@ import json
 import math
 from pathlib import Path
 
+import keras
 import numpy as np
 
-from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.data.pipeline import Batches, make_evaluation_batches
 from mm_keras.features import IMAGE, FeatureSpec, present
-from mm_keras.metrics import evaluate_logits
+from mm_keras.metrics import evaluate_logits, mean_logits
 from mm_keras.model.two_tower import split_at_embeddings
 from mm_keras.run_folder import RunFolder
 from tfrecords_tools.dataset_info import DatasetInfo
 
 
-def evaluate(workdir: str | Path, dataset: str | None = None, split: str = "test", batch_size: int = 64) -> dict:
+def evaluate(
+    workdir: str | Path, dataset: str | None = None, split: str = "test", batch_size: int = 64, texts_per_field: int = 1
+) -> dict:
     """Evaluates a run on a split: with each modality alone, all texts, and everything; prints and writes a table.
 
     Hidden modalities are masked by their presence flags: the model is one and the same. Baselines that were trained alone
-    follow. Of several texts in a field the first is taken. Written to report/evaluation.json and .md.
+    follow. Written to report/evaluation.json and .md.
 
     Args:
         workdir: the run folder.
         dataset: a dataset folder with the same labels; default: the one that the run was trained on.
         split: its split.
         batch_size: only memory depends on it.
+        texts_per_field: how many of a field's texts are used, the first ones. The model answers once with each (so this takes
+            as many times as long), and its probabilities are averaged.
 
     Returns:
         {"split", "dataset", "num_examples", "rows": [{"inputs", "trained", "present", metrics…}, …]}.
@@ -34,9 +39,9 @@ def evaluate(workdir: str | Path, dataset: str | None = None, split: str = "test
     run = RunFolder(workdir)
     dataset = dataset or run.facts()["dataset"]
     info = DatasetInfo.load(dataset)
-    num_examples, rows = _evaluate_model(run, dataset, split, batch_size)
+    num_examples, rows = _evaluate_model(run, dataset, split, batch_size, texts_per_field)
     for baseline in sorted(run.baselines.glob("*/")):
-        rows.append(_evaluate_model(RunFolder(baseline), dataset, split, batch_size)[1][-1])
+        rows.append(_evaluate_model(RunFolder(baseline), dataset, split, batch_size, texts_per_field)[1][-1])
     for row in rows:
         if row["inputs"] in info.ceilings:
             row["ceiling"] = info.ceilings[row["inputs"]]
@@ -68,26 +73,38 @@ def format_report(report: dict) -> str:
     return "\n".join([title, "", *(f"| {line} |" for line in lines)])
 
 
-def _evaluate_model(run: RunFolder, dataset: str, split: str, batch_size: int) -> tuple[int, list[dict]]:
+def _evaluate_model(run: RunFolder, dataset: str, split: str, batch_size: int, texts_per_field: int) -> tuple[int, list[dict]]:
     """The number of examples, and a row per combination of inputs; the last shows all that the model sees."""
+    if texts_per_field < 1:
+        raise ValueError(f"texts_per_field must be at least 1. Received: {texts_per_field}")
     model, features = run.load_model()
     encoders, fusion_and_head = split_at_embeddings(model, features.modalities)
-    batches = make_evaluation_batches(dataset, split, features, batch_size)
-    parts: list[dict[str, np.ndarray]] = []
-    for inputs, labels, _ in batches.dataset:
-        flags = {present(modality): inputs[present(modality)].numpy() for modality in features.modalities}
-        parts.append(encoders.predict_on_batch(inputs) | flags | {"labels": labels.numpy()})
-    whole = {name: np.concatenate([part[name] for part in parts])[: batches.num_examples] for name in parts[0]}
-    labels = whole.pop("labels")
+    encoded = [
+        _encode(encoders, features, make_evaluation_batches(dataset, split, features, batch_size, text_index))
+        for text_index in range(texts_per_field if features.texts else 1)
+    ]
+    labels = encoded[0][1]
     trained = "together" if len(features.modalities) > 1 else "alone"
     rows = []
     for name, shown in _combinations(features).items():
-        hidden = {present(m): np.zeros_like(whole[present(m)]) for m in features.modalities if m not in shown}
-        logits = fusion_and_head.predict(whole | hidden, batch_size=1024, verbose=0)
-        with_input = np.any([whole[present(modality)] for modality in shown], axis=0).sum()
-        metrics = evaluate_logits(logits, labels, features.multi_label)
+        hidden = {present(m): np.zeros(len(labels), bool) for m in features.modalities if m not in shown}
+        answers = [fusion_and_head.predict(inputs | hidden, batch_size=1024, verbose=0) for inputs, _ in encoded]
+        with_input = np.any([encoded[0][0][present(modality)] for modality in shown], axis=0).sum()
+        metrics = evaluate_logits(mean_logits(answers, features.multi_label), labels, features.multi_label)
         rows.append({"inputs": name, "trained": trained, "present": int(with_input), **metrics})
-    return batches.num_examples, rows
+    return len(labels), rows
+
+
+def _encode(encoders: keras.Model, features: FeatureSpec, batches: Batches) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(embeddings and presence flags, labels) of all examples of a split."""
+    parts: list[dict[str, np.ndarray]] = []
+    labels: list[np.ndarray] = []
+    for inputs, batch_labels, _ in batches.dataset:
+        flags = {present(modality): inputs[present(modality)].numpy() for modality in features.modalities}
+        parts.append(encoders.predict_on_batch(inputs) | flags)
+        labels.append(batch_labels.numpy())
+    whole = {name: np.concatenate([part[name] for part in parts])[: batches.num_examples] for name in parts[0]}
+    return whole, np.concatenate(labels)[: batches.num_examples]
 
 
 def _combinations(features: FeatureSpec) -> dict[str, tuple[str, ...]]:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.metrics import probabilities_of
 from mm_keras.run_folder import RunFolder
 from mm_keras.serving import ServingModule
 from tfrecords_tools.dataset_info import DatasetInfo
@@ -66,7 +67,7 @@ def export(
         num_checked = len(raw[features.modalities[0]])
         batches = make_evaluation_batches(dataset, split, features, num_checked)
         inputs, _, _ = next(iter(batches.dataset))
-        expected = _probabilities(model.predict_on_batch(inputs), features.multi_label)[:num_checked]
+        expected = probabilities_of(model.predict_on_batch(inputs), features.multi_label)[:num_checked]
         found = _ask_fresh_process(staging, raw, features)
         difference = float(np.abs(found - expected).max())
         if not difference <= tolerance:
@@ -117,11 +118,3 @@ def _ask_fresh_process(saved_model: Path, raw: dict[str, list[bytes]], features:
         if done.returncode:
             raise ParityError(f"the exported model does not run in a fresh process:\n{done.stderr[-2000:]}")
         return np.load(answer)
-
-
-def _probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
-    logits = logits.astype(np.float64)
-    if multi_label:
-        return 1 / (1 + np.exp(-logits))
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

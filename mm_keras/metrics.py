@@ -34,6 +34,23 @@ class LogitsF1(keras.metrics.F1Score):
         return super().update_state(y_true, keras.ops.sigmoid(y_pred), sample_weight)
 
 
+def probabilities_of(logits: np.ndarray, multi_label: bool) -> np.ndarray:
+    """Softmax (multi-class) or sigmoid (multi-label) of logits [N, L], in float64."""
+    logits = logits.astype(np.float64)
+    if multi_label:
+        return 1 / (1 + np.exp(-logits))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def mean_logits(answers: list[np.ndarray], multi_label: bool) -> np.ndarray:
+    """Logits [N, L] of the mean of several answers' probabilities; those of a single answer as they are."""
+    if len(answers) == 1:
+        return answers[0]
+    mean = np.mean([probabilities_of(logits, multi_label) for logits in answers], axis=0)
+    return np.log(mean) - np.log1p(-mean) if multi_label else np.log(mean)
+
+
 def evaluate_logits(logits: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, float]:
     """Exact metrics of all examples of a split at once.
 

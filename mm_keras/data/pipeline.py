@@ -102,11 +102,14 @@ def make_training_batches(
     return Batches(dataset, steps, steps * batch_size, batch_size)
 
 
-def make_evaluation_batches(folder: str | Path, split: str, features: FeatureSpec, batch_size: int) -> Batches:
+def make_evaluation_batches(
+    folder: str | Path, split: str, features: FeatureSpec, batch_size: int, text_index: int = 0
+) -> Batches:
     """Batches of one pass over a split's labelled examples, each exactly once and in the order of the records.
 
     The last batch is filled up to its full size with empty examples of weight 0; all others weigh 1. Of several texts in a
-    field the first is taken. Arguments and errors as in `make_training_batches`.
+    field the one at `text_index` is taken; where there are fewer, counting begins anew. Other arguments and errors as in
+    `make_training_batches`.
     """
     info = DatasetInfo.load(folder)
     _check(info, features, folder)
@@ -119,7 +122,7 @@ def make_evaluation_batches(folder: str | Path, split: str, features: FeatureSpe
     def parse(serialized: tf.Tensor) -> dict:
         record = parse_example(serialized, [text.field for text in features.texts])
         made = _labels_and_weight(record, features) | {"weight": tf.constant(1.0)}
-        made["texts"] = {text.field: _text_or_empty(record[TEXT_PREFIX + text.field], 0) for text in features.texts}
+        made["texts"] = {text.field: _text_or_empty(record[TEXT_PREFIX + text.field], text_index) for text in features.texts}
         if features.image:
             made[IMAGE] = preprocessor.image(record["image"])
             made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
@@ -160,7 +163,7 @@ def _labels_and_weight(record: dict[str, tf.Tensor], features: FeatureSpec) -> d
 
 
 def _text_or_empty(texts: tf.Tensor, index) -> tf.Tensor:
-    return tf.cond(tf.size(texts) > 0, lambda: texts[index], lambda: tf.constant(b""))
+    return tf.cond(tf.size(texts) > 0, lambda: texts[index % tf.size(texts)], lambda: tf.constant(b""))
 
 
 def _finish(raw: dict, preprocessor: Preprocessor, features: FeatureSpec):

@@ -56,11 +56,11 @@ def encode_image():
 def pack_examples():
     """A function: examples -> a dataset folder. Of examples without a split, all go to `train`."""
 
-    def make(folder, examples: list[SourceExample], text_fields=("title",), multi_label=False, **options) -> str:
+    def make(folder, examples: list[SourceExample], text_fields=("title",), multi_label=False, labels=None, **options) -> str:
         fields = text_fields if isinstance(text_fields, dict) else dict.fromkeys(text_fields, False)
         source = Source("rows", lambda: iter(examples), fields, multi_label)
         options = {"fractions": {"train": 1.0}, "examples_per_shard": 50, "workers": 1, "max_bad_fraction": 1.0} | options
-        pack(source, folder, PackOptions(**options), progress=False)
+        pack(source, folder, PackOptions(**options), labels, progress=False)
         return str(folder)
 
     return make

@@ -6,7 +6,7 @@ import pytest
 
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.evaluate import evaluate
-from mm_keras.metrics import evaluate_logits
+from mm_keras.metrics import evaluate_logits, mean_logits
 from mm_keras.run_folder import RunFolder
 from tfrecords_tools.example import Source, SourceExample
 from tfrecords_tools.labels import LabelVocabulary
@@ -169,3 +169,30 @@ def test_unlabelled_and_imageless_examples_of_the_dataset_are_handled(run, tmp_p
         "all": 24,
     }
     assert not any("ceiling" in row for row in report["rows"])
+
+
+def test_answers_with_several_texts_are_averaged(run, tmp_path, pack_examples, features):
+    rng = np.random.default_rng(0)
+    materials = ["oak", "steel", "wool", "glass"]
+    labels = list(features.labels)
+
+    def example(index, titles):
+        return SourceExample(str(index), str(index), texts={"title": titles, "description": []}, labels=[labels[index % 20]])
+
+    titles = [[str(word) for word in rng.choice(materials, rng.integers(1, 4))] for _ in range(40)]
+    given = LabelVocabulary(labels)
+    fields = ("title", "description")
+    three = pack_examples(tmp_path / "three", [example(i, t) for i, t in enumerate(titles)], fields, labels=given)
+    logits = []
+    for turn in range(3):
+        folder = tmp_path / f"only_{turn}"
+        pack_examples(folder, [example(i, [t[turn % len(t)]]) for i, t in enumerate(titles)], fields, labels=given)
+        model, _ = RunFolder(run).load_model()
+        batches = make_evaluation_batches(folder, "train", features, 40)
+        inputs, true, _ = next(iter(batches.dataset))
+        logits.append(model.predict_on_batch(inputs))
+    expected = evaluate_logits(mean_logits(logits, False), true.numpy(), False)
+    found = evaluate(run, three, "train", texts_per_field=3)["rows"][4]
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    with pytest.raises(ValueError, match="Received: 0"):
+        evaluate(run, three, "train", texts_per_field=0)

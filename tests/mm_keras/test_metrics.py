@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, log_loss, top_k_accuracy_score
 
-from mm_keras.metrics import LogitsF1, evaluate_logits, make_metrics
+from mm_keras.metrics import LogitsF1, evaluate_logits, make_metrics, mean_logits, probabilities_of
 
 
 def _multi_class(seed, num_labels=8, number=60):
@@ -109,3 +109,11 @@ def test_f1_survives_its_config():
     metric = LogitsF1(average="macro", threshold=0.3, name="mine")
     restored = keras.metrics.deserialize(keras.metrics.serialize(metric))
     assert (restored.average, restored.threshold, restored.name) == ("macro", 0.3, "mine")
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_mean_logits_give_the_mean_of_the_probabilities(multi_label):
+    one, other = (np.random.default_rng(seed).normal(0, 3, (5, 4)) for seed in (0, 1))
+    expected = (probabilities_of(one, multi_label) + probabilities_of(other, multi_label)) / 2
+    np.testing.assert_allclose(probabilities_of(mean_logits([one, other], multi_label), multi_label), expected)
+    assert mean_logits([one], multi_label) is one
