@@ -1,4 +1,4 @@
-"""`tfrecords-tools`: pack, inspect, verify and count datasets. Needs no TensorFlow."""
+"""`tfrecords-tools`: collect, pack, inspect, verify and count datasets. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from tfrecords_tools.cli_collect import add_collect
 from tfrecords_tools.cli_datasets import DATASET_COMMANDS
 from tfrecords_tools.cli_sources import GENERAL_COMMANDS
 
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
 
@@ -45,11 +46,14 @@ def _make_parser() -> argparse.ArgumentParser:
     inspect.set_defaults(run=_inspect)
     verify = commands.add_parser("verify", help="re-read everything and compare it with dataset.json")
     verify.add_argument("folder")
+    verify.add_argument("--leaks", action="store_true", help="also list near-duplicate images that stand in different splits")
+    verify.add_argument("--max_distance", type=int, default=4, help="of two near-duplicates' hashes, in bits (default: 4)")
     verify.set_defaults(run=_verify)
     stats = commands.add_parser("stats", help="counts, missing modalities, text lengths, image sizes")
     stats.add_argument("folder")
     stats.add_argument("--json", action="store_true", help="as JSON")
     stats.set_defaults(run=_stats)
+    add_collect(commands)
     return parser
 
 
@@ -148,7 +152,20 @@ def _verify(options: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     print(f"{options.folder}: {f'{len(problems)} problem(s)' if problems else 'everything is as dataset.json says'}")
+    if options.leaks:
+        _print_leaks(options)
     return 1 if problems else 0
+
+
+def _print_leaks(options: argparse.Namespace) -> None:
+    from tfrecords_tools.leakage import find_leaks
+
+    leaks = find_leaks(options.folder, options.max_distance)
+    for leak in leaks:
+        labels = "same labels" if leak.same_labels else "other labels"
+        pair = f"{leak.id} [{leak.split}] and {leak.other_id} [{leak.other_split}]"
+        print(f"near-duplicates: {pair}, {leak.distance} bits, {labels}")
+    print(f"{options.folder}: {len(leaks):,} pair(s) of near-duplicate images in different splits")
 
 
 def _stats(options: argparse.Namespace) -> int:

@@ -11,7 +11,8 @@ from tfrecords_tools.cli_sources import GENERAL_COMMANDS
 from tfrecords_tools.dataset_info import DatasetInfo
 
 SOURCES = [["pack", command.name] for command in GENERAL_COMMANDS + DATASET_COMMANDS]
-COMMANDS = [[], ["pack"], *SOURCES, ["inspect"], ["verify"], ["stats"]]
+COLLECT = [["collect", kind] for kind in ("images", "open_images", "wikipedia", "check_texts")]
+COMMANDS = [[], ["pack"], *SOURCES, ["inspect"], ["verify"], ["stats"], ["collect"], *COLLECT]
 
 _PROGRESS = re.compile(r"(/s|s/ \w+)\]$")  # how a progress bar ends
 
