@@ -1,7 +1,6 @@
 """What several of these test files need: small datasets, tiny models, runs trained on them, a BERT of two layers."""
 
 import functools
-import io
 import json
 import os
 import subprocess
@@ -10,15 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import mm_keras
 from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
 from tfrecords_tools.example import Source, SourceExample
 from tfrecords_tools.images import ImageOptions
 from tfrecords_tools.pack import PackOptions, pack
-from tfrecords_tools.schema import decode_example
-from tfrecords_tools.shards import iter_records
 from tfrecords_tools.sources import sample
 
 HERE = Path(__file__).parent
@@ -39,20 +35,6 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def encode_image():
-    """A function: pixels (array or Pillow image) -> encoded bytes."""
-
-    def encode(image, kind="PNG", **options) -> bytes:
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
-        buffer = io.BytesIO()
-        image.save(buffer, kind, **options)
-        return buffer.getvalue()
-
-    return encode
-
-
-@pytest.fixture(scope="session")
 def pack_examples():
     """A function: examples -> a dataset folder. Of examples without a split, all go to `train`."""
 
@@ -64,17 +46,6 @@ def pack_examples():
         return str(folder)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def read_split():
-    """A function: (dataset folder, split) -> its decoded records, in order."""
-
-    def read(folder, split):
-        shards = sorted(Path(folder).glob(f"{split}-*.tfrecord"))
-        return [decode_example(serialized) for shard in shards for serialized in iter_records(shard)]
-
-    return read
 
 
 def _pack_sample(folder, multi_label):

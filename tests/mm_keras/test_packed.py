@@ -21,7 +21,7 @@ def table(tmp_path, encode_image):
     for index in range(20):
         picture = f"pictures/{index}.png" if index % 2 else ""
         if picture:
-            (tmp_path / picture).write_bytes(encode_image(Image.new("RGB", (20, 20), (index, 0, 0))))
+            (tmp_path / picture).write_bytes(encode_image(Image.new("RGB", (20, 20), (index, 0, 0)), "PNG"))
         lines.append(f"p{index},{picture},thing {index},{'red|round' if index % 3 else 'red'}")
     (tmp_path / "products.csv").write_text("\n".join(lines) + "\n")
     return tmp_path / "products.csv"

@@ -16,7 +16,7 @@ def predictor(trained_run):
 @pytest.fixture
 def picture(tmp_path, encode_image):
     path = tmp_path / "picture.png"
-    path.write_bytes(encode_image(Image.new("RGB", (50, 40), "teal")))
+    path.write_bytes(encode_image(Image.new("RGB", (50, 40), "teal"), "PNG"))
     return path
 
 
@@ -43,7 +43,7 @@ def test_any_input_alone_is_enough(predictor, picture):
 
 def test_what_is_left_out_is_missing_not_blank(predictor, picture, tmp_path, encode_image):
     black = tmp_path / "black.png"
-    black.write_bytes(encode_image(Image.new("RGB", (32, 32))))
+    black.write_bytes(encode_image(Image.new("RGB", (32, 32)), "PNG"))
     raws = [predictor.read({"title": "oak"}), predictor.read({"title": "oak", "image": str(black)})]
     without, with_black = predictor(raws)
     assert without["probabilities"] != with_black["probabilities"]

@@ -14,9 +14,9 @@ def spec(make_spec):
 
 @pytest.fixture(scope="module")
 def raw(encode_image):
-    blue = encode_image(Image.new("RGB", (50, 40), "blue"))
+    blue = encode_image(Image.new("RGB", (50, 40), "blue"), "PNG")
     return {
-        "image": tf.constant([blue, b"", encode_image(Image.new("L", (30, 60), 7))]),
+        "image": tf.constant([blue, b"", encode_image(Image.new("L", (30, 60), 7), "PNG")]),
         "title": tf.constant(["The oak mug", "", " \n"]),
         "title_2": tf.constant(["", "blue", "?"]),
     }

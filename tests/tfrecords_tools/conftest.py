@@ -1,30 +1,13 @@
 """What several of these test files need: encoded pictures, sources made of a few examples, a packed dataset."""
 
-import io
+import dataclasses
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from tfrecords_tools.example import Source, SourceExample
 from tfrecords_tools.pack import PackOptions, pack
-from tfrecords_tools.schema import decode_example
-from tfrecords_tools.shards import iter_records
-
-
-@pytest.fixture(scope="session")
-def encode_image():
-    """A function: pixels (array or Pillow image) -> encoded bytes."""
-
-    def encode(image, kind="JPEG", **options) -> bytes:
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
-        buffer = io.BytesIO()
-        image.save(buffer, kind, **options)
-        return buffer.getvalue()
-
-    return encode
 
 
 @pytest.fixture(scope="session")
@@ -69,17 +52,6 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def read_split():
-    """A function: (dataset folder, split) -> its decoded records, in order."""
-
-    def read(folder, split):
-        shards = sorted(folder.glob(f"{split}-*.tfrecord"))
-        return [decode_example(serialized) for shard in shards for serialized in iter_records(shard)]
-
-    return read
-
-
-@pytest.fixture
 def dataset(tmp_path, make_source, make_example, small_jpeg):
     """A packed dataset of 30 examples in two labels, in `train` (2 shards) and `test` (1 shard)."""
     examples = [
@@ -87,3 +59,23 @@ def dataset(tmp_path, make_source, make_example, small_jpeg):
     ]
     pack(make_source(examples), tmp_path / "dataset", PackOptions(examples_per_shard=10), progress=False)
     return tmp_path / "dataset"
+
+
+@pytest.fixture
+def packed(tmp_path, make_source):
+    """A function: examples -> (DatasetInfo, folder); everything bad is allowed unless options say otherwise."""
+
+    def apply(
+        examples, options=PackOptions(fractions={"train": 1.0}), name="dataset", labels=None, overwrite=False, **declared
+    ):
+        if options.max_bad_fraction == PackOptions.max_bad_fraction:
+            options = dataclasses.replace(options, max_bad_fraction=1.0)
+        info = pack(make_source(examples, **declared), tmp_path / name, options, labels, overwrite, progress=False)
+        return info, tmp_path / name
+
+    return apply
+
+
+@pytest.fixture
+def rows(make_example):
+    return [make_example(f"e{i}") for i in range(60)]

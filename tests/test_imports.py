@@ -4,11 +4,14 @@ from pathlib import Path
 import pytest
 
 import mm_keras
+import tfrecords_tools
 
 PACKAGE = Path(mm_keras.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+TOOLS = sorted(Path(tfrecords_tools.__file__).parent.rglob("*.py"))
 PURE = [path for path in MODULES if path.parent.name == "model" or path.name in ("losses.py", "metrics.py", "features.py")]
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
+LATE_IN_TOOLS = ("tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_datasets", "nltk", "httpx", "wikipediaapi")
 OPTIONAL = {  # package -> what to do about an import at module level
     **dict.fromkeys(("tensorflow_text", "safetensors", "keras_hub"), "it takes seconds, or comes with an extra only"),
     **dict.fromkeys(("sklearn", "matplotlib", "pandas", "apache_beam", "tensorflow_hub"), "it is not always needed"),
@@ -69,6 +72,20 @@ def test_optional_packages_are_imported_where_they_are_used(path):
     for package, reason in OPTIONAL.items():
         remedy = f"import {package} inside the function that uses it: {reason}"
         assert not _problems(path, nodes, lambda name, package=package: name.partition(".")[0] == package, remedy)
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=_name)
+def test_records_know_nothing_of_models(path):
+    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+    remedy = "move what is shared into tfrecords_tools"
+    assert not _problems(path, nodes, lambda name: name.partition(".")[0] == "mm_keras", remedy)
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=_name)
+def test_tools_start_without_heavy_packages(path):
+    nodes = _at_module_level(ast.parse(path.read_text("utf-8")))
+    remedy = f"import {', '.join(LATE_IN_TOOLS)} inside the functions that use them: they are slow, and not always needed"
+    assert not _problems(path, nodes, lambda name: name.partition(".")[0] in LATE_IN_TOOLS, remedy)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)

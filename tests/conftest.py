@@ -1,0 +1,36 @@
+"""What tests of both packages need."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfrecords_tools.schema import decode_example
+from tfrecords_tools.shards import iter_records
+
+
+@pytest.fixture(scope="session")
+def encode_image():
+    """A function: pixels (array or Pillow image) -> encoded bytes."""
+
+    def encode(image, kind="JPEG", **options) -> bytes:
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def read_split():
+    """A function: (dataset folder, split) -> its decoded records, in order."""
+
+    def read(folder, split):
+        shards = sorted(Path(folder).glob(f"{split}-*.tfrecord"))
+        return [decode_example(serialized) for shard in shards for serialized in iter_records(shard)]
+
+    return read
