@@ -52,3 +52,22 @@ def test_text_form_shows_shares_and_spreads(folder):
     assert lines[0].startswith("all: 10 examples, ")
     assert lines[1].split(None, 1) == ["missing", "image 50.0%, title 10.0%, caption 50.0%, label 10.0%"]
     assert "  words/title         min 1  median 5  p95 9  max 9" in lines
+
+
+def test_texts_that_name_their_label_repeat_or_conflict_are_counted(tmp_path, make_source, make_example):
+    rows = [
+        ("Blue wool-scarf, new", "wool scarf"),  # names its label
+        ("Wool scarfs", "wool scarf"),
+        ("A hat", "mug"),
+        ("A hat", "mug"),  # repeats
+        ("A hat", "hat"),  # repeats, conflicts, and names its label
+    ]
+    examples = [make_example(str(i), texts={"title": [title]}, labels=[label]) for i, (title, label) in enumerate(rows)]
+    examples.append(make_example("5", texts={"title": [], "about": ["mug"]}, labels=["mug"]))
+    examples += [make_example(name, texts={"title": [], "about": ["tag"]}, labels=[]) for name in "67"]
+    source = make_source(examples, text_fields=("title", "about"))
+    pack(source, tmp_path / "dataset", PackOptions(fractions={"train": 1.0}), progress=False)
+    counted = compute_stats(tmp_path / "dataset", progress=False)["train"]
+    assert counted["label_in_text"] == {"title": 0.4, "about": pytest.approx(1 / 3)}
+    assert counted["repeated_texts"] == {"title": 0.4, "about": pytest.approx(1 / 3)}
+    assert counted["conflicting_texts"]["title"] in (0.2, 0.4)  # the order decides which label came first
