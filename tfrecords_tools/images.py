@@ -172,8 +172,13 @@ def _shrink(bgr: np.ndarray, short_side: int) -> np.ndarray:
     scale = short_side / min(height, width)
     if scale >= 1:
         return np.ascontiguousarray(bgr)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    if scale <= 0.5:
+        return cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA)
+    # Each pixel as the mean of four samples: nearly as close to Lanczos as averaging over areas of broken size (SSIM .986
+    # and .989; Pillow's antialiased bilinear .983), in less than half of the time.
+    bgr = cv2.resize(bgr, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA)
 
 
 @functools.cache
