@@ -37,7 +37,7 @@ def evaluate(
         {"split", "dataset", "num_examples", "rows": [{"inputs", "trained", "present", metrics…}, …]}.
     """
     run = RunFolder(workdir)
-    dataset = dataset or run.facts()["dataset"]
+    dataset = run.dataset(dataset)
     info = DatasetInfo.load(dataset)
     num_examples, rows = _evaluate_model(run, dataset, split, batch_size, texts_per_field)
     for baseline in sorted(run.baselines.glob("*/")):

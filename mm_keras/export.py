@@ -56,7 +56,7 @@ def export(
         ParityError: if a probability differs by more; the export is then not kept.
     """
     run = RunFolder(workdir)
-    dataset = dataset or run.facts()["dataset"]
+    dataset = run.dataset(dataset)
     model, features = run.load_model()
     run.export.mkdir(exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix="unfinished-", dir=run.export))  # no integer: servers ignore it

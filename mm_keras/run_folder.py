@@ -22,6 +22,7 @@ import keras
 
 import mm_keras.model.two_tower  # noqa: F401  registers the layers that a saved model names
 from mm_keras.features import FEATURES_FILE, FeatureSpec
+from tfrecords_tools.dataset_info import DATASET_FILE
 
 _OWN = (
     "config.gin",
@@ -81,6 +82,17 @@ class RunFolder:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: {str(self.path)!r} is no run folder, or nothing was trained in it")
         return json.loads(path.read_text("utf-8"))
+
+    def dataset(self, given: str | None) -> str:
+        """The dataset folder to measure on: the given one, or the one that the run was trained on.
+
+        Raises:
+            FileNotFoundError: if none is given, and that of the run is no longer there.
+        """
+        folder = given or self.facts()["dataset"]
+        if not given and not (Path(folder) / DATASET_FILE).is_file():
+            raise FileNotFoundError(f"{folder}, on which {self.path} was trained, is not there; name a dataset with --dataset")
+        return folder
 
     def load_model(self) -> tuple[keras.Model, FeatureSpec]:
         """The trained model, and what it takes in.

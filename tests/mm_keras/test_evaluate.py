@@ -196,3 +196,10 @@ def test_answers_with_several_texts_are_averaged(run, tmp_path, pack_examples, f
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     with pytest.raises(ValueError, match="Received: 0"):
         evaluate(run, three, "train", texts_per_field=0)
+
+
+def test_dataset_that_is_gone_is_named_with_what_to_do(run):
+    facts = json.loads((run / "run.json").read_text()) | {"dataset": "/gone/away"}
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(FileNotFoundError, match=r"/gone/away.*--dataset"):
+        evaluate(run)
