@@ -7,17 +7,17 @@ Three passes, so that memory stays small whatever the input and the bytes are th
 2. *plan*: label vocabulary, duplicate ids, splits; records are ordered by hash and cut into shards by ranges of it.
 3. *write*: workers read images and encode records in chunks; one writer puts them into shards, in order.
 
-Everything happens in a staging folder beside the output, which takes the output's name once it is complete.
+Everything happens in a staging folder beside the output, which takes the output's name once it is complete. A pack that was
+killed is resumed by running it again: the source is read anew, shards that are finished are not made anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
+import itertools
 import json
-import shutil
-import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.shards import ShardWriter, sha256_of, shard_name
 from tfrecords_tools.splits import check_fractions
 from tfrecords_tools.spool import Spool
+from tfrecords_tools.staging import FinishedShard, Staging
 
 _OURS = (DATASET_FILE, LABELS_FILE, REJECTED_FILE, CROISSANT_FILE, CLASS_DESCRIPTIONS_FILE)
 _VERSIONED = ("opencv-python-headless", "pillow", "numpy")
@@ -105,30 +106,22 @@ def pack(
     Raises:
         PackError: if the output is taken, or too much of the source is bad.
         EmptySourceError: if the source yields no usable example.
+        BusyError: if another process is packing into the same output.
     """
     output = Path(output).absolute()
     _check_output(output, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.packing-", dir=output.parent))
-    try:
-        spool = Spool(staging / "spool", source, options.fractions, options.seed, progress)
+    with Staging(output) as staging:
+        spool = Spool(staging.path / "spool", source, options.fractions, options.seed, progress)
         if labels is None and source.labels is not None:
             labels = LabelVocabulary(source.labels)
         labels = labels or LabelVocabulary.from_names(spool.label_names)
+        staging.begin(_fingerprint(spool, source, options, labels))
         info = _write(spool, staging, source, options, labels, output.name, progress)
         spool.path.unlink()
-        croissant.write(info, staging)
-        info.save(staging)
-        staging.chmod(0o755)  # mkdtemp's folders are private
-        if output.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
-            output.replace(retired / output.name)
-            staging.replace(output)
-            shutil.rmtree(retired)
-        else:
-            staging.replace(output)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        croissant.write(info, staging.path)
+        info.save(staging.path)
+        staging.publish()
     return info
 
 
@@ -142,26 +135,15 @@ def _write(spool, staging, source, options, labels, name, progress) -> DatasetIn
     bar = progress_bar("packing", "examples", len(spool.offsets), progress)
     with encode.Encoder(settings, options.workers, len(spool.offsets)) as encoder, bar:
         for index, split in enumerate(spool.split_names):
-            order = spool.order(index)
-            if not len(order):
+            order = spool.order(index).tolist()
+            if not order:
                 continue
-            counts: Counter = Counter()
             num_shards = -(-len(order) // options.examples_per_shard)
-            shards = _SplitWriter(staging, split, num_shards)
-            try:
-                for position, result in encoder.encode(order.tolist(), spool.offsets):
-                    if result.record is not None:
-                        shards.write(result.record, shard=(spool.hashes[position] * num_shards) >> 63)
-                        counts.update(result.counts)
-                    if result.rejection:
-                        spool.reject(position, result.rejection)
-                        _check_bad(spool, options)
-                    bar.update()
-            finally:
-                splits[split] = shards.close()
-            statistics[split] = _statistics(counts, labels)
+            shards = _write_split(split, order, num_shards, spool, staging, encoder, options, bar)
+            splits[split] = [shard.info for shard in shards]
+            statistics[split] = _statistics(sum((shard.counts for shard in shards), Counter()), labels)
     _check_bad(spool, options)
-    with open(staging / REJECTED_FILE, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with open(staging.path / REJECTED_FILE, "w", encoding="utf-8", errors="backslashreplace") as file:
         for _, rejection in sorted(spool.rejections, key=lambda pair: pair[0]):
             file.write(json.dumps(dataclasses.asdict(rejection), ensure_ascii=False) + "\n")
     return DatasetInfo(
@@ -177,34 +159,57 @@ def _write(spool, staging, source, options, labels, name, progress) -> DatasetIn
     )
 
 
-class _SplitWriter:
-    """The shards of one split, of which one is open at a time: records come in the order of their shards."""
+def _write_split(split, order, num_shards, spool, staging, encoder, options, bar) -> list[FinishedShard]:
+    """Makes the shards of one split that are not finished yet; returns all, in order."""
 
-    def __init__(self, folder: Path, split: str, num_shards: int):
-        self._paths = [folder / shard_name(split, index, num_shards) for index in range(num_shards)]
-        self._writers = [ShardWriter(self._paths[0])]
+    def shard_of(position: int) -> int:
+        return (spool.hashes[position] * num_shards) >> 63
 
-    def write(self, record: bytes, shard: int) -> None:
-        self._open(shard)
-        self._writers[-1].write(record)
+    names = [shard_name(split, index, num_shards) for index in range(num_shards)]
+    finished = {index: shard for index, name in enumerate(names) if (shard := staging.finished(name))}
+    for shard in finished.values():
+        spool.rejections += shard.rejections
+        _check_bad(spool, options)
+    waiting = [position for position in order if shard_of(position) not in finished]
+    bar.update(len(order) - len(waiting))
+    results = encoder.encode(waiting, spool.offsets)
+    for index, group in itertools.groupby(results, lambda result: shard_of(result[0])):
+        finished[index] = _write_shard(staging, names[index], group, spool, options, bar)
+    for index in set(range(num_shards)) - set(finished):  # a range of the hash that holds no record still gets its file
+        finished[index] = _write_shard(staging, names[index], (), spool, options, bar)
+    return [finished[index] for index in range(num_shards)]
 
-    def close(self) -> list[ShardInfo]:
-        self._open(len(self._paths) - 1)
-        self._writers[-1].close()
-        return [
-            ShardInfo(path.name, writer.num_examples, writer.num_bytes, writer.sha256)
-            for path, writer in zip(self._paths, self._writers, strict=True)
-        ]
 
-    def _open(self, shard: int) -> None:
-        while len(self._writers) <= shard:  # a shard whose range of the hash holds no record still gets its file
-            self._writers[-1].close()
-            self._writers.append(ShardWriter(self._paths[len(self._writers)]))
+def _write_shard(staging, name, results, spool, options, bar) -> FinishedShard:
+    writer, counts, rejections = ShardWriter(staging.path / name), Counter(), []
+    try:
+        for position, result in results:
+            if result.record is not None:
+                writer.write(result.record)
+                counts.update(result.counts)
+            if result.rejection:
+                rejections.append((position, result.rejection))
+                spool.reject(position, result.rejection)
+                _check_bad(spool, options)
+            bar.update()
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
+    shard = FinishedShard(ShardInfo(name, writer.num_examples, writer.num_bytes, writer.sha256), counts, rejections)
+    staging.finish(shard)
+    return shard
+
+
+def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: LabelVocabulary) -> str:
+    """Of all that the shards' bytes depend on, but for the contents of the image files."""
+    settings = dataclasses.replace(options, workers=None)
+    versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
+    parts = (spool.digest, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    for leftover in output.parent.glob(f".{output.name}.packing-*"):
-        print(f"note: {leftover} was left by a pack that died or still runs; delete it if none runs", file=sys.stderr)
     if not output.exists():
         return
     if not output.is_dir() or (any(output.iterdir()) and not (output / DATASET_FILE).is_file()):

@@ -57,6 +57,11 @@ class ShardWriter:
         self._file.close()
         self._temporary.replace(self._path)
 
+    def abandon(self) -> None:
+        """Ends without the file: what was written is deleted."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
     @property
     def sha256(self) -> str:
         return self._sha256.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from array import array
 from pathlib import Path
@@ -34,6 +35,7 @@ class Spool:
         label_names: all that were seen.
         rejections: (position among the examples, rejection) pairs.
         num_seen: examples and rejected rows.
+        digest: sha256 of the examples.
 
     Raises:
         EmptySourceError: if the source yields no usable example.
@@ -46,6 +48,7 @@ class Spool:
         self.label_names: set[str] = set()
         self.rejections: list[tuple[int, Rejection]] = []
         self.num_seen = 0
+        digest = hashlib.sha256()
         bar = progress_bar("reading the source", "examples", shown=progress)
         with open(path, "wb") as file, bar:
             for example in source.examples():
@@ -68,6 +71,8 @@ class Spool:
                 self.splits.append(self.split_names.index(split))
                 self.label_names.update(example.labels)
                 pickle.dump(example, file, pickle.HIGHEST_PROTOCOL)
+                digest.update(_bytes_of(example))
+        self.digest = digest.hexdigest()
         if not self.offsets:
             reasons = "; ".join(f"{r.where}: {r.reason}" for _, r in self.rejections[:3])
             raise EmptySourceError(f"source {source.name!r} yielded no usable example. {reasons}")
@@ -94,6 +99,13 @@ class Spool:
                 self.reject(position, Rejection(example.id, example.where, reason))
                 self.splits[position] = -1
             first.setdefault(example.id, example.where)
+
+
+def _bytes_of(example: SourceExample) -> bytes:
+    """All that an example says, for a digest."""
+    image = example.image if isinstance(example.image, bytes) else repr(example.image).encode()
+    rest = (example.id, example.where, example.texts, example.labels, example.split, example.weight)
+    return image + repr(rest).encode("utf-8", "backslashreplace")
 
 
 def read_spooled(path: Path, offset: int) -> SourceExample:

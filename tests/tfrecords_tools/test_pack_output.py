@@ -14,6 +14,7 @@ from tfrecords_tools.example import Rejection, Source
 from tfrecords_tools.pack import PackError, PackOptions, pack
 from tfrecords_tools.sources import sample
 from tfrecords_tools.spool import EmptySourceError
+from tfrecords_tools.staging import BusyError, Staging
 from tfrecords_tools.verify import verify
 
 ONE_SPLIT = PackOptions(fractions={"train": 1.0})
@@ -158,7 +159,7 @@ def test_killed_pack_leaves_no_dataset_and_no_workers(tmp_path):
         """The worker processes, once the first shard grows."""
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         spawned = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        growing = any(path.stat().st_size for path in tmp_path.glob(".dataset.packing-*/*.tfrecord*"))
+        growing = any(path.stat().st_size for path in tmp_path.glob(".dataset.packing/*.tfrecord*"))
         return spawned if growing and len(spawned) == 2 else []
 
     try:
@@ -170,12 +171,91 @@ def test_killed_pack_leaves_no_dataset_and_no_workers(tmp_path):
     _wait_for(lambda: not any(map(_is_running, found)), seconds=10)
 
 
-def test_leftover_of_a_killed_pack_is_told_and_left_alone(packed, rows, tmp_path, capsys):
-    leftover = tmp_path / ".dataset.packing-x1y2"
-    leftover.mkdir()
-    packed(rows)
-    assert f"note: {leftover} was left by a pack that died or still runs" in capsys.readouterr().err
-    assert leftover.is_dir()
+PACK = """
+import sys
+from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.sources import sample
+options = PackOptions(workers=int(sys.argv[2]), examples_per_shard=60, seed=int(sys.argv[3]))
+pack(sample.make_source(900), sys.argv[1], options, progress=False)
+"""
+
+
+def _pack(folder, workers=1, seed=0, kill_after=None):
+    """Packs in a process of its own; kills it, if asked, once so many shards are finished."""
+    process = subprocess.Popen([sys.executable, "-c", PACK, folder, str(workers), str(seed)], stderr=subprocess.DEVNULL)
+    staging = folder.with_name(f".{folder.name}.packing")
+    while process.poll() is None:
+        if kill_after is not None and len(list(staging.glob("*.tfrecord.json"))) >= kill_after:
+            process.kill()
+            process.wait()
+            return
+        time.sleep(0.001)
+    assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The files of a pack that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("unbroken") / "dataset"
+    _pack(folder)
+    return _bytes_of(folder)
+
+
+@pytest.mark.parametrize(("kill_after", "workers"), [(0, 1), (1, 1), (3, 2), (9, 1), (14, 2)])
+def test_killed_pack_is_resumed_to_the_same_bytes(tmp_path, unbroken, kill_after, workers):
+    folder = tmp_path / "dataset"
+    _pack(folder, workers, kill_after=kill_after)
+    staging = tmp_path / ".dataset.packing"
+    made = {path.name: path.stat().st_mtime_ns for path in staging.glob("*.tfrecord")}
+    finished = {path.name.removesuffix(".json") for path in staging.glob("*.tfrecord.json")}
+    if not folder.exists():  # the last kill may have come too late
+        _pack(folder, 3 - workers)
+        assert all((folder / name).stat().st_mtime_ns == made[name] for name in finished)
+    assert _bytes_of(folder) == unbroken
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_another_pack_does_not_go_on_with_what_a_killed_one_left(tmp_path, unbroken):
+    folder = tmp_path / "dataset"
+    _pack(folder, seed=1, kill_after=4)
+    _pack(folder)
+    assert _bytes_of(folder) == unbroken
+
+
+def test_damaged_shard_of_a_killed_pack_is_made_anew(tmp_path, unbroken):
+    folder = tmp_path / "dataset"
+    _pack(folder, kill_after=4)
+    finished = sorted((tmp_path / ".dataset.packing").glob("*.tfrecord.json"))[0]
+    shard = finished.with_name(finished.name.removesuffix(".json"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    _pack(folder)
+    assert _bytes_of(folder) == unbroken
+
+
+def test_reports_of_finished_shards_survive_a_resume(packed, make_example, tmp_path):
+    examples = [make_example(f"e{i}", image=b"?" if i % 3 == 0 else None) for i in range(60)]
+    options = dataclasses.replace(ONE_SPLIT, examples_per_shard=10)
+    _, whole = packed(examples, options, name="whole")
+
+    def full_disk(name):
+        raise OSError(28, "No space left on device")
+
+    staging = Staging(tmp_path / "resumed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Staging, "publish", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            packed(examples, options, name="resumed")
+    assert len(list(staging.path.glob("*.tfrecord.json"))) == 6
+    _, resumed = packed(examples, options, name="resumed")
+    assert _rejected(resumed) == _rejected(whole)
+    assert len(_rejected(whole)) == 20
+    info, expected = DatasetInfo.load(resumed), DatasetInfo.load(whole)
+    assert (info.statistics, info.splits, info.provenance) == (expected.statistics, expected.splits, expected.provenance)
+
+
+def test_second_pack_into_the_same_output_is_refused_while_the_first_runs(packed, rows, tmp_path):
+    with Staging(tmp_path / "dataset"), pytest.raises(BusyError, match="another process is packing into"):
+        packed(rows)
 
 
 def test_killed_worker_is_an_error_that_says_so(tmp_path):
