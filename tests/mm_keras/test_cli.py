@@ -182,3 +182,12 @@ def test_run_py_is_the_same_command(tmp_path):
     done = subprocess.run([sys.executable, script, "--mode=fly"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "invalid choice: 'fly'" in done.stderr
+
+
+def test_run_py_is_the_same_program(tmp_path):
+    script = REPOSITORY / "run.py"
+    if not script.is_file():
+        pytest.skip("run.py belongs to a checkout, not to an installation")
+    done = subprocess.run([sys.executable, script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "--config=quickstart.gin" in done.stdout
