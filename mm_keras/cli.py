@@ -81,10 +81,9 @@ def _run(options: argparse.Namespace) -> None:
 
     config = find_config(options.config) if options.config else None
     bindings = [*options.gin_bindings]
-    if config and options.strategy:
+    if options.strategy:
         bindings.append(f"train.strategy = {options.strategy!r}")
-    if config and (options.overwrite or options.dry_run):
-        bindings += [f"train.overwrite = {options.overwrite}", f"train.dry_run = {options.dry_run}"]
+    bindings += [f"train.{flag} = True" for flag in ("overwrite", "dry_run") if getattr(options, flag)]
     if options.dry_run:
         bindings += ["train_and_evaluate.evaluate = None", "train_and_evaluate.export = None"]
         bindings += ["train_and_evaluate.baselines = ()"]
