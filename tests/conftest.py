@@ -34,3 +34,18 @@ def read_split():
         return [decode_example(serialized) for shard in shards for serialized in iter_records(shard)]
 
     return read
+
+
+@pytest.fixture
+def call(capsys):
+    """A function: (a program's main, arguments) -> exit status, standard output, standard error."""
+
+    def apply(main, *arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's own way to end
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return apply

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import shutil
@@ -14,18 +15,9 @@ REPOSITORY = Path(mm_keras.__file__).parent.parent
 
 
 @pytest.fixture
-def run(capsys):
+def run(call):
     """A function: (arguments) -> exit status, standard output, standard error."""
-
-    def apply(*arguments):
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse's own way to end
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return apply
+    return functools.partial(call, main)
 
 
 def _command(*arguments, cwd):

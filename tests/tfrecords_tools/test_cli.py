@@ -18,17 +18,13 @@ _PROGRESS = re.compile(r"(/s|s/ \w+)\]$")  # how a progress bar ends
 
 
 @pytest.fixture
-def run(capsys):
+def run(call):
     """A function: (arguments) -> exit status, standard output, standard error without progress bars."""
 
     def apply(*arguments):
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse's own way to end
-            status = stop.code
-        captured = capsys.readouterr()
-        lines = captured.err.replace("\r", "\n").splitlines()
-        return status, captured.out, "\n".join(line for line in lines if line and not _PROGRESS.search(line))
+        status, out, err = call(main, *arguments)
+        lines = err.replace("\r", "\n").splitlines()
+        return status, out, "\n".join(line for line in lines if line and not _PROGRESS.search(line))
 
     return apply
 
