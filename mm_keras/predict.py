@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from tqdm import tqdm
 
 from mm_keras.features import IMAGE
 from mm_keras.run_folder import RunFolder
 from mm_keras.serving import ServingModule
+from tfrecords_tools.progress import progress_bar
 
 _BATCH_SIZE = 32
 
@@ -96,7 +96,7 @@ def predict(workdir: str | Path, example: Mapping[str, str] | None = None, examp
     text = source.read_text("utf-8-sig").removesuffix("\n")
     lines = text.split("\n") if text else []  # splitlines() would cut inside of texts, at U+2028 for one
     num_bad = 0
-    with open(output, "w", encoding="utf-8") as file, tqdm(total=len(lines), desc="predicting", unit=" examples") as bar:
+    with open(output, "w", encoding="utf-8") as file, progress_bar("predicting", "examples", len(lines)) as bar:
         for start in range(0, len(lines), _BATCH_SIZE):
             chunk = lines[start : start + _BATCH_SIZE]
             answers = _answer_lines(predictor, chunk, source.parent)

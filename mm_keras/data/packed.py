@@ -24,7 +24,7 @@ def sample_dataset(folder: str = "data/sample", num_examples: int = 4000, seed: 
         ValueError: if the folder holds another dataset.
     """
     source = sample.make_source(num_examples, seed, multi_label)
-    return _pack_once(source, folder, {"train": 0.7, "val": 0.1, "test": 0.2}, seed)
+    return _pack_once(source, folder, PackOptions(fractions={"train": 0.7, "val": 0.1, "test": 0.2}, seed=seed))
 
 
 def table_dataset(
@@ -47,7 +47,7 @@ def table_dataset(
         label, image, id, split: the columns with these roles.
         folder: the dataset folder.
         text: the text columns.
-        fractions: splits to draw where there is no split column; default: train 0.8, val 0.1, test 0.1.
+        fractions: splits to draw where there is no split column; default: those of `PackOptions`.
         label_separator: splits a cell into several labels; makes the dataset multi-label.
         image_root: folder of the image paths; default: the table's.
         seed: of the splits and the order.
@@ -57,11 +57,11 @@ def table_dataset(
     """
     columns = table.Columns(image=image, text=tuple(text), label=label, id=id, split=split)
     source = table.make_source([file], columns, label_separator=label_separator, image_root=image_root)
-    return _pack_once(source, folder, fractions or {"train": 0.8, "val": 0.1, "test": 0.1}, seed)
+    options = PackOptions(seed=seed) if fractions is None else PackOptions(fractions=dict(fractions), seed=seed)
+    return _pack_once(source, folder, options)
 
 
-def _pack_once(source: Source, folder: str, fractions: Mapping[str, float], seed: int) -> str:
-    options = PackOptions(fractions=dict(fractions), seed=seed)
+def _pack_once(source: Source, folder: str, options: PackOptions) -> str:
     if (Path(folder) / DATASET_FILE).is_file():
         asked = {
             "source": source.name,
