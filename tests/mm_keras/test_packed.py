@@ -90,3 +90,9 @@ def test_missing_column_is_an_error_and_packs_nothing(table):
     with pytest.raises(ValueError, match="'titel'"):
         _pack_table(table, text=("titel",))
     assert not (table.parent / "out").exists()
+
+
+def test_table_packed_with_images_of_another_folder_is_an_error(table, tmp_path):
+    _pack_table(table)
+    with pytest.raises(ValueError, match="holds a dataset of another source_options"):
+        _pack_table(table, image_root=str(tmp_path / "elsewhere"))

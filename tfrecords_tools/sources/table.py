@@ -78,7 +78,11 @@ def make_source(
     stems = [Path(_name(table)).stem for table in tables]
     if columns.id is None and len(set(stems)) < len(stems):
         raise TableError(f"tables of one name give equal ids; name an id column (--id). Received: {stems}")
-    options = dataclasses.asdict(columns) | {"label_separator": label_separator}
+    options = dataclasses.asdict(columns) | {
+        "label_separator": label_separator,
+        "image_root": str(image_root) if image_root else None,
+        "derived_from_label": list(derived_from_label),
+    }
     return Source(
         name="table",
         examples=lambda: itertools.chain.from_iterable(
