@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from mm_keras.data.images import decode_augmented, decode_stored, fit_image
+from mm_keras.data.images import decode_augmented, fit_stored
 from mm_keras.data.preprocess import Preprocessor, made_or_zeros
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
 from tfrecords_tools.dataset_info import DatasetInfo
@@ -169,7 +169,7 @@ def _labels_and_weight(record: dict[str, tf.Tensor], features: FeatureSpec) -> d
 def _stored_image(data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor | None = None) -> tf.Tensor:
     """float32 [*spec.size, 3]: as `Preprocessor.image` makes it; where a seed is given, augmented."""
     if seed is None:
-        return made_or_zeros(data, spec.size, lambda: fit_image(decode_stored(data), spec))
+        return made_or_zeros(data, spec.size, lambda: fit_stored(data, spec))
     return made_or_zeros(data, spec.size, lambda: decode_augmented(data, spec, seed))
 
 
