@@ -15,7 +15,7 @@ from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
 from tfrecords_tools.dataset_info import DatasetInfo
 from tfrecords_tools.schema import TEXT_PREFIX, parse_example
 
-_CORES = os.cpu_count() or 1
+_CALLS = 2 * (os.cpu_count() or 1)  # at a time: they keep their order, and no core shall wait for a slow one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def make_training_batches(
         return made
 
     dataset = tf.data.Dataset.range(epochs).flat_map(epoch_records).enumerate()
-    dataset = dataset.map(parse, num_parallel_calls=_CORES).batch(batch_size, drop_remainder=True)
+    dataset = dataset.map(parse, num_parallel_calls=_CALLS).batch(batch_size, drop_remainder=True)
     dataset = _finished(dataset, preprocessor, features, steps * epochs)
     return Batches(dataset, steps, steps * batch_size, batch_size)
 
@@ -135,7 +135,7 @@ def make_evaluation_batches(
         return made
 
     records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)])
-    dataset = _drop_unlabelled(records, info, split).map(parse, num_parallel_calls=_CORES)
+    dataset = _drop_unlabelled(records, info, split).map(parse, num_parallel_calls=_CALLS)
     empty = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), dataset.element_spec)  # weight 0 too
     filling = tf.data.Dataset.from_tensors(empty).repeat(steps * batch_size - num_examples)
     dataset = dataset.concatenate(filling).batch(batch_size, drop_remainder=True)
@@ -147,7 +147,7 @@ def iter_texts(folder: str | Path, split: str, fields: list[str], max_examples: 
     info = DatasetInfo.load(folder)
     _check_fields(info, fields, folder)
     records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)]).take(max_examples)
-    texts = records.map(lambda serialized: _all_texts(parse_example(serialized, fields)), num_parallel_calls=_CORES)
+    texts = records.map(lambda serialized: _all_texts(parse_example(serialized, fields)), num_parallel_calls=_CALLS)
     for batch in _not_autotuned(texts.unbatch().batch(1024)).as_numpy_iterator():
         yield batch.tolist()
 
@@ -186,7 +186,7 @@ def _finished(dataset: tf.data.Dataset, preprocessor: Preprocessor, features: Fe
             made |= {IMAGE: raw[IMAGE], present(IMAGE): raw[present(IMAGE)]}
         return made, raw["label"], raw["weight"]
 
-    dataset = dataset.map(finish, num_parallel_calls=min(4, _CORES))  # each holds a batch of pixels
+    dataset = dataset.map(finish, num_parallel_calls=min(4, _CALLS))  # each holds a batch of pixels
     return _not_autotuned(dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2))
 
 
