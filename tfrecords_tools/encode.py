@@ -96,8 +96,8 @@ class Encoder:
                 yield from pending.popleft().result()
         except BrokenProcessPool as error:
             raise WorkerDiedError(
-                "a packing worker died (out of memory?); try fewer workers, or a smaller max_pixels. A script that calls pack() "
-                'must do so behind `if __name__ == "__main__":`, since each worker imports it'
+                "a packing worker died (out of memory?); try fewer workers, or a smaller max_pixels. A script that calls "
+                'pack() must do so behind `if __name__ == "__main__":`, since each worker imports it'
             ) from error
 
 
