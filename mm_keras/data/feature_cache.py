@@ -63,16 +63,17 @@ class FeatureCache:
         self.arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in inputs}
         self.labels, self.weights = (np.load(path / f"{name}.npy", mmap_mode="r") for name in (_LABELS, _WEIGHTS))
 
-    def training_batches(self, batch_size: int, epochs: int, seed: int) -> Batches:
+    def training_batches(self, batch_size: int, epochs: int, seed: int, start: int = 0) -> Batches:
         """As `make_training_batches`: each epoch in another order, less than a batch of it left out."""
         steps = len(self.labels) // batch_size
 
         def rows() -> Iterator[np.ndarray]:
-            for epoch in range(epochs):
+            for epoch in range(start // steps, epochs):
                 order = np.random.default_rng((seed, epoch)).permutation(len(self.labels))
-                yield from order[: steps * batch_size].reshape(steps, batch_size)
+                seen = start % steps if epoch == start // steps else 0
+                yield from order[: steps * batch_size].reshape(steps, batch_size)[seen:]
 
-        return Batches(self._dataset(rows, steps * epochs, batch_size), steps, steps * batch_size, batch_size)
+        return Batches(self._dataset(rows, steps * epochs - start, batch_size), steps, steps * batch_size, batch_size)
 
     def evaluation_batches(self, batch_size: int) -> Batches:
         """As `make_evaluation_batches`: each example once, the last batch filled up with weight 0; all others weigh 1."""

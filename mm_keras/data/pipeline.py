@@ -44,6 +44,7 @@ def make_training_batches(
     seed: int = 0,
     augment: bool = True,
     shuffle_buffer: int = 4096,
+    start: int = 0,
 ) -> Batches:
     """Batches of `epochs` passes over a split, each in another order that depends on `(seed, epoch)` alone.
 
@@ -59,6 +60,8 @@ def make_training_batches(
         seed: of the order, the augmentation and the drawn texts.
         augment: crop and mirror images at random.
         shuffle_buffer: records (encoded: 30 KB each, about) that are shuffled at a time.
+        start: batches, counted from the first epoch on, that a resumed training has seen: they are left out, and of their
+            epoch's records no picture is decoded.
 
     Raises:
         ValueError: if the dataset does not have what `features` asks for, or fewer labelled examples than a batch.
@@ -94,9 +97,11 @@ def make_training_batches(
             made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
         return made
 
-    dataset = tf.data.Dataset.range(epochs).flat_map(epoch_records).enumerate()
+    epoch, seen = divmod(start, steps)
+    records = tf.data.Dataset.range(epoch, epochs).flat_map(epoch_records)
+    dataset = records.enumerate(epoch * steps * batch_size).skip(seen * batch_size)
     dataset = dataset.map(parse, num_parallel_calls=_CALLS).batch(batch_size, drop_remainder=True)
-    dataset = _finished(dataset, preprocessor, features, steps * epochs)
+    dataset = _finished(dataset, preprocessor, features, steps * epochs - start)
     return Batches(dataset, steps, steps * batch_size, batch_size)
 
 

@@ -94,6 +94,14 @@ def test_epochs_visit_each_example_at_most_once_in_orders_of_their_own(cache):
     assert not np.array_equal(order(1)[0], first)
 
 
+@pytest.mark.parametrize("start", [1, 6, 8])  # 6 steps an epoch
+def test_resumed_training_goes_on_with_the_batches_that_were_left(cache, start):
+    whole, rest = ([*cache.training_batches(8, 3, 5, start).dataset.as_numpy_iterator()] for start in (0, start))
+    assert len(rest) == 18 - start
+    for (one, *_), (other, *_) in zip(whole[start:], rest, strict=True):
+        np.testing.assert_array_equal(one["image_encoded"], other["image_encoded"])
+
+
 def test_evaluation_counts_every_example_once(cache):
     batches = cache.evaluation_batches(16)
     labels, weights = (np.concatenate([batch[part] for batch in batches.dataset.as_numpy_iterator()]) for part in (1, 2))

@@ -398,3 +398,13 @@ def test_model_with_further_labels_reads_a_dataset_of_the_first_ones(folder, tag
     for wrong in (("new", *LABELS), (*LABELS[:-1], "new", LABELS[-1]), LABELS[:-1]):
         with pytest.raises(ValueError, match="pack the dataset with the model's labels"):
             make_evaluation_batches(folder, "train", _spec(labels=wrong), 8)
+
+
+@pytest.mark.parametrize("start", [1, 6, 8])  # 6 steps an epoch
+def test_resumed_training_goes_on_with_the_batches_that_were_left(folder, start):
+    features = _spec()
+    whole = _training(folder, features, epochs=3, augment=True, seed=5)
+    rest = _training(folder, features, epochs=3, augment=True, seed=5, start=start)
+    assert rest.steps == whole.steps
+    assert rest.dataset.cardinality() == 18 - start
+    _assert_equal(rest, dataclasses.replace(whole, dataset=whole.dataset.skip(start)))
