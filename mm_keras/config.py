@@ -28,7 +28,7 @@ class ConfigError(ValueError):
 
 def configurable_functions() -> list[Callable]:
     """All functions that a config can bind."""
-    from mm_keras import experiment, losses, metrics
+    from mm_keras import experiment, losses, metrics, schedules
     from mm_keras.class_embeddings import embed_classes
     from mm_keras.data import make_features, packed, saved_model, text
     from mm_keras.evaluate import evaluate
@@ -85,6 +85,10 @@ def configurable_functions() -> list[Callable]:
         losses.make_asymmetric_loss,
         metrics.make_metrics,
         make_optimizer,
+        schedules.make_cosine_schedule,
+        schedules.make_constant_schedule,
+        schedules.make_step_schedule,
+        schedules.make_plateau_schedule,
     ]
 
 

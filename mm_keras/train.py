@@ -22,6 +22,7 @@ from mm_keras.metrics import make_metrics
 from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.optimizer import make_optimizer
+from mm_keras.optimizer_callbacks import make_optimizer_callbacks
 from mm_keras.progress import Progress
 from mm_keras.run_folder import RunFolder
 from mm_keras.thresholds import tune_thresholds
@@ -34,7 +35,7 @@ def train(
     workdir: str | Path,
     make_features: Callable[..., FeatureSpec] = make_features,
     build_model: Callable[[FeatureSpec], keras.Model] = build_two_tower,
-    make_optimizer: Callable[[int], keras.optimizers.Optimizer] = make_optimizer,
+    make_optimizer: Callable[[int, keras.Model], keras.optimizers.Optimizer] = make_optimizer,
     make_loss: Callable[..., keras.losses.Loss] = make_loss,
     make_metrics: Callable[..., list[keras.metrics.Metric]] = make_metrics,
     embed_classes: Callable[[str], ClassEmbeddings] | None = None,
@@ -58,7 +59,7 @@ def train(
         workdir: the run folder to make.
         make_features: `(dataset, train_split=) -> FeatureSpec`: what the model sees.
         build_model: `(FeatureSpec) -> model` with logits; with `embed_classes` it also gets `class_embeddings`.
-        make_optimizer: `(total_steps) -> optimizer`.
+        make_optimizer: `(total_steps, model) -> optimizer`, of the part that is trained.
         make_loss: `(multi_label, label_counts) -> loss`, the counts of the training split; see `losses`.
         make_metrics: `(multi_label, num_labels) -> metrics` to follow the training with; the first one tells which epoch is
             the best.
@@ -107,8 +108,9 @@ def train(
         encoders, trained = split_at_frozen(model, features, cached) if cached else (None, model)
         metrics = make_metrics(features.multi_label, len(features.labels))
         loss = make_loss(features.multi_label, info.label_counts(train_split))
+        optimizer = make_optimizer(training.steps * epochs, trained)
         trained.compile(
-            make_optimizer(training.steps * epochs),
+            optimizer,
             loss,
             weighted_metrics=metrics,
             jit_compile=False,  # XLA makes depthwise convolutions 18 times slower on CPUs
@@ -147,9 +149,12 @@ def train(
         Progress(run.metrics, training.num_examples, batch_size),
     ]
     kept = run.best if trained is model else run.best.with_name("best_trained_part.weights.h5")
+    followed = {"monitor": f"val_{metrics[0].name}", "mode": "max"} if validation else {"monitor": "loss", "mode": "min"}
+    best = None
     if validation:
-        best = {"monitor": f"val_{metrics[0].name}", "mode": "max", "save_best_only": True}
-        callbacks.append(keras.callbacks.ModelCheckpoint(kept, save_weights_only=trained is not model, **best))
+        weights_only = trained is not model
+        best = keras.callbacks.ModelCheckpoint(kept, save_best_only=True, save_weights_only=weights_only, **followed)
+    callbacks += make_optimizer_callbacks(optimizer, **followed, checkpoint=best)
     history = trained.fit(
         training.dataset,
         steps_per_epoch=training.steps,

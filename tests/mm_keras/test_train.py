@@ -94,7 +94,7 @@ class _Alternating(keras.optimizers.schedules.LearningRateSchedule):
 
 def test_best_epoch_is_kept(tmp_path, dataset, features, train_small):
     model = train_small(
-        dataset, tmp_path / "run", epochs=2, make_optimizer=lambda steps: keras.optimizers.SGD(_Alternating(steps // 2))
+        dataset, tmp_path / "run", epochs=2, make_optimizer=lambda steps, _: keras.optimizers.SGD(_Alternating(steps // 2))
     )
     first, second = (line["val_top_1"] for line in _lines(tmp_path / "run"))
     best = max(first, second)
@@ -220,7 +220,7 @@ def test_first_of_other_metrics_chooses_the_epoch(tmp_path, multi_label_dataset,
         epochs=2,
         make_metrics=functools.partial(make_metrics, names=names),
         make_loss=make_asymmetric_loss,
-        make_optimizer=lambda steps: keras.optimizers.SGD(_Alternating(steps // 2)),
+        make_optimizer=lambda steps, _: keras.optimizers.SGD(_Alternating(steps // 2)),
     )
     lines = _lines(tmp_path / "run")
     assert {f"{prefix}{name}" for name in names for prefix in ("", "val_")} <= set(lines[0])

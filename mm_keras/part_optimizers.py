@@ -1,0 +1,123 @@
+"""Keras' Adam and SGD, with a learning rate for each part of a model and an average of its weights. Pure Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from mm_keras.schedules import PlateauRate
+
+_NOT_DECAYED = ("bias", "gamma", "beta", "scale", "missing")  # what stands in the name of a weight that shall not decay
+
+
+class _ByPart:
+    """What `Adam` and `SGD` add to Keras' optimizers.
+
+    Args:
+        schedule: update -> learning rate. With gradient accumulation, an update is what several batches make together;
+            Keras itself would count batches.
+        rates: of each trained weight, in the model's order: a factor of the learning rate (so of the step that is made, not
+            of the gradient, which Adam would scale back) and of the decay. None: 1 everywhere.
+        starts: of each trained weight, the update from which on it is trained; before, not a bit of it changes.
+        average: momentum of the weights' moving average, within (0, 1): after update t (from 0), the average moves towards the
+            weights by 1 - min(average, t / (t + 10)). The ramp makes short trainings forget their beginning. Keras' own
+            (`use_ema`) has none, and with accumulation it averages after every batch.
+        **kwargs: of Keras' optimizer.
+    """
+
+    def __init__(
+        self,
+        schedule: keras.optimizers.schedules.LearningRateSchedule,
+        rates: Sequence[float] | None = None,
+        starts: Sequence[int] | None = None,
+        average: float | None = None,
+        **kwargs,
+    ):
+        super().__init__(schedule, **kwargs)
+        self.schedule = schedule
+        self.rates = None if rates is None else tuple(rates)
+        self.starts = None if starts is None else tuple(starts)
+        self.average = average
+        self.plateau = None
+        self.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
+
+    def build(self, variables):
+        if self.built:
+            return
+        for name in ("rates", "starts"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(variables):
+                raise ValueError(
+                    f"the optimizer was made for a model of {len(values)} trained weights. Received: {len(variables)} "
+                    f"weights for {name} of {len(values)}; make one for this model"
+                )
+        super().build(variables)
+        if isinstance(self.schedule, PlateauRate):
+            # Here, and not in the callback that writes them, so that a checkpoint carries them.
+            initial = {"factor": 1.0, "best": float("-inf"), "waited": 0.0}
+            self.plateau = {
+                name: self.add_variable((), keras.initializers.Constant(value), "float32", "only_first_replica", name=name)
+                for name, value in initial.items()
+            }
+        if self.average is not None:
+            self._averages = [
+                self.add_variable_from_reference(
+                    variable, "average", lambda shape, dtype, variable=variable: ops.convert_to_tensor(variable, dtype)
+                )
+                for variable in variables
+            ]
+
+    @property
+    def learning_rate(self):
+        """That of the next update; of parts that have a rate of their own, before its factor."""
+        rate = self.schedule(self.iterations)
+        return rate if self.plateau is None else rate * self.plateau["factor"]
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        rate = learning_rate * self._factor(index)
+        if self.weight_decay and self._use_weight_decay(variable):
+            decay = ops.cast(self.weight_decay * rate, variable.dtype)
+            self.assign_sub(variable, variable * decay)
+        super().update_step(gradient, variable, rate)
+        if self.average is not None:
+            update = ops.cast(self.iterations, "float32")
+            momentum = ops.cast(ops.minimum(self.average, update / (update + 10)), variable.dtype)
+            average = self._averages[index]
+            self.assign_add(average, (variable - ops.convert_to_tensor(average)) * (1 - momentum))
+
+    def _factor(self, index: int):
+        factor = 1.0 if self.rates is None else self.rates[index]
+        start = 0 if self.starts is None else self.starts[index]
+        return ops.where(self.iterations >= start, factor, 0.0) if start else factor
+
+    def _apply_weight_decay(self, variables):
+        """Done in `update_step`, where each weight's own rate is known."""
+
+    def finalize_variable_values(self, var_list):
+        """Gives the model the averaged weights; `fit` calls it at its end."""
+        if self.average is not None:
+            for variable, average in zip(var_list, self._averages, strict=True):
+                variable.assign(ops.convert_to_numpy(average))
+
+    def get_config(self):
+        config = super().get_config()
+        config["schedule"] = config.pop("learning_rate")
+        return config | {"rates": self.rates, "starts": self.starts, "average": self.average}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"], custom_objects)
+        return cls(**config | {"schedule": schedule})
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class Adam(_ByPart, keras.optimizers.Adam):
+    """Adam, with `weight_decay` AdamW; see `_ByPart`."""
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class SGD(_ByPart, keras.optimizers.SGD):
+    """Gradient descent with momentum; see `_ByPart`."""

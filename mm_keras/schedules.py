@@ -1,0 +1,130 @@
+"""Learning rates over a training: `make_optimizer` calls one of these functions; configs bind which, and its other arguments.
+
+All take `(learning_rate, total_updates, warmup_updates)`: the highest rate, how often the weights will change, and in how many
+of these changes the rate rises linearly from zero. Pure Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
+
+
+def make_cosine_schedule(learning_rate: float, total_updates: int, warmup_updates: int) -> LearningRateSchedule:
+    """After the warm-up it falls to zero along half a cosine.
+
+    Reference: Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", equation 5, without restarts.
+    """
+    decay = max(1, total_updates - warmup_updates)
+    if not warmup_updates:
+        return CosineDecay(learning_rate, decay)
+    return CosineDecay(0.0, decay, warmup_target=learning_rate, warmup_steps=warmup_updates)
+
+
+def make_constant_schedule(learning_rate: float, total_updates: int, warmup_updates: int) -> LearningRateSchedule:
+    """After the warm-up it stays."""
+    del total_updates
+    return SteppedRate(learning_rate, warmup_updates)
+
+
+def make_step_schedule(
+    learning_rate: float,
+    total_updates: int,
+    warmup_updates: int,
+    drops: Sequence[float] = (0.5, 0.75),
+    factor: float = 0.1,
+) -> LearningRateSchedule:
+    """After the warm-up it stays, but for some drops.
+
+    Args:
+        drops: when: parts of the training, within (0, 1), rising.
+        factor: by which it is multiplied at each, within (0, 1).
+
+    Raises:
+        ValueError: for drops or a factor that are not.
+    """
+    if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
+        raise ValueError(f"drops are parts of the training within (0, 1), rising. Received: drops={drops}")
+    _check_factor(factor)
+    return SteppedRate(learning_rate, warmup_updates, [round(drop * total_updates) for drop in drops], factor)
+
+
+def make_plateau_schedule(
+    learning_rate: float,
+    total_updates: int,
+    warmup_updates: int,
+    factor: float = 0.5,
+    patience: int = 3,
+    min_delta: float = 1e-4,
+) -> LearningRateSchedule:
+    """After the warm-up it stays until the best epoch's metric (without a validation split: the loss) no longer gets better.
+
+    Args:
+        factor: by which it is then multiplied, within (0, 1).
+        patience: epochs without a better value before it is, at least 1.
+        min_delta: what is better by less counts as no better; in the metric's own unit, at least 0.
+
+    Raises:
+        ValueError: for values out of these ranges.
+    """
+    del total_updates
+    _check_factor(factor)
+    if patience < 1 or min_delta < 0:
+        raise ValueError(
+            f"patience must be at least 1 and min_delta at least 0. Received: patience={patience}, min_delta={min_delta}"
+        )
+    return PlateauRate(learning_rate, warmup_updates, factor, patience, min_delta)
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class SteppedRate(LearningRateSchedule):
+    """From zero to `learning_rate` in `warmup_updates`; times `factor` for each of the updates in `drops` that is passed."""
+
+    def __init__(self, learning_rate: float, warmup_updates: int = 0, drops: Sequence[int] = (), factor: float = 1.0):
+        self.learning_rate = learning_rate
+        self.warmup_updates = warmup_updates
+        self.drops = tuple(drops)
+        self.factor = factor
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rate = ops.convert_to_tensor(self.learning_rate, "float32")
+        if self.warmup_updates:
+            rate = rate * ops.minimum(step / self.warmup_updates, 1.0)
+        for drop in self.drops:
+            rate = rate * ops.where(step >= drop, self.factor, 1.0)
+        return rate
+
+    def get_config(self):
+        names = ("learning_rate", "warmup_updates", "drops", "factor")
+        return {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class PlateauRate(SteppedRate):
+    """The rate of an optimizer that `ReduceOnPlateau` slows down; by itself it stays after the warm-up."""
+
+    def __init__(
+        self,
+        learning_rate: float,
+        warmup_updates: int = 0,
+        reduction: float = 0.5,
+        patience: int = 3,
+        min_delta: float = 1e-4,
+    ):
+        super().__init__(learning_rate, warmup_updates)
+        self.reduction = reduction
+        self.patience = patience
+        self.min_delta = min_delta
+
+    def get_config(self):
+        names = ("learning_rate", "warmup_updates", "reduction", "patience", "min_delta")
+        return {name: getattr(self, name) for name in names}
+
+
+def _check_factor(factor: float) -> None:
+    if not 0 < factor < 1:
+        raise ValueError(f"factor must be within (0, 1). Received: factor={factor}")
