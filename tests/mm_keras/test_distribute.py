@@ -44,10 +44,19 @@ for strategy in ("none", "mirrored"):
             head=functools.partial(build_head, dropout=0),
             modality_dropout=0,
         ),
-        make_optimizer=functools.partial(make_optimizer, learning_rate=1e-2, clip_norm=None),
+        make_optimizer=functools.partial(
+            make_optimizer, learning_rate=1e-2, clip_norm=None,
+            average=0.5, layer_rates={"image_tower": 0.5}, unfreeze_at={"text_encoder": 0.3},
+        ),
         epochs=2, batch_size=32, augment=False, val_split=None, strategy=strategy,
     )
     np.savez(f"{folder}/{strategy}/weights.npz", *[np.array(weight) for weight in model.weights])
+
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    try:
+        make_optimizer(10, accumulate=2)
+    except ValueError as error:
+        print(error)
 """
 
 
@@ -65,7 +74,8 @@ def test_unknown_name_is_an_error():
 def test_two_replicas_train_what_one_does(tmp_path, dataset, run_python):
     """Within 1e-4 of each loss and 1e-3 of each weight: Adam's first steps are the signs of gradients near zero."""
     losses, weights = {}, {}
-    run_python(TRAIN, dataset, tmp_path)
+    printed = run_python(TRAIN, dataset, tmp_path)
+    assert "Received: accumulate=2 on 2 replicas; set train.strategy = 'none'" in printed
     for strategy, replicas in (("none", 1), ("mirrored", 2)):
         workdir = tmp_path / strategy
         assert json.loads((workdir / "run.json").read_text())["replicas"] == replicas

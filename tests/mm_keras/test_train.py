@@ -15,6 +15,7 @@ from mm_keras.losses import make_asymmetric_loss, make_focal_loss
 from mm_keras.metrics import evaluate_logits, make_metrics
 from mm_keras.optimizer import make_optimizer
 from mm_keras.run_folder import RunFolder
+from mm_keras.schedules import make_constant_schedule, make_plateau_schedule
 from tfrecords_tools.example import SourceExample
 
 
@@ -109,6 +110,34 @@ def test_kept_model_is_that_of_the_best_line(trained_run, dataset, features):
     assert _validate(model, dataset, features)["top_1"] == pytest.approx(max(line["val_top_1"] for line in _lines(trained_run)))
 
 
+def test_averaged_weights_are_validated_and_kept(tmp_path, dataset, features, train_small):
+    """Of weights that jump about, the kept model has those that the best line was measured with: the average."""
+    optimizer = functools.partial(make_optimizer, learning_rate=0.05, schedule=make_constant_schedule, average=0.9)
+    model = train_small(dataset, tmp_path / "run", epochs=2, make_optimizer=optimizer)
+    loaded, _ = RunFolder(tmp_path / "run").load_model()
+    best = max(line["val_top_1"] for line in _lines(tmp_path / "run"))
+    for kept in (model, loaded):
+        assert _validate(kept, dataset, features)["top_1"] == pytest.approx(best)
+    train_small(dataset, tmp_path / "plain", epochs=2, make_optimizer=functools.partial(optimizer, average=None))
+    assert _lines(tmp_path / "run")[0]["loss"] == _lines(tmp_path / "plain")[0]["loss"]  # it is trained alike
+    assert _lines(tmp_path / "run")[0]["val_cross_entropy"] != _lines(tmp_path / "plain")[0]["val_cross_entropy"]
+
+
+def test_plateau_lowers_the_rate_by_the_metric_of_the_best_epoch(tmp_path, dataset, train_small):
+    made = []
+
+    def plateau(steps, model):
+        schedule = functools.partial(make_plateau_schedule, patience=1, min_delta=2.0)  # nothing is ever better by 2
+        made.append(make_optimizer(steps, model, schedule=schedule))
+        return made[-1]
+
+    train_small(dataset, tmp_path / "run", epochs=3, make_optimizer=plateau)
+    values = [line["val_top_1"] for line in _lines(tmp_path / "run")]
+    assert values.index(max(values)) == 2  # the kept state is of the beginning of that epoch's end: lowered once
+    assert float(made[0].learning_rate) == pytest.approx(1e-3 / 2)
+    assert float(made[0].plateau["best"]) == pytest.approx(values[0])
+
+
 def test_without_a_validation_split_the_last_epoch_is_kept(tmp_path, dataset, train_small, make_inputs, features):
     model = train_small(dataset, tmp_path / "run", val_split=None, modalities=("title",))
     assert not [name for name in _lines(tmp_path / "run")[0] if name.startswith("val_")]
@@ -132,7 +161,7 @@ def test_other_seed_gives_other_weights(tmp_path, dataset, train_small, capsys):
 
 def test_taken_folder_is_refused_before_anything_is_read(trained_run, train_small):
     with pytest.raises(
-        FileExistsError, match=r"small already holds a run \(run.json\); choose another --workdir, or pass --over"
+        FileExistsError, match=r"small already holds a run \(run.json\); choose another --workdir, or pass --resume"
     ):
         train_small("no dataset", trained_run)
 
