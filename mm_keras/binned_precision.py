@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from mm_keras.streaming_metrics import example_weights
+from mm_keras.streaming_metrics import example_weights, true_labels
 
 
 @keras.saving.register_keras_serializable(package="mm_keras")
@@ -42,7 +42,10 @@ class BinnedMeanAveragePrecision(keras.metrics.Metric):
         levels = ops.minimum(levels, self.num_levels - 1)
         cells = ops.reshape(levels + ops.arange(self.num_labels, dtype="int32") * self.num_levels, (-1,))
         weights = ops.expand_dims(example_weights(sample_weight, logits), -1)
-        for variable, each in ((self.positives, ops.cast(y_true, "float32")), (self.examples, ops.ones_like(logits))):
+        for variable, each in (
+            (self.positives, ops.cast(true_labels(y_true), "float32")),
+            (self.examples, ops.ones_like(logits)),
+        ):
             sums = ops.segment_sum(ops.reshape(each * weights, (-1,)), cells, self.num_labels * self.num_levels)
             variable.assign_add(ops.reshape(sums, (self.num_labels, self.num_levels)))
 

@@ -12,8 +12,9 @@ from keras import ops
 class LogitsLoss(keras.losses.Loss):
     """What the losses share: `(labels, logits float32 [B, L]) -> loss of each example, float32 [B]`.
 
-    Labels are multi-hot [B, L] (multi-label: the loss is the mean over the labels) or ids [B] (multi-class). A batch's loss
-    is the sum of weight x loss over its examples, divided by their number: an example of weight 2 counts twice.
+    Labels are multi-hot [B, L] (multi-label: the loss is the mean over the labels), ids [B] (multi-class) or, of mixed
+    examples, shares of the classes [B, L] (multi-class: the loss is the mean, by the shares, of what it would be of each). A
+    batch's loss is the sum of weight x loss over its examples, divided by their number: an example of weight 2 counts twice.
 
     Args:
         multi_label: which of the two.
@@ -30,16 +31,18 @@ class LogitsLoss(keras.losses.Loss):
         if self.multi_label:
             losses = self.of_labels(y_true, y_pred)
             return ops.mean(losses if self.label_weights is None else ops.multiply(losses, self.label_weights), axis=-1)
-        ids = ops.cast(y_true, "int32")
-        losses = self.of_classes(ids, y_pred)
-        return losses if self.label_weights is None else losses * ops.take(self.label_weights, ids)
+        losses = self.of_classes(y_pred)
+        losses = losses if self.label_weights is None else losses * self.label_weights
+        if len(y_true.shape) == 2:
+            return ops.sum(losses * ops.cast(y_true, losses.dtype), axis=-1)
+        return ops.take_along_axis(losses, ops.expand_dims(ops.cast(y_true, "int32"), -1), axis=-1)[:, 0]
 
     def of_labels(self, labels, logits):
-        """Multi-hot [B, L] and logits [B, L] -> [B, L]."""
+        """Multi-hot, or shares within [0, 1], [B, L] and logits [B, L] -> [B, L]."""
         raise NotImplementedError
 
-    def of_classes(self, ids, logits):
-        """Ids int32 [B] and logits [B, L] -> [B]."""
+    def of_classes(self, logits):
+        """Logits [B, L] -> [B, L]: what the loss would be if that were the class."""
         raise NotImplementedError
 
     def get_config(self):
@@ -61,13 +64,11 @@ class CrossEntropy(LogitsLoss):
             labels = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
         return ops.binary_crossentropy(labels, logits, from_logits=True)
 
-    def of_classes(self, ids, logits):
-        losses = ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+    def of_classes(self, logits):
+        losses = -ops.log_softmax(logits, axis=-1)
         if not self.label_smoothing:
             return losses
-        # The mean over all classes of what the loss would be, without a one-hot matrix.
-        everywhere = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
-        return (1 - self.label_smoothing) * losses + self.label_smoothing * everywhere
+        return (1 - self.label_smoothing) * losses + self.label_smoothing * ops.mean(losses, axis=-1, keepdims=True)
 
     def get_config(self):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
@@ -80,10 +81,9 @@ class SquaredError(LogitsLoss):
     def of_labels(self, labels, logits):
         return ops.square(ops.sigmoid(logits) - labels)
 
-    def of_classes(self, ids, logits):
+    def of_classes(self, logits):
         probabilities = ops.softmax(logits, axis=-1)
-        true = ops.take_along_axis(probabilities, ops.expand_dims(ids, -1), axis=-1)[:, 0]
-        return (ops.sum(ops.square(probabilities), axis=-1) - 2 * true + 1) / logits.shape[-1]
+        return (ops.sum(ops.square(probabilities), axis=-1, keepdims=True) - 2 * probabilities + 1) / logits.shape[-1]
 
 
 @keras.saving.register_keras_serializable(package="mm_keras")
@@ -110,8 +110,8 @@ class FocalLoss(LogitsLoss):
         losses = self._focus(ops.binary_crossentropy(labels, logits, from_logits=True))
         return losses if self.alpha is None else losses * (self.alpha * labels + (1 - self.alpha) * (1 - labels))
 
-    def of_classes(self, ids, logits):
-        return self._focus(ops.sparse_categorical_crossentropy(ids, logits, from_logits=True))
+    def of_classes(self, logits):
+        return self._focus(-ops.log_softmax(logits, axis=-1))
 
     def _focus(self, losses):
         return losses * _power(-ops.expm1(-losses), self.gamma)

@@ -8,7 +8,16 @@ import keras
 import numpy as np
 
 from mm_keras.binned_precision import BinnedMeanAveragePrecision
-from mm_keras.streaming_metrics import AVERAGES, SCORES, CalibrationError, ImageDScore, LabelScore
+from mm_keras.streaming_metrics import (
+    AVERAGES,
+    SCORES,
+    CalibrationError,
+    ClassCrossEntropy,
+    ImageDScore,
+    LabelScore,
+    Top1,
+    TopK,
+)
 
 _CHUNK = 4_000_000  # logits that are looked at together
 _LOWER_IS_BETTER = ("cross_entropy", "ece")
@@ -51,10 +60,10 @@ def _makers(multi_label: bool, num_labels: int) -> dict[str, Callable[[], keras.
         makers["binned_mAP"] = lambda: BinnedMeanAveragePrecision(num_labels)
         makers["cross_entropy"] = lambda: keras.metrics.BinaryCrossentropy(from_logits=True, name="cross_entropy")
         return makers
-    makers["top_1"] = lambda: keras.metrics.SparseCategoricalAccuracy(name="top_1")
+    makers["top_1"] = lambda: Top1(name="top_1")
     for k in range(2, num_labels):
-        makers[f"top_{k}"] = lambda k=k: keras.metrics.SparseTopKCategoricalAccuracy(k, name=f"top_{k}")
-    makers["cross_entropy"] = lambda: keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy")
+        makers[f"top_{k}"] = lambda k=k: TopK(k, name=f"top_{k}")
+    makers["cross_entropy"] = lambda: ClassCrossEntropy(from_logits=True, name="cross_entropy")
     return makers
 
 

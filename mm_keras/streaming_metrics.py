@@ -1,6 +1,7 @@
 """Metrics on logits that see one batch at a time, in memory that does not grow with the examples. Pure Keras.
 
-Updates take labels (multi-hot [B, L], or ids [B] for multi-class), logits [B, L] and optional weights [B], 0 for filling.
+Updates take labels (multi-hot [B, L], or ids [B] for multi-class), logits [B, L] and optional weights [B], 0 for filling. Of
+mixed examples, whose labels are shares [B, L], the class with the largest share, or labels with at least half, are true.
 Counts are float32: a label that occurs in more than 16 million examples is counted to seven digits.
 """
 
@@ -59,9 +60,9 @@ class LabelScore(keras.metrics.Metric):
         logits = ops.cast(y_pred, "float32")
         predicted = ops.cast(self.decide(logits), "float32")
         if self.multi_label:
-            true = ops.cast(y_true, "float32")
+            true = ops.cast(true_labels(y_true), "float32")
         else:
-            true = ops.one_hot(ops.cast(y_true, "int32"), self.num_labels, dtype="float32")
+            true = ops.one_hot(true_ids(y_true), self.num_labels, dtype="float32")
         weights = example_weights(sample_weight, logits)
         hits = predicted * true
         for variable, each in ((self.hits, hits), (self.predicted, predicted), (self.true, true)):
@@ -149,10 +150,10 @@ class CalibrationError(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         logits = ops.cast(y_pred, "float32")
         if self.multi_label:
-            probabilities, true = ops.sigmoid(logits), ops.cast(y_true, "float32")
+            probabilities, true = ops.sigmoid(logits), ops.cast(true_labels(y_true), "float32")
         else:
             probabilities = ops.max(ops.softmax(logits, axis=-1), axis=-1, keepdims=True)
-            right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ops.cast(y_true, "int32"))
+            right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), true_ids(y_true))
             true = ops.expand_dims(ops.cast(right, "float32"), -1)
         weights = ops.expand_dims(example_weights(sample_weight, logits), -1)
         bins = ops.clip(ops.ceil(probabilities * self.num_bins), 1, self.num_bins)
@@ -178,6 +179,16 @@ def _scores(hits, predicted, true) -> dict:
     }
 
 
+def true_ids(y_true):
+    """Ids [B], or shares [B, L] -> ids int32 [B]."""
+    return ops.cast(ops.argmax(y_true, axis=-1) if len(y_true.shape) == 2 else y_true, "int32")
+
+
+def true_labels(y_true):
+    """Multi-hot or shares [B, L] -> bool [B, L]."""
+    return ops.greater_equal(ops.cast(y_true, "float32"), 0.5)
+
+
 def example_weights(sample_weight, logits):
     """Weights float32 [B]; ones where none are given."""
     if sample_weight is None:
@@ -188,3 +199,25 @@ def example_weights(sample_weight, logits):
 def _logit(probability: np.ndarray) -> np.ndarray:
     """Compared as logits, probabilities near 1 do not round to it."""
     return (np.log(probability) - np.log1p(-probability)).astype("float32")
+
+
+class _OfIds:
+    """Makes one of Keras' metrics of ids take shares, too."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(true_ids(y_true), y_pred, sample_weight)
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class Top1(_OfIds, keras.metrics.SparseCategoricalAccuracy):
+    """The fraction of examples whose class has the highest logit."""
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class TopK(_OfIds, keras.metrics.SparseTopKCategoricalAccuracy):
+    """The fraction of examples whose class is among the k highest logits."""
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class ClassCrossEntropy(_OfIds, keras.metrics.SparseCategoricalCrossentropy):
+    """The mean of -log p of the class."""

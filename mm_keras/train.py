@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import mm_keras
 from mm_keras.class_embeddings import ClassEmbeddings
+from mm_keras.data.augment import Augmentation
 from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
@@ -43,7 +44,7 @@ def train(
     batch_size: int = 64,
     train_split: str = "train",
     val_split: str | None = "val",
-    augment: bool = True,
+    augment: bool | Augmentation = True,
     cache_frozen: bool = True,
     seed: int = 0,
     strategy: str = "auto",
@@ -70,7 +71,7 @@ def train(
         train_split: its labelled examples are learned from.
         val_split: measured after every epoch; the epoch that is best on it is kept, and for multi-label data its thresholds
             are tuned on it. None: the last epoch is kept.
-        augment: crop and mirror the training images at random.
+        augment: what `make_augmentation` says; True: crop and mirror the training images at random; False: nothing.
         cache_frozen: compute what frozen encoders make of each example once, keep it beside the dataset and train the rest on
             it, wherever that gives the same: no image is augmented or goes through a tower that is trained, and no field has
             several texts to draw from.
@@ -187,10 +188,14 @@ class _TensorBoard(keras.callbacks.TensorBoard):
         super().on_epoch_end(epoch, {name: value for name, value in (logs or {}).items() if name != "val_loss"})
 
 
-def _cacheable(model: keras.Model, features: FeatureSpec, dataset: str, split: str, augment: bool) -> tuple[str, ...]:
+def _cacheable(
+    model: keras.Model, features: FeatureSpec, dataset: str, split: str, augment: bool | Augmentation
+) -> tuple[str, ...]:
     """The modalities whose frozen encoders need to run only once an example; none where training on that were another."""
     frozen = frozen_modalities(model, features)
     if features.image and (augment or IMAGE not in frozen):
+        return ()
+    if isinstance(augment, Augmentation) and augment.token_dropout:
         return ()
     if any(most_texts(dataset, split, text.field) > 1 for text in features.texts):
         return ()

@@ -59,26 +59,30 @@ def fit_stored(data: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
     return _resize(_part(decoded, start - first, size), spec)
 
 
-def decode_augmented(data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor, min_area: float = 0.35) -> tf.Tensor:
-    """Decodes a random part of a record's image, at the tower's size, mirrored in half of the cases.
+def decode_augmented(
+    data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor, min_area: float = 0.35, mirror: bool = True
+) -> tf.Tensor:
+    """Decodes a random part of a record's image, at the tower's size.
 
     Args:
         data: string [], an upright JPEG.
         spec: the size, and how to get there.
         seed: int64 [2]; the same seed gives the same result.
         min_area: smallest part of the picture that is taken, as a fraction of its area.
+        mirror: left and right change sides in half of the cases.
 
     Returns:
         float32 [*spec.size, 3] within [0, 255].
     """
     shape = tf.io.extract_jpeg_shape(data)[:2]
     crop = _largest_crop(shape, spec) if spec.fit == "crop" else shape
-    area, top, left, mirror = tf.unstack(tf.random.stateless_uniform([4], seed))
+    area, top, left, side = tf.unstack(tf.random.stateless_uniform([4], seed))
     crop = _scaled(crop, tf.sqrt(min_area + (1 - min_area) * area))
     start = tf.cast(tf.stack([top, left]) * tf.cast(shape - crop + 1, tf.float32), tf.int32)
     # Only what is inside the window is decoded; at its edges colours differ by a trace from those of the whole picture.
     image = tf.image.decode_and_crop_jpeg(data, tf.concat([start, crop], 0), channels=3)
-    image = tf.cond(mirror < 0.5, lambda: tf.reverse(image, [1]), lambda: image)  # as bytes: a quarter of the floats
+    if mirror:
+        image = tf.cond(side < 0.5, lambda: tf.reverse(image, [1]), lambda: image)  # as bytes: a quarter of the floats
     return _resize(image, spec)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
-from mm_keras.data.images import decode_augmented, fit_stored
+from mm_keras.data.augment import Augmentation, augment_batch, augmented_image, make_augmentation
+from mm_keras.data.images import fit_stored
 from mm_keras.data.preprocess import Preprocessor, made_or_zeros
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
 from tfrecords_tools.dataset_info import DatasetInfo
@@ -42,7 +43,7 @@ def make_training_batches(
     batch_size: int,
     epochs: int,
     seed: int = 0,
-    augment: bool = True,
+    augment: bool | Augmentation = True,
     shuffle_buffer: int = 4096,
     start: int = 0,
 ) -> Batches:
@@ -58,7 +59,7 @@ def make_training_batches(
         batch_size: global batch size.
         epochs: how many passes.
         seed: of the order, the augmentation and the drawn texts.
-        augment: crop and mirror images at random.
+        augment: what `make_augmentation` says; True: crop and mirror images at random; False: nothing.
         shuffle_buffer: records (encoded: 30 KB each, about) that are shuffled at a time.
         start: batches, counted from the first epoch on, that a resumed training has seen: they are left out, and of their
             epoch's records no picture is decoded.
@@ -83,17 +84,18 @@ def make_training_batches(
         return records.take(steps * batch_size)
 
     preprocessor = Preprocessor(features)
+    augmentation = make_augmentation() if augment is True else augment or None
 
     def parse(index: tf.Tensor, serialized: tf.Tensor) -> dict:
         record = parse_example(serialized, [text.field for text in features.texts])
         seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(seed, tf.int64), index]), 2)
-        made = _labels_and_weight(record, features) | {"texts": {}}  # apart: a field may be called "label"
+        made = _labels_and_weight(record, features) | {"index": index, "texts": {}}  # apart: a field may be called "label"
         for text in features.texts:
             texts = record[TEXT_PREFIX + text.field]
             drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
             made["texts"][text.field] = _text_or_empty(texts, drawn)
         if features.image:
-            made[IMAGE] = _stored_image(record["image"], features.image, seeds[1] if augment else None)
+            made[IMAGE] = _stored_image(record["image"], features.image, seeds[1], augmentation)
             made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
         return made
 
@@ -101,7 +103,15 @@ def make_training_batches(
     records = tf.data.Dataset.range(epoch, epochs).flat_map(epoch_records)
     dataset = records.enumerate(epoch * steps * batch_size).skip(seen * batch_size)
     dataset = dataset.map(parse, num_parallel_calls=_CALLS).batch(batch_size, drop_remainder=True)
-    dataset = _finished(dataset, preprocessor, features, steps * epochs - start)
+
+    def augmented(indices: tf.Tensor, *batch):
+        drawn = tf.random.experimental.stateless_fold_in(
+            tf.stack([tf.constant(seed, tf.int64), indices[0]]), tf.constant(0, tf.int64)
+        )
+        return augment_batch(*batch, drawn, features, augmentation)
+
+    steps_left = steps * epochs - start
+    dataset = _finished(dataset, preprocessor, features, steps_left, augmented if augmentation else None)
     return Batches(dataset, steps, steps * batch_size, batch_size)
 
 
@@ -171,25 +181,34 @@ def _labels_and_weight(record: dict[str, tf.Tensor], features: FeatureSpec) -> d
     return {"label": label, "weight": record["weight"]}
 
 
-def _stored_image(data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor | None = None) -> tf.Tensor:
-    """float32 [*spec.size, 3]: as `Preprocessor.image` makes it; where a seed is given, augmented."""
-    if seed is None:
+def _stored_image(
+    data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor | None = None, augmentation: Augmentation | None = None
+) -> tf.Tensor:
+    """float32 [*spec.size, 3]: as `Preprocessor.image` makes it; where it is told how, augmented."""
+    if augmentation is None:
         return made_or_zeros(data, spec.size, lambda: fit_stored(data, spec))
-    return made_or_zeros(data, spec.size, lambda: decode_augmented(data, spec, seed))
+    return made_or_zeros(data, spec.size, lambda: augmented_image(data, spec, seed, augmentation))
 
 
 def _text_or_empty(texts: tf.Tensor, index) -> tf.Tensor:
     return tf.cond(tf.size(texts) > 0, lambda: texts[index % tf.size(texts)], lambda: tf.constant(b""))
 
 
-def _finished(dataset: tf.data.Dataset, preprocessor: Preprocessor, features: FeatureSpec, steps: int) -> tf.data.Dataset:
-    """Raw batches -> `(features, labels, weights)`."""
+def _finished(
+    dataset: tf.data.Dataset,
+    preprocessor: Preprocessor,
+    features: FeatureSpec,
+    steps: int,
+    augmented: Callable[..., tuple] | None = None,
+) -> tf.data.Dataset:
+    """Raw batches -> `(features, labels, weights)`, passed through `augmented` after the examples' indices."""
 
     def finish(raw: dict):
         made = preprocessor.texts(raw["texts"])
         if features.image:
             made |= {IMAGE: raw[IMAGE], present(IMAGE): raw[present(IMAGE)]}
-        return made, raw["label"], raw["weight"]
+        batch = (made, raw["label"], raw["weight"])
+        return augmented(raw["index"], *batch) if augmented else batch
 
     dataset = dataset.map(finish, num_parallel_calls=min(4, _CALLS))  # each holds a batch of pixels
     return _not_autotuned(dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2))

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from mm_keras.data.augment import make_augmentation
 from mm_keras.data.feature_cache import CACHE_FOLDER, FeatureCache
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.model.frozen import frozen_modalities, split_at_frozen
@@ -171,13 +172,15 @@ def test_training_without_the_cache_learns_the_same(folder, tmp_path, train_smal
     assert losses[0][-1] < 0.95 * losses[0][0]
 
 
-@pytest.mark.parametrize("what", ["augmented images", "a trained tower", "several texts", "switched off"])
+@pytest.mark.parametrize("what", ["augmented images", "a trained tower", "several texts", "switched off", "dropped tokens"])
 def test_nothing_is_cached_where_that_would_be_another_training(
     folder, tmp_path, train_small, make_small_features, build_frozen, pack_examples, what
 ):
     build, options = build_frozen, {"cache_frozen": what != "switched off", "augment": what == "augmented images"}
     if what == "a trained tower":
         build = functools.partial(build_frozen, image_tower=functools.partial(build_small_cnn, widths=(8, 8)))
+    if what == "dropped tokens":
+        options |= {"augment": make_augmentation(token_dropout=0.1), "modalities": ("title",)}
     if what == "several texts":
         examples = [SourceExample(f"e{i}", "rows", texts={"title": ["one", "two"]}, labels=["ab"[i % 2]]) for i in range(20)]
         folder = Path(pack_examples(tmp_path / "captions", examples, ("title",)))

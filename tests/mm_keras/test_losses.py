@@ -79,6 +79,16 @@ def test_example_of_weight_two_counts_twice_and_of_weight_zero_not_at_all(case):
     assert float(loss(labels, changed, WEIGHTS)) == float(loss(labels, LOGITS, WEIGHTS))
 
 
+def test_shares_of_classes_give_the_mean_of_what_each_would_alone(case):
+    loss, each = case
+    if loss.multi_label:
+        pytest.skip("shares of several labels are labels")
+    assert float(loss(ONE_HOT.astype("float32"), LOGITS)) == pytest.approx(each.mean(), rel=1e-5)
+    shares = RNG.dirichlet(np.ones(4), 6).astype("float32")
+    of_classes = [float(loss(np.full(6, label), LOGITS, 6 * shares[:, label])) / 6 for label in range(4)]
+    assert float(loss(shares, LOGITS)) == pytest.approx(sum(of_classes), rel=1e-5)
+
+
 def test_large_and_zero_logits_give_a_finite_loss_and_gradient(case):
     import tensorflow as tf
 

@@ -187,3 +187,21 @@ def test_mean_logits_give_the_mean_of_the_probabilities(multi_label):
     expected = (probabilities_of(one, multi_label) + probabilities_of(other, multi_label)) / 2
     np.testing.assert_allclose(probabilities_of(mean_logits([one, other], multi_label), multi_label), expected)
     assert mean_logits([one], multi_label) is one
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_metrics_of_mixed_examples_are_those_of_what_has_the_largest_part(multi_label):
+    logits, labels = (_multi_label if multi_label else _multi_class)(0)
+    rng = np.random.default_rng(1)
+    if multi_label:
+        shares = np.where(labels > 0, rng.uniform(0.5, 1, labels.shape), rng.uniform(0, 0.49, labels.shape))
+        names = ["macro_f1", "imaged_f1", "binned_mAP", "ece"]
+    else:
+        shares = rng.uniform(0, 0.5, logits.shape)
+        shares[np.arange(len(labels)), labels] = 0.6
+        names = ["top_1", "top_3", "cross_entropy", "macro_f1", "ece"]
+    for name in names:
+        plain, mixed = (make_metrics(multi_label, logits.shape[1], ["micro_f1", name])[1] for _ in range(2))
+        plain.update_state(labels, logits)
+        mixed.update_state(shares.astype("float32"), logits)
+        assert float(mixed.result()) == pytest.approx(float(plain.result()), rel=1e-6)

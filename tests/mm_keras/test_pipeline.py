@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mm_keras.data.augment import make_augmentation
 from mm_keras.data.pipeline import iter_texts, make_evaluation_batches, make_training_batches
 from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
 from mm_keras.losses import make_loss
@@ -255,6 +256,39 @@ def test_images_are_augmented_anew_in_each_epoch_if_at_all(folder, augment):
         assert inputs["image"].max() <= 255
     changed = sum(not np.array_equal(epochs[0][word], epochs[1][word]) for word in epochs[0])
     assert changed == (99 if augment else 0)
+
+
+AUGMENTED = make_augmentation(
+    color_jitter=0.4, rand_augment=2, mixup=0.8, cutmix=1.0, token_dropout=0.2, min_area=0.5, mirror=False
+)
+
+
+def test_batches_with_all_augmentations_keep_the_contract_and_depend_on_the_seed_alone(folder):
+    features = _spec(fields=("title", "caption"))
+    batches = _training(folder, features, epochs=2, batch_size=20, seed=3, augment=AUGMENTED)
+    _assert_equal(batches, _training(folder, features, epochs=2, batch_size=20, seed=3, augment=AUGMENTED))
+    inputs_spec, labels_spec, weights_spec = batches.dataset.element_spec
+    assert {name: (tuple(spec.shape[1:]), spec.dtype.name) for name, spec in inputs_spec.items()} == features.inputs()
+    assert (labels_spec.shape, labels_spec.dtype, weights_spec.shape) == ((20, 3), tf.float32, (20,))
+    for inputs, labels, weights in batches.dataset.as_numpy_iterator():
+        np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-5)
+        assert ((labels > 0.01).sum(axis=1) == 2).any()
+        assert weights.min() >= 1
+        assert inputs["image"].min() >= 0
+        assert inputs["image"].max() <= 255
+
+
+def test_resumed_training_sees_the_augmented_batches_of_an_unbroken_one(folder):
+    whole = _training(folder, _spec(), epochs=2, batch_size=20, augment=AUGMENTED)
+    rest = _training(folder, _spec(), epochs=2, batch_size=20, augment=AUGMENTED, start=7)
+    for one, other in zip(whole.dataset.skip(7), rest.dataset, strict=True):
+        for a, b in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_mixing_is_not_for_models_that_see_no_image(folder):
+    plain, mixed = (_training(folder, augment=augment) for augment in (False, make_augmentation(mixup=1.0, rand_augment=2)))
+    _assert_equal(plain, mixed)
 
 
 def test_training_images_without_augmentation_are_those_of_evaluation(folder):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import mm_keras
+from mm_keras.data.augment import make_augmentation
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.features import FeatureSpec
 from mm_keras.losses import make_asymmetric_loss, make_focal_loss
@@ -121,6 +122,23 @@ def test_averaged_weights_are_validated_and_kept(tmp_path, dataset, features, tr
     train_small(dataset, tmp_path / "plain", epochs=2, make_optimizer=functools.partial(optimizer, average=None))
     assert _lines(tmp_path / "run")[0]["loss"] == _lines(tmp_path / "plain")[0]["loss"]  # it is trained alike
     assert _lines(tmp_path / "run")[0]["val_cross_entropy"] != _lines(tmp_path / "plain")[0]["val_cross_entropy"]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_mixed_examples_are_learned_from_and_validated_without(request, tmp_path, train_small, multi_label):
+    dataset, features = (
+        request.getfixturevalue(f"multi_label_{name}" if multi_label else name) for name in ("dataset", "features")
+    )
+    names = ["micro_f1", "ece", "macro_f1", *(["binned_mAP"] if multi_label else ["top_1", "top_3"]), "cross_entropy"]
+    augment = make_augmentation(mixup=0.4, cutmix=1.0, rand_augment=1, color_jitter=0.3, token_dropout=0.1)
+    model = train_small(
+        dataset, tmp_path / "run", augment=augment, make_metrics=functools.partial(make_metrics, names=names), epochs=2
+    )
+    lines = _lines(tmp_path / "run")
+    assert lines[1]["loss"] < lines[0]["loss"]
+    measured = _validate(model, dataset, features)["macro_f1" if multi_label else "top_1"]
+    kept = max(lines, key=lambda line: line["val_micro_f1"])
+    assert measured == pytest.approx(kept["val_macro_f1" if multi_label else "val_top_1"], abs=1e-5)
 
 
 def test_plateau_lowers_the_rate_by_the_metric_of_the_best_epoch(tmp_path, dataset, train_small):

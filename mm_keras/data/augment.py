@@ -1,0 +1,223 @@
+"""What training does to examples that evaluation does not. TensorFlow graph functions; the same seed gives the same result."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from mm_keras.data.images import decode_augmented
+from mm_keras.data.pixels import jitter_colors, rand_augment
+from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """The arguments of `make_augmentation`."""
+
+    min_area: float
+    mirror: bool
+    color_jitter: float
+    rand_augment: int
+    rand_augment_magnitude: float
+    mixup: float
+    cutmix: float
+    token_dropout: float
+
+
+def make_augmentation(
+    min_area: float = 0.35,
+    mirror: bool = True,
+    color_jitter: float = 0.0,
+    rand_augment: int = 0,
+    rand_augment_magnitude: float = 9.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    token_dropout: float = 0.0,
+) -> Augmentation:
+    """Says how to augment; what is for images does nothing to a model that sees none, and so with tokens.
+
+    There is nothing here that hides a whole field or the image: `build_two_tower.modality_dropout` does that.
+
+    Args:
+        min_area: the smallest part of a picture that is cut out and seen, as a fraction of its area, within (0, 1].
+        mirror: left and right change sides in half of the cases; False for pictures of writing.
+        color_jitter: strength within [0, 1], see `pixels.jitter_colors`; 0: none. 0.4 is usual.
+        rand_augment: operations a picture, see `pixels.rand_augment`; 0: none. 2 is usual.
+        rand_augment_magnitude: of each, within [0, 10].
+        mixup: alpha of MixUp, at least 0; 0: none. 0.2 is usual. See `mix_examples`.
+        cutmix: alpha of CutMix, at least 0; 0: none. 1.0 is usual. With both, each batch has one of the two, by chance.
+        token_dropout: probability, within [0, 1), of leaving a token out, see `drop_tokens`. 0.1 is usual.
+
+    Raises:
+        ValueError: for values out of these ranges.
+    """
+    for name, value, fine, rule in (
+        ("min_area", min_area, 0 < min_area <= 1, "within (0, 1]"),
+        ("color_jitter", color_jitter, 0 <= color_jitter <= 1, "within [0, 1]"),
+        ("rand_augment", rand_augment, rand_augment >= 0 and rand_augment == int(rand_augment), "a number of operations, or 0"),
+        ("rand_augment_magnitude", rand_augment_magnitude, 0 <= rand_augment_magnitude <= 10, "within [0, 10]"),
+        ("mixup", mixup, mixup >= 0, "at least 0"),
+        ("cutmix", cutmix, cutmix >= 0, "at least 0"),
+        ("token_dropout", token_dropout, 0 <= token_dropout < 1, "within [0, 1)"),
+    ):
+        if not fine:
+            raise ValueError(f"{name} must be {rule}. Received: {name}={value!r}")
+    return Augmentation(min_area, mirror, color_jitter, int(rand_augment), rand_augment_magnitude, mixup, cutmix, token_dropout)
+
+
+def augmented_image(data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    """A record's image, string [], as float32 [*spec.size, 3] within [0, 255]; `seed` is int64 [2]."""
+    image = decode_augmented(data, spec, seed, augmentation.min_area, augmentation.mirror)
+    if augmentation.rand_augment:
+        seed = tf.random.experimental.stateless_fold_in(seed, 1)
+        image = rand_augment(image, seed, augmentation.rand_augment, augmentation.rand_augment_magnitude)
+    if augmentation.color_jitter:
+        image = jitter_colors(image, tf.random.experimental.stateless_fold_in(seed, 2), augmentation.color_jitter)
+    return image
+
+
+def augment_batch(
+    inputs: dict[str, tf.Tensor],
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+    seed: tf.Tensor,
+    features: FeatureSpec,
+    augmentation: Augmentation,
+) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """What is done to texts, and to several examples together.
+
+    Args:
+        inputs, labels, weights: a batch without this.
+        seed: int64 [2], the batch's own.
+        features: what is in it.
+        augmentation: what to do.
+
+    Returns:
+        a batch of the same shapes; but where examples are mixed, labels are float32 [B, L], also of multi-class data.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, len(features.texts) + 1)
+    for number, text in enumerate(features.texts):
+        if augmentation.token_dropout and text.tokenizer:
+            ids, mask = (f"{text.field}_{part}" for part in ("token_ids", "padding_mask"))
+            kept = [each for each in (text.tokenizer.start_id, text.tokenizer.end_id) if each is not None]
+            dropped = drop_tokens(inputs[ids], inputs[mask], seeds[number], augmentation.token_dropout, kept)
+            inputs = inputs | dict(zip((ids, mask), dropped, strict=True))
+    if features.image and (augmentation.mixup or augmentation.cutmix):
+        if not features.multi_label:
+            labels = tf.one_hot(labels, len(features.labels))
+        return mix_examples(inputs, labels, weights, seeds[-1], features, augmentation.mixup, augmentation.cutmix)
+    return inputs, labels, weights
+
+
+def drop_tokens(
+    token_ids: tf.Tensor, padding_mask: tf.Tensor, seed: tf.Tensor, rate: float, kept_ids: list[int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Leaves tokens out; those behind move up, as if they had never been there. "a red mug" -> "a mug".
+
+    A text that would lose all its tokens keeps all.
+
+    Args:
+        token_ids: int32 [B, T].
+        padding_mask: bool [B, T], the real tokens.
+        seed: int64 [2].
+        rate: probability of each.
+        kept_ids: tokens that always stay, such as [CLS] and [SEP].
+    """
+    fixed = tf.zeros_like(padding_mask)
+    for token in kept_ids:
+        fixed |= token_ids == token
+    kept = padding_mask & (fixed | (tf.random.stateless_uniform(token_ids.shape, seed) >= rate))
+    kept = tf.where(tf.reduce_any(kept & ~fixed, axis=1, keepdims=True), kept, padding_mask)
+    places = tf.range(token_ids.shape[1])
+    order = tf.argsort(tf.where(kept, places, places + token_ids.shape[1]), axis=1)
+    return tuple(tf.gather(each, order, batch_dims=1) for each in (tf.where(kept, token_ids, 0), kept))
+
+
+def mix_examples(
+    inputs: dict[str, tf.Tensor],
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+    seed: tf.Tensor,
+    features: FeatureSpec,
+    mixup: float,
+    cutmix: float,
+) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """Mixes each example with the one before it, which a shuffled batch has there by chance.
+
+    A share λ is drawn for each example from Beta(α, α). Its picture becomes λ of its own and 1 - λ of the other's, as pixels
+    (MixUp) or as areas (CutMix). Embeddings of texts are mixed as pixels are. Tokens cannot be: all of an example's texts,
+    and which of them are there, are its own with probability λ and the other's else, so that what a text tells of the labels
+    is right on average. Labels become shares. Where one of the two has no picture, the example stays as it is: a picture mixed
+    with none would be a darker one, not a missing one.
+
+    Args:
+        inputs: with an image.
+        labels: float32 [B, L], one-hot or multi-hot.
+        weights: float32 [B]. An example of weight 0 has no share in the labels, one of weight 2 a double one: the loss is the
+            sum of what both would give alone.
+        seed: int64 [2].
+        features: what is in the batch.
+        mixup, cutmix: α of each; 0: never. At least one of them is more.
+
+    Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization", equation 1; Yun et al., "CutMix: Regularization
+        Strategy to Train Strong Classifiers with Localizable Features", equations 1 and 2.
+    """
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 5))
+    size = weights.shape[0]
+    image, both = inputs[IMAGE], inputs[present(IMAGE)] & _other(inputs[present(IMAGE)])
+
+    def share(alpha: float) -> tf.Tensor:
+        one, rest = (tf.random.stateless_gamma([size], each, alpha) for each in seeds[:2])
+        return tf.where(both & (one + rest > 0), tf.math.divide_no_nan(one, one + rest), 1.0)
+
+    def of_pixels() -> tuple[tf.Tensor, tf.Tensor]:
+        own = share(mixup)
+        return _blend(own, image, _other(image)), own
+
+    def of_areas() -> tuple[tf.Tensor, tf.Tensor]:
+        own = share(cutmix)
+        height, width = image.shape[1:3]
+        cut = tf.sqrt(1 - own)
+        rows, columns = (
+            _inside(side, cut, tf.random.stateless_uniform([size], each))
+            for side, each in ((height, seeds[2]), (width, seeds[3]))
+        )
+        inside = rows[:, :, tf.newaxis] & columns[:, tf.newaxis]
+        mixed = tf.where(inside[..., tf.newaxis], _other(image), image)
+        return mixed, 1 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=[1, 2])
+
+    drawn = tf.random.stateless_uniform([size + 1], seeds[4])
+    if mixup and cutmix:
+        mixed, own = tf.cond(drawn[-1] < 0.5, of_pixels, of_areas)
+    else:
+        mixed, own = of_pixels() if mixup else of_areas()
+    made = inputs | {IMAGE: mixed}
+    keeps = drawn[:-1] < own
+    for text in features.texts:
+        for part in (*(f"{text.field}_{name}" for name in text.inputs()), present(text.field)):
+            rows = tf.reshape(keeps, [size] + [1] * (inputs[part].shape.rank - 1))
+            made[part] = tf.where(rows, inputs[part], _other(inputs[part]))
+        if text.embedder and not text.embedder.trainable:
+            name = f"{text.field}_embedding"
+            there = (inputs[present(text.field)] & _other(inputs[present(text.field)]))[:, tf.newaxis]
+            made[name] = tf.where(there, _blend(own, inputs[name], _other(inputs[name])), made[name])
+    together = own * weights + (1 - own) * _other(weights)
+    return made, _blend(tf.math.divide_no_nan(own * weights, together), labels, _other(labels)), together
+
+
+def _other(values: tf.Tensor) -> tf.Tensor:
+    return tf.concat([values[-1:], values[:-1]], axis=0)
+
+
+def _blend(share: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """share x one + (1 - share) x other, for a share of each example, [B]."""
+    share = tf.reshape(share, [-1] + [1] * (one.shape.rank - 1))
+    return share * one + (1 - share) * other
+
+
+def _inside(length: int, part: tf.Tensor, middle: tf.Tensor) -> tf.Tensor:
+    """bool [B, length]: what lies in a stretch of `part` of the length around `middle`, both within [0, 1] and [B]."""
+    first, last = (tf.round(length * (middle + side * part / 2)) for side in (-1, 1))
+    places = tf.range(length, dtype=tf.float32)
+    return (places >= first[:, tf.newaxis]) & (places < last[:, tf.newaxis])
