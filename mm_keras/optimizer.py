@@ -32,7 +32,7 @@ def make_optimizer(
 
     Args:
         total_steps: batches in the whole training.
-        model: what is trained; needed for `layer_rates` and `unfreeze_at` alone.
+        model: what is trained; needed for `average`, `layer_rates` and `unfreeze_at` alone.
         algorithm: "adamw", "adam", or "sgd" with Nesterov's momentum.
         learning_rate: at its highest.
         schedule: `(learning_rate, total_updates, warmup_updates) -> schedule`, see `schedules`.
@@ -80,6 +80,8 @@ def make_optimizer(
             f"gradients are accumulated on one replica alone: Keras cannot add them up in a condition. Received: accumulate="
             f"{accumulate} on {replicas} replicas; set train.strategy = 'none', or a larger train.batch_size"
         )
+    if average is not None and model is None:
+        raise ValueError(f"average needs the model whose weights are averaged. Received: average={average}, model=None")
     updates = total_steps // accumulate
     unfreeze_at = {part: round(when * updates) for part, when in _checked("unfreeze_at", unfreeze_at, 1).items()}
     options = {
@@ -90,12 +92,12 @@ def make_optimizer(
         "global_clipnorm": clip_norm,
         "gradient_accumulation_steps": accumulate if accumulate > 1 else None,
     }
-    if algorithm == "adam":
-        return Adam(**options)
-    options["weight_decay"] = 1e-4 if weight_decay is None else weight_decay
-    if algorithm == "adamw":
-        return Adam(**options)
-    return SGD(momentum=momentum, nesterov=momentum > 0, **options)
+    if algorithm != "adam":
+        options["weight_decay"] = 1e-4 if weight_decay is None else weight_decay
+    optimizer = SGD(momentum=momentum, nesterov=momentum > 0, **options) if algorithm == "sgd" else Adam(**options)
+    if model is not None:
+        optimizer.build(model.trainable_variables)  # XLA could not make averages, which begin as the weights, in the first step
+    return optimizer
 
 
 def _checked(argument: str, values: Mapping[str, float] | None, highest: float) -> Mapping[str, float]:

@@ -5,6 +5,7 @@ import pytest
 
 from mm_keras.cli import main
 from mm_keras.config import CONFIG_FOLDER, ConfigError, configurable_functions, find_config, load_config, operative_config
+from mm_keras.data.augment import make_augmentation
 from tfrecords_tools.sources import sample
 
 CONFIGS = sorted(path.name for path in CONFIG_FOLDER.glob("*.gin"))
@@ -69,6 +70,38 @@ def test_losses_can_be_bound(write, name):
     functions = load_config(write(f"train.make_loss = @{name}", f"{name}.class_balance = 0.9"))
     loss = functions[name](True, [1, 10])
     assert loss.label_weights[0] > loss.label_weights[1]
+
+
+def test_augmentation_can_be_bound(write):
+    augmentation = make_augmentation(mixup=0.2, token_dropout=0.1)
+    functions = load_config(
+        write(
+            "train.augment = @make_augmentation()",
+            "make_augmentation.mixup = 0.2",
+            "make_augmentation.token_dropout = 0.1",
+            "train.make_features = None",
+        )
+    )
+    with pytest.raises(TypeError, match="'NoneType' object is not callable") as caught:
+        functions["train"]("dataset", "nowhere")
+    frame = next(entry.frame for entry in caught.traceback if entry.name == "train")
+    assert frame.f_locals["augment"] == augmentation
+
+
+@pytest.mark.parametrize(
+    "name", ["make_cosine_schedule", "make_constant_schedule", "make_step_schedule", "make_plateau_schedule"]
+)
+def test_schedules_can_be_bound(write, name):
+    optimizer = load_config(write(f"make_optimizer.schedule = @{name}"))["make_optimizer"](1000)
+    assert float(optimizer.schedule(50)) == pytest.approx(1e-3)
+    if name in ("make_step_schedule", "make_plateau_schedule"):
+        load_config(write(f"make_optimizer.schedule = @{name}", f"{name}.factor = 0.2"))
+
+
+def test_rates_of_parts_can_be_bound(write):
+    functions = load_config(write('make_optimizer.layer_rates = {"image_tower": 0.1, "text_encoder": 0.1}'))
+    with pytest.raises(ValueError, match="layer_rates needs the model"):
+        functions["make_optimizer"](10)
 
 
 def test_metrics_can_be_bound(write):

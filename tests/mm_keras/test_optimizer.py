@@ -7,6 +7,7 @@ import pytest
 
 from mm_keras.optimizer import make_optimizer
 from mm_keras.optimizer_callbacks import AveragedWeights, ReduceOnPlateau, make_optimizer_callbacks
+from mm_keras.part_optimizers import Adam
 from mm_keras.schedules import make_constant_schedule, make_plateau_schedule, make_step_schedule
 
 RNG = np.random.default_rng(0)
@@ -221,7 +222,7 @@ def test_validation_and_the_saved_model_have_the_averages_and_training_goes_on_w
     plain = build()
     weights = _fit(plain, constant(12, learning_rate=0.1), epochs=2)
     model, watch, checkpoint = build(), _Watch(), _Checkpoint()
-    optimizer = constant(12, average=0.9, learning_rate=0.1)
+    optimizer = constant(12, model, average=0.9, learning_rate=0.1)
     callbacks = make_optimizer_callbacks(optimizer, "val_loss", "min", checkpoint)
     assert isinstance(callbacks[0], AveragedWeights)
     final = _fit(model, optimizer, epochs=2, validation_data=(X, Y), callbacks=[watch, *callbacks])
@@ -259,7 +260,7 @@ def _fit_on(model):
 
 def test_optimizer_of_another_model_is_an_error(build):
     model = build()
-    optimizer = make_optimizer(20, model, layer_rates={"tower": 0.1})
+    optimizer = Adam.from_config(make_optimizer(20, model, layer_rates={"tower": 0.1}).get_config())
     with pytest.raises(ValueError, match=r"made for a model of 4 trained weights\. Received: 2"):
         optimizer.build(model.get_layer("head").trainable_variables)
 
@@ -271,5 +272,37 @@ def test_weight_without_a_gradient_keeps_its_value(build):
     model = keras.Model(inputs, outputs)
     before = unused.get_weights()
     with pytest.warns(UserWarning, match="Gradients do not exist"):
-        _fit(model, constant(6, average=0.9))
+        _fit(model, constant(6, model, average=0.9))
     _assert_same(unused.get_weights(), before, rtol=0)
+
+
+def _everything(model, **options):
+    return make_optimizer(
+        12, model, average=0.9, layer_rates={"tower": 0.5}, unfreeze_at={"tower": 0.3}, learning_rate=0.05, **options
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "sgd"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_step_compiled_by_xla_equals_the_plain_one(build, algorithm, accumulate):
+    weights = []
+    for jit_compile in (False, True):
+        model = build()
+        model.compile(_everything(model, algorithm=algorithm, accumulate=accumulate), "mse", jit_compile=jit_compile)
+        model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    _assert_same(weights[1], weights[0], rtol=1e-4, atol=1e-6)
+
+
+def test_training_in_half_precision_scales_the_loss_and_averages():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((3,))
+    tower = keras.layers.Dense(4, "tanh", name="tower", dtype="mixed_float16")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="head", dtype="float32")(tower))
+    optimizer = _everything(model)
+    scaled = keras.optimizers.LossScaleOptimizer(optimizer)  # as `compile` does under the policy mixed_float16
+    checkpoint = _Checkpoint()
+    callbacks = make_optimizer_callbacks(optimizer, "val_loss", "min", checkpoint)
+    weights = _fit(model, scaled, epochs=2, validation_data=(X, Y), callbacks=callbacks)
+    assert all(np.isfinite(weight).all() for weight in weights)
+    _assert_same(checkpoint.saved[-1], weights, rtol=0)
