@@ -12,7 +12,7 @@ import numpy as np
 from mm_keras.data.pipeline import Batches, make_evaluation_batches
 from mm_keras.features import IMAGE, FeatureSpec, present
 from mm_keras.metrics import evaluate_logits, mean_logits
-from mm_keras.model.two_tower import split_at_embeddings
+from mm_keras.model.late_fusion import split_at_embeddings
 from mm_keras.run_folder import RunFolder
 from mm_keras.streaming_metrics import AVERAGES, SCORES
 from mm_keras.thresholds import load_thresholds
@@ -119,7 +119,7 @@ def _evaluate_model(run: RunFolder, dataset: str, split: str, batch_size: int, t
         for text_index in range(texts_per_field if features.texts else 1)
     ]
     labels = encoded[0][1]
-    trained = "together" if len(features.modalities) > 1 else "alone"
+    trained = "fused" if run.late_fusion.is_file() else "together" if len(features.modalities) > 1 else "alone"
     rows = []
     for name, shown in _combinations(features).items():
         hidden = {present(m): np.zeros(len(labels), bool) for m in features.modalities if m not in shown}

@@ -45,9 +45,14 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
     parts = [(model.predict_on_batch(inputs), labels.numpy()) for inputs, labels, _ in batches.dataset]
     logits, labels = (np.concatenate(each)[: batches.num_examples] for each in zip(*parts, strict=True))
     thresholds = best_thresholds(logits, labels)
+    save_thresholds(run, features, thresholds, split)
+    return thresholds
+
+
+def save_thresholds(run: RunFolder, features: FeatureSpec, thresholds: np.ndarray, split: str) -> None:
+    """Keeps probabilities [L] that were tuned on a split, by the names of the labels."""
     content = {"split": split, "thresholds": dict(zip(features.labels, thresholds.tolist(), strict=True))}
     run.thresholds.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    return thresholds
 
 
 def load_thresholds(run: RunFolder, features: FeatureSpec) -> Thresholds | None:

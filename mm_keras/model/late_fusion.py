@@ -1,0 +1,205 @@
+"""Late fusion: whole models side by side, whose answers are brought together. Pure Keras.
+
+A model of which no input is there does not vote. Where nothing at all is there, all vote.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from mm_keras.features import FeatureSpec, present
+from mm_keras.model import two_tower
+
+
+def build_answers(models: Sequence[keras.Model], features: Sequence[FeatureSpec], inputs: FeatureSpec) -> keras.Model:
+    """Puts whole models side by side.
+
+    Args:
+        models: at least one. They are renamed "model_0", "model_1", … and can be taken out by these names.
+        features: of the models, in their order.
+        inputs: the features of all of them together.
+
+    Returns:
+        model "answers": the inputs of `inputs.inputs()`, by name -> (logits float32 [B, M, num_labels] of M models; bool
+        [B, M], True where a model has any of its inputs).
+    """
+    tensors = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in inputs.inputs().items()}
+    answers, voting = [], []
+    for index, (model, each) in enumerate(zip(models, features, strict=True)):
+        model.name = f"model_{index}"
+        answers.append(model({name: tensors[name] for name in each.inputs()}))
+        voting.append(_any([tensors[present(modality)] for modality in each.modalities]))
+    return keras.Model(tensors, (ops.stack(answers, axis=1), ops.stack(voting, axis=1)), name="answers")
+
+
+def voting_patterns(features: Sequence[FeatureSpec], inputs: FeatureSpec) -> np.ndarray:
+    """Who can be left to vote where inputs are missing: bool [P, M], all of them first. Arguments as of `build_answers`."""
+    patterns = []
+    for number in range(1, len(inputs.modalities) + 1):
+        for shown in itertools.combinations(inputs.modalities, number):
+            patterns.append(tuple(any(modality in shown for modality in each.modalities) for each in features))
+    return np.array(list(dict.fromkeys(reversed(patterns))))
+
+
+def build_late_fusion(answers: keras.Model, combination: Combination) -> keras.Model:
+    """Brings the answers of whole models together.
+
+    Args:
+        answers: of `build_answers`.
+        combination: how.
+
+    Returns:
+        model "late_fusion": the same inputs -> logits float32 [B, num_labels].
+    """
+    return keras.Model(answers.input, combination(*answers.output), name="late_fusion")
+
+
+def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tuple[keras.Model, keras.Model]:
+    """`two_tower.split_at_embeddings`, of a late fusion too: of all its models at once.
+
+    Args:
+        model: of `build_two_tower` or `build_late_fusion`.
+        modalities: of its features.
+
+    Returns:
+        (encoders: the model's inputs -> embeddings by name, [B, D] each,
+        all behind them: those and {"<modality>_present": bool [B]} -> logits [B, num_labels]).
+    """
+    combination = next((layer for layer in model.layers if isinstance(layer, Combination)), None)
+    if combination is None:
+        return two_tower.split_at_embeddings(model, modalities)
+    flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}
+    embeddings, inputs, answers, voting = {}, dict(flags), [], []
+    for index in range(combination.input[0].shape[1]):
+        part = model.get_layer(f"model_{index}")
+        seen = tuple(modality for modality in modalities if present(modality) in part.input)
+        encoders, rest = split_at_embeddings(part, seen)
+        encoders.name, rest.name = f"{part.name}_encoders", f"{part.name}_rest"
+        embedded = encoders({name: model.input[name] for name in part.input})
+        embeddings |= {f"{part.name}_{name}": tensor for name, tensor in embedded.items()}
+        for name, tensor in embedded.items():
+            inputs[f"{part.name}_{name}"] = keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=f"{part.name}_{name}")
+        shown = {present(modality): flags[present(modality)] for modality in seen}
+        answers.append(rest({name: inputs[f"{part.name}_{name}"] for name in embedded} | shown))
+        voting.append(_any(list(shown.values())))
+    logits = combination(ops.stack(answers, axis=1), ops.stack(voting, axis=1))
+    return keras.Model(model.input, embeddings, name="encoders"), keras.Model(inputs, logits, name="behind_encoders")
+
+
+class Combination(keras.layers.Layer):
+    """[B, M, L] logits of M models and [B, M] flags of who votes -> [B, L] logits. In float32, with weights that `fit` leaves.
+
+    Args:
+        multi_label: sigmoids, or a softmax over the labels.
+        values: of the layer's one weight, see each layer. None: they are loaded.
+        shape: of the values; None: it is theirs.
+    """
+
+    def __init__(self, multi_label: bool, values: np.ndarray | None = None, shape: Sequence[int] | None = None, **kwargs):
+        super().__init__(**{"name": "combination"} | kwargs | {"dtype": "float32", "trainable": False})
+        self.multi_label = multi_label
+        self.values = self.add_weight(shape=tuple(shape or values.shape), initializer="ones", trainable=False, name="values")
+        if values is not None:
+            self.values.assign(values)
+
+    def compute_output_shape(self, logits_shape, voting_shape):
+        return (logits_shape[0], logits_shape[2])
+
+    def get_config(self):
+        return {**super().get_config(), "multi_label": self.multi_label, "shape": self.values.shape}
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class WeightedSum(Combination):
+    """The weighted sum of probabilities: p = sum_m lambda_m p_m, the lambdas of those that vote scaled to a sum of 1.
+
+    It is computed from logarithms, so that no probability is clipped. Where each label has lambdas of its own, multi-class
+    probabilities no longer sum to 1; the softmax of these logits scales them.
+
+    Values: lambdas above 0, [M, 1], or [M, L] for lambdas of each label.
+
+    Reference: the multi-label caption study, equation 3.
+    """
+
+    def call(self, logits, voting):
+        log_lambdas = ops.log(_shares(self.values, voting))  # -inf for who does not vote
+        if not self.multi_label:
+            return ops.logsumexp(log_lambdas + ops.log_softmax(logits), axis=1)
+        yes, no = (ops.logsumexp(log_lambdas + ops.log_sigmoid(each), axis=1) for each in (logits, -logits))
+        return yes - no
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class MajorityVote(Combination):
+    """The majority: p = (votes + mean probability / 2) / (voters + 1/2); the mean decides ties, and overrules no vote.
+
+    Multi-class: each model votes for its most probable label. Multi-label: for each label above its threshold; in the mean,
+    probabilities are moved so that their thresholds come to lie at 0.5.
+
+    Values: logits [M, L] of the thresholds; zeros, which is 0.5, for multi-class models.
+    """
+
+    def call(self, logits, voting):
+        logits = logits - self.values
+        if self.multi_label:
+            votes, probabilities = ops.cast(logits > 0, "float32"), ops.sigmoid(logits)
+        else:
+            votes = ops.one_hot(ops.argmax(logits, axis=-1), self.values.shape[1], dtype="float32")
+            probabilities = ops.softmax(logits)
+        voters = _voters(voting)
+        number = ops.sum(voters, axis=1)
+        yes = ops.sum(voters * (votes + probabilities / (2 * ops.expand_dims(number, 1))), axis=1)
+        if not self.multi_label:
+            return ops.log(ops.maximum(yes, 1e-30))
+        no = number + 0.5 - yes
+        return ops.log(ops.maximum(yes, 1e-7)) - ops.log(ops.maximum(no, 1e-7))
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class Stacking(Combination):
+    """A logistic layer over the models' answers: z = bias + sum_m weight_m x_m, label by label; one for each pattern of voters.
+
+    x are log-probabilities (multi-class) or logits (multi-label).
+
+    Args:
+        patterns: bool [P, M]: who votes; all of them in the first one, which also stands for none.
+
+    Values: [P, M + 1, L]: weights, 0 for who does not vote; the last row is the bias.
+
+    Reference: the multi-label caption study, which proposes such a layer; that weights should not be negative: Breiman,
+    "Stacked Regressions" (1996), section 3.
+    """
+
+    def __init__(self, multi_label: bool, values: np.ndarray | None = None, patterns: Sequence = (), **kwargs):
+        super().__init__(multi_label, values, **kwargs)
+        self.patterns = np.asarray(patterns, bool).tolist()
+
+    def call(self, logits, voting):
+        scores = logits if self.multi_label else ops.log_softmax(logits)
+        same = ops.all(ops.equal(ops.expand_dims(voting, 1), ops.convert_to_tensor(self.patterns)), axis=-1)  # [B, P]
+        values = ops.take(self.values, ops.argmax(ops.cast(same, "int32"), axis=-1), axis=0)
+        return values[:, -1] + ops.sum(values[:, :-1] * scores, axis=1)
+
+    def get_config(self):
+        return {**super().get_config(), "patterns": self.patterns}
+
+
+def _shares(weights, voting):
+    """[M, K] weights above 0 and [B, M] flags -> [B, M, K]: those of who votes, scaled to a sum of 1 over M."""
+    weights = _voters(voting) * weights
+    return weights / ops.sum(weights, axis=1, keepdims=True)
+
+
+def _voters(voting):
+    """[B, M] flags -> float32 [B, M, 1]: 1 for who votes, which are all where none has a flag."""
+    voting = ops.logical_or(voting, ops.logical_not(ops.any(voting, axis=1, keepdims=True)))
+    return ops.expand_dims(ops.cast(voting, "float32"), -1)
+
+
+def _any(flags: list[keras.KerasTensor]) -> keras.KerasTensor:
+    return ops.any(ops.stack(flags, axis=-1), axis=-1)
