@@ -1,4 +1,4 @@
-"""`mm-keras`, also `python run.py`: train, evaluate, predict, export, add classes, fuse. Flags come before TensorFlow."""
+"""`mm-keras`, also `python run.py`: train, evaluate, predict, export, add classes. Parses flags before it loads TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export", "add_classes", "late_fusion")
+MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export", "add_classes")
 
 _TRAINING = ("train_and_evaluate", "train")
 _FLAGS_OF_SOME_MODES = {
-    **dict.fromkeys(("strategy", "dry_run"), _TRAINING),
-    "overwrite": (*_TRAINING, "late_fusion"),
-    **dict.fromkeys(("dataset", "split"), ("evaluate", "export", "late_fusion")),
+    **dict.fromkeys(("strategy", "overwrite", "dry_run", "resume"), _TRAINING),
+    **dict.fromkeys(("dataset", "split"), ("evaluate", "export")),
     **dict.fromkeys(("image", "text", "examples"), ("predict",)),
     **dict.fromkeys(("classes", "output"), ("add_classes",)),
-    **dict.fromkeys(("runs", "method"), ("late_fusion",)),
 }
 
 _DESCRIPTION = "Train, evaluate and ship classifiers of images that come with text."
@@ -27,17 +25,22 @@ _EPILOG = """examples:
   mm-keras --config=quickstart.gin                        train, evaluate and export on drawn sample data
   mm-keras --config=quickstart.gin --dry_run              build data and model, print shapes and sizes, stop
   mm-keras --config=quickstart.gin --gin_bindings='train.epochs=3' --gin_bindings='train.batch_size=32'
+  mm-keras --config=quickstart.gin --resume               go on with a training that was cut off
   mm-keras --mode=evaluate --workdir=runs/quickstart      a trained run needs nothing but its folder
   mm-keras --mode=predict --workdir=runs/quickstart --image=photo.jpg --text='title=Solid oak, new'
   mm-keras --mode=predict --workdir=runs/quickstart --examples=new.jsonl
   mm-keras --mode=export --workdir=runs/quickstart        writes runs/quickstart/export/<next version>
   mm-keras --mode=add_classes --workdir=runs/classes --classes=new.jsonl --output=runs/more_classes
-  mm-keras --mode=late_fusion --workdir=runs/fused --runs=runs/image,runs/text --method=weights
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one mode; returns the exit status: 0 fine, 2 the call, the config or the data is wrong."""
+    """Runs one mode.
+
+    Returns:
+        the exit status: 0 fine; 2 the call, the config or the data is wrong; 75 the process was asked to end (SIGTERM), and
+        the same command with --resume goes on.
+    """
     parser = _make_parser()
     options = parser.parse_args(arguments)
     if options.mode in _TRAINING and not options.config:
@@ -46,15 +49,21 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name a run folder (--workdir), a config (--config), or both")
     if options.mode == "add_classes" and not (options.classes and options.output):
         parser.error("--mode=add_classes needs --classes=FILE and --output=FOLDER")
-    if options.mode == "late_fusion" and not (options.runs and options.workdir):
-        parser.error("--mode=late_fusion needs --runs=FOLDER,FOLDER,… and --workdir=FOLDER, the run folder to make")
     for flag, modes in _FLAGS_OF_SOME_MODES.items():
         if getattr(options, flag) and options.mode not in modes:
             parser.error(f"--{flag} goes with --mode={' or '.join(modes)}, not with --mode={options.mode}")
+    if options.resume and (options.overwrite or options.dry_run):
+        parser.error(f"--resume goes on with a run; --{'overwrite' if options.overwrite else 'dry_run'} does not")
     with _quiet_start_up():
         import tensorflow  # noqa: F401
+    from mm_keras.preemption import EXIT_CODE, Preempted, raise_on_sigterm
+
     try:
-        _run(options)
+        with raise_on_sigterm():
+            _run(options)
+    except Preempted as stop:
+        print(f"{parser.prog}: {_first_cause(stop)}", file=sys.stderr)
+        return EXIT_CODE
     except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
         if options.traceback:
             raise
@@ -73,11 +82,14 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="LINE", help="overrides the config; repeatable")
     parser.add_argument("--strategy", choices=("auto", "none", "mirrored"), help="distribution (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="delete a run that is already in the run folder")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in the run folder; begin one if there is none"
+    )
     parser.add_argument("--dry_run", action="store_true", help="build data and model, print shapes and sizes, and stop")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    data = parser.add_argument_group("evaluate, export and late_fusion")
+    data = parser.add_argument_group("evaluate and export")
     data.add_argument("--dataset", metavar="FOLDER", help="dataset folder (default: the one the run was trained on)")
-    data.add_argument("--split", help="its split (default: test; late_fusion fits on val)")
+    data.add_argument("--split", help="its split (default: test)")
     predict = parser.add_argument_group("predict")
     predict.add_argument("--image", metavar="FILE", help="the picture: JPEG, PNG, GIF or BMP")
     predict.add_argument("--text", action="append", default=[], metavar="FIELD=TEXT", help="a text field; repeatable")
@@ -85,13 +97,6 @@ def _make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("add_classes", "to a run with a class-embedding head")
     add.add_argument("--classes", metavar="FILE", help="texts of the new classes: JSON Lines of label and text, or a CSV")
     add.add_argument("--output", metavar="FOLDER", help="the run folder to make; --workdir stays as it is")
-    fuse = parser.add_argument_group("late_fusion", "makes the run --workdir of trained runs, whose answers it brings together")
-    fuse.add_argument("--runs", metavar="FOLDER,…", help="run folders of one dataset; what they share they see in the same way")
-    fuse.add_argument(
-        "--method",
-        help="weights (default): the weighted sum of probabilities; weights_per_label: with weights of its own for each label; "
-        "vote: the majority; stacking: a logistic layer over the answers",
-    )
     return parser
 
 
@@ -119,11 +124,6 @@ def _run(options: argparse.Namespace) -> None:
         from mm_keras.add_classes import add_classes
 
         add_classes(workdir, options.classes, options.output)
-    elif options.mode == "late_fusion":
-        from mm_keras.late_fusion import late_fusion
-
-        given |= {"method": options.method} if options.method else {}
-        late_fusion(workdir, options.runs.split(","), overwrite=options.overwrite, **given)
     elif options.mode in ("evaluate", "export"):
         functions[options.mode](workdir, **given)
     else:
@@ -135,6 +135,8 @@ def _run(options: argparse.Namespace) -> None:
             (folder / "operative_config.gin").write_text(operative_config(), "utf-8")
 
         bind("train.on_start", save_config)
+        if options.resume:
+            bind("train.resume", True)
         functions[options.mode](workdir=workdir)
         if not options.dry_run:
             save_config(workdir)  # once more, with what evaluation and export used

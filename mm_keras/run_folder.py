@@ -5,11 +5,12 @@ runs/<name>/
     run.json                             dataset, versions, what was trained on what
     features.json  vocabulary_<n>.*      what the model takes in and gives out
     text_model_<n>/                      copies of SavedModels that embed texts
+    training.json                        all that a resumed training must share with this one
     metrics.jsonl                        one line an epoch
     checkpoints/best.keras
+    checkpoints/step-<step>.safetensors  until the training is finished: what it goes on from
     thresholds.json                      of a multi-label run with a validation split: a probability a label
     class_encoder/                       of a run with a class-embedding head: the classes' texts and what embedded them
-    late_fusion.json                     of a run that was made of others: of which, how, and on which split
     tensorboard/
     report/                              evaluation.json, evaluation.md
     export/<version>/                    SavedModels
@@ -24,8 +25,8 @@ from pathlib import Path
 
 import keras
 
-import mm_keras.model.late_fusion
-import mm_keras.saved_model  # noqa: F401  these two (and what they import) register the layers that a saved model names
+import mm_keras.model.two_tower
+import mm_keras.saved_model  # noqa: F401  these two register the layers that a saved model names
 from mm_keras.features import FEATURES_FILE, FeatureSpec
 from tfrecords_tools.dataset_info import DATASET_FILE
 
@@ -33,6 +34,7 @@ _OWN = (
     "config.gin",
     "operative_config.gin",
     "run.json",
+    "training.json",
     FEATURES_FILE,
     "vocabulary_*",
     "text_model_*",
@@ -40,7 +42,6 @@ _OWN = (
     "checkpoints",
     "thresholds.json",
     "class_encoder",
-    "late_fusion.json",
     "tensorboard",
     "report",
     "export",
@@ -54,10 +55,11 @@ class RunFolder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.metrics = self.path / "metrics.jsonl"
-        self.best = self.path / "checkpoints" / "best.keras"
+        self.setup = self.path / "training.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.checkpoints / "best.keras"
         self.thresholds = self.path / "thresholds.json"
         self.class_encoder = self.path / "class_encoder"
-        self.late_fusion = self.path / "late_fusion.json"
         self.tensorboard = self.path / "tensorboard"
         self.report = self.path / "report"
         self.export = self.path / "export"
@@ -68,8 +70,25 @@ class RunFolder:
         taken = self._taken()
         if taken and not overwrite:
             raise FileExistsError(
-                f"{self.path} already holds a run ({taken[0].name}); choose another --workdir, or pass --overwrite to delete it"
+                f"{self.path} already holds a run ({taken[0].name}); choose another --workdir, or pass --resume to go on "
+                "with it, or --overwrite to delete it"
             )
+
+    def can_resume(self) -> bool:
+        """Is there a run that can go on, or is finished? Says so where there is none.
+
+        Raises:
+            FileExistsError: if there is one that left nothing from which it could.
+        """
+        if (self.path / "run.json").is_file() and self.setup.is_file():
+            return True
+        if self.best.is_file():
+            raise FileExistsError(
+                f"{self.path} holds a run that left no {self.setup.name} to resume it by; choose another --workdir, or pass "
+                "--overwrite to delete it"
+            )
+        print(f"no training was begun in {self.path}: there is nothing to resume, it begins now")
+        return False
 
     def start(self, overwrite: bool) -> None:
         """Makes the folder for a new training; a run that is there is deleted if it may be, other files are kept."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import mm_keras
+from mm_keras.checkpoint import load_latest, prune, replacing
+from mm_keras.checkpoint_callbacks import KeepBest
 from mm_keras.class_embeddings import ClassEmbeddings
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.feature_cache import FeatureCache
@@ -18,15 +20,18 @@ from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
 from mm_keras.distribute import build_for_replicas, make_strategy
 from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.fit import fit
 from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
 from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.two_tower import build_two_tower
+from mm_keras.nan_report import StopAtNan
 from mm_keras.optimizer import make_optimizer
 from mm_keras.optimizer_callbacks import make_optimizer_callbacks
 from mm_keras.progress import Progress
 from mm_keras.run_folder import RunFolder
 from mm_keras.thresholds import tune_thresholds
+from mm_keras.training_setup import check_setup, describe_features, describe_training, save_setup
 from tfrecords_tools.dataset_info import DatasetInfo
 from tfrecords_tools.index import most_texts
 
@@ -49,6 +54,8 @@ def train(
     seed: int = 0,
     strategy: str = "auto",
     modalities: Sequence[str] | None = None,
+    checkpoint_minutes: float = 10,
+    resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
     on_start: Callable[[Path], None] | None = None,
@@ -78,15 +85,26 @@ def train(
         seed: of initial weights, order, augmentation and dropout.
         strategy: see `make_strategy`.
         modalities: let the model see only these of the features (a baseline).
+        checkpoint_minutes: between checkpoints within an epoch, at least 0; there is one at the end of each epoch, too.
+        resume: go on with the run that is in the folder; it ends as if it had never stopped. If there is none, begin one.
         overwrite: delete a run that is already in the folder.
         dry_run: build data and model, run one batch through it, print shapes and sizes, and stop.
         on_start: called with the run folder once it is made; the command line saves its config there.
 
     Returns:
         the model, with the weights that were kept.
+
+    Raises:
+        FileExistsError: if there is a run in the folder that is neither to be resumed nor overwritten.
+        CheckpointError: if the run that shall be resumed is of another model, configuration or dataset.
+        Preempted: if the process was asked to end (SIGTERM), once that is saved.
     """
+    if resume and (overwrite or dry_run):
+        raise ValueError(f"a run is either resumed or {'overwritten' if overwrite else 'tried'}; leave one of the two out")
     run = RunFolder(workdir)
-    if not dry_run:
+    if resume:
+        resume, overwrite = run.can_resume(), True  # what is there without that was cut off before its first step
+    elif not dry_run:
         run.check_free(overwrite)
     keras.utils.set_random_seed(seed)
     features = make_features(dataset, train_split=train_split)
@@ -121,60 +139,81 @@ def train(
         inputs, labels, weights = next(iter(training.dataset))
         print(f"one batch: loss {float(loss(labels, model(inputs), weights)):.4f}; dry run: stopping here")
         return model
-    run.start(overwrite)
-    features.save(run.path)
-    if classes:
-        classes.save(run.class_encoder)
-        del classes  # its encoder is not needed in training
-    if on_start:
-        on_start(run.path)
-    run.save_facts(
-        dataset=str(Path(dataset).absolute()),
-        train_split=train_split,
-        modalities=features.modalities,
-        seed=seed,
+    setup = describe_training(
+        model,
+        trained,
+        dataset,
+        (train_split, val_split) if val_split else (train_split,),
+        features=describe_features(features),
         epochs=epochs,
         batch_size=batch_size,
-        replicas=scope.num_replicas_in_sync,
-        versions={"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+        augment=augment,
+        seed=seed,
     )
+    checkpoint = None
+    if resume:
+        check_setup(run.setup, setup)
+        if run.facts().get("finished"):
+            print(f"the run in {run.path} is finished, there is nothing to resume; --overwrite trains it anew")
+            prune(run.checkpoints, kept=0)
+            return run.load_model()[0]
+        checkpoint = load_latest(run.checkpoints)
+    if checkpoint:
+        print(f"going on after step {checkpoint.step:,}, from {checkpoint.path}")
+    else:
+        run.start(overwrite)
+        features.save(run.path)
+        if classes:
+            classes.save(run.class_encoder)
+        if on_start:
+            on_start(run.path)
+    del classes  # its encoder is not needed in training
+    facts = {
+        "dataset": str(Path(dataset).absolute()),
+        "train_split": train_split,
+        "modalities": features.modalities,
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "replicas": scope.num_replicas_in_sync,
+        "versions": {"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+    }
+    run.save_facts(**facts)
+    if not checkpoint:
+        save_setup(run.setup, setup)
     if cached:
         inputs = list(trained.input)
-        training = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches(batch_size, epochs, seed)
+        make_batches = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches
+        make_batches = functools.partial(make_batches, batch_size, epochs, seed)
         if validation:
             validation = FeatureCache(dataset, val_split, features, encoders, inputs).evaluation_batches(batch_size)
-    build_for_replicas(trained, training.dataset)
+    else:
+        make_batches = functools.partial(
+            make_training_batches, dataset, train_split, features, batch_size, epochs, seed, augment
+        )
+    build_for_replicas(trained, make_batches().dataset)
     callbacks = [
+        StopAtNan(),
         _TensorBoard(run.tensorboard, write_graph=False),
-        keras.callbacks.TerminateOnNaN(),
         Progress(run.metrics, training.num_examples, batch_size),
     ]
     kept = run.best if trained is model else run.best.with_name("best_trained_part.weights.h5")
     followed = {"monitor": f"val_{metrics[0].name}", "mode": "max"} if validation else {"monitor": "loss", "mode": "min"}
-    best = None
-    if validation:
-        weights_only = trained is not model
-        best = keras.callbacks.ModelCheckpoint(kept, save_best_only=True, save_weights_only=weights_only, **followed)
+    best = KeepBest(kept, followed["monitor"]) if validation else None
     callbacks += make_optimizer_callbacks(optimizer, **followed, checkpoint=best)
-    history = trained.fit(
-        training.dataset,
-        steps_per_epoch=training.steps,
-        epochs=epochs,
-        validation_data=validation.dataset if validation else None,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=0,
-    )
-    if not np.all(np.isfinite(history.history["loss"])):
-        raise FloatingPointError(f"the loss is not finite; lower the learning rate. See {run.metrics}")
+    remembering = {"best": best} if best else {}
+    fit(trained, make_batches, validation, epochs, callbacks, remembering, run.checkpoints, checkpoint_minutes, checkpoint)
     if validation:
         trained.load_weights(kept)
     if not validation or trained is not model:
-        model.save(run.best)
-        if trained is not model:
-            kept.unlink(missing_ok=True)
+        with replacing(run.best) as temporary:
+            model.save(temporary)
     if validation and features.multi_label:
         tune_thresholds(run.path, dataset, val_split, batch_size)
+    run.save_facts(**facts, finished=True)
+    if trained is not model:
+        kept.unlink(missing_ok=True)
+    prune(run.checkpoints, kept=0)
     return model
 
 

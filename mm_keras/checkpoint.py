@@ -1,0 +1,190 @@
+"""Checkpoints of a training: all that its next step depends on, in one file.
+
+    checkpoints/step-00001234.safetensors    arrays of the model, its random generators, the optimizer and the metrics;
+                                             in the header the step, what callbacks remember, and a checksum
+
+A file gets its name when it is complete and on the disk. The latest two are kept, so that one is left whatever happens to the
+other. What a SavedModel inside of the model draws at random is TensorFlow's own affair, and is not in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import google_crc32c
+import keras
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+KEPT = 2
+_PATTERN = "step-*.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can not be used here; the message says which and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What was read from a file.
+
+    Attributes:
+        path: the file.
+        step: steps that were made, counted from the first epoch on.
+        arrays: of `capture`.
+        callbacks: name -> what the callback remembers.
+    """
+
+    path: Path
+    step: int
+    arrays: Mapping[str, np.ndarray]
+    callbacks: Mapping[str, dict]
+
+
+def capture(model: keras.Model) -> dict[str, np.ndarray]:
+    """All variables of a compiled and built model: weights, random generators, optimizer, metrics."""
+    return {name: np.require(keras.ops.convert_to_numpy(variable), requirements="C") for name, variable in _variables(model)}
+
+
+def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], kinds: tuple[str, ...] = ("model", "optimizer")) -> None:
+    """Puts back what `capture` took.
+
+    Args:
+        model: of the same architecture, compiled and built.
+        arrays: of `capture`.
+        kinds: of variables: "model", "optimizer", "metrics".
+
+    Raises:
+        CheckpointError: if names or shapes are others.
+    """
+    variables = {name: variable for name, variable in _variables(model) if name.split("/")[0] in kinds}
+    stored = {name: array for name, array in arrays.items() if name.split("/")[0] in kinds}
+    differences = [f"{name}: only in the checkpoint" for name in stored if name not in variables]
+    differences += [f"{name}: not in the checkpoint" for name in variables if name not in stored]
+    for name in variables.keys() & stored.keys():
+        here, there = tuple(variables[name].shape), stored[name].shape
+        if here != there:
+            differences.append(f"{name}: {list(there)} in the checkpoint, {list(here)} in the model")
+    if differences:
+        raise CheckpointError("the checkpoint is of another model:" + listed(differences))
+    for name, variable in variables.items():
+        variable.assign(stored[name])
+
+
+def save(path: Path, model: keras.Model, step: int, callbacks: Mapping[str, dict]) -> None:
+    """Writes a checkpoint; nothing is left of one that could not be finished.
+
+    Raises:
+        OSError: it names the file.
+    """
+    arrays = capture(model)
+    bfloat16 = [name for name, array in arrays.items() if array.dtype == ml_dtypes.bfloat16]
+    arrays |= {name: arrays[name].view(np.uint16) for name in bfloat16}  # safetensors reads no bfloat16 into NumPy
+    header = {"step": step, "callbacks": callbacks, "bfloat16": bfloat16, "crc32c": _checksum(arrays)}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, {"training": json.dumps(header)})
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Raises:
+        CheckpointError: if it is not what was written.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            header = json.loads(file.metadata()["training"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no checkpoint: {error}") from error
+    if _checksum(arrays) != header["crc32c"]:
+        raise CheckpointError(f"{path} is damaged: its checksum is not that of what was written")
+    arrays |= {name: arrays[name].view(ml_dtypes.bfloat16) for name in header["bfloat16"]}
+    return Checkpoint(path, header["step"], arrays, header["callbacks"])
+
+
+def load_latest(folder: Path, tell: Callable[[str], None] = print) -> Checkpoint | None:
+    """The latest checkpoint that is whole; None if there is none. `tell` hears of those that are not."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            return load(path)
+        except CheckpointError as error:
+            tell(f"{error}; taking the one before")
+    return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete ones in a folder, from the first to the latest."""
+    return sorted(folder.glob(_PATTERN))
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:010d}.safetensors"
+
+
+def prune(folder: Path, kept: int = KEPT) -> None:
+    """Deletes all but the latest checkpoints."""
+    paths = checkpoints(folder)
+    for path in paths[: len(paths) - kept]:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path, and what was written there its own name, once it is on the disk; on errors it is deleted.
+
+    Raises:
+        OSError: it names `path`.
+    """
+    temporary = path.with_name(f"unfinished-{path.name}")  # with its suffix: Keras looks at that
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OSError(getattr(error, "errno", None) or 0, f"could not be written: {reason}", str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def listed(lines: list[str], most: int = 12) -> str:
+    """The lines, each indented on its own; of many the first."""
+    more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
+    return "".join(f"\n  {line}" for line in sorted(lines)[:most] + more)
+
+
+def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """(kind/index/name, variable): names alone are not unique, and Keras numbers them as a program goes."""
+    kinds = {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    for kind, variables in kinds.items():
+        for index, variable in enumerate(variables):
+            yield f"{kind}/{index}/{re.sub(r'_[0-9]+', '', variable.name)}", variable
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    checksum = 0
+    for name in sorted(arrays):
+        checksum = google_crc32c.extend(checksum, name.encode())
+        checksum = google_crc32c.extend(checksum, arrays[name].tobytes())
+    return checksum
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

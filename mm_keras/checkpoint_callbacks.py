@@ -1,0 +1,162 @@
+"""Callbacks that save: the training as it goes on, and the best epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+
+from mm_keras.checkpoint import capture, checkpoint_path, checkpoints, prune, replacing, restore, save
+from mm_keras.nan_report import check_weights
+from mm_keras.preemption import Preempted, Preemption
+
+_MOST_OF_THE_TIME = 0.05  # that saving at the ends of short epochs may take
+_BEFORE_VALIDATION = 60  # seconds of work that are saved before a validation, in which nothing can be
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves at the end of every epoch, every few minutes, and when the process is asked to end.
+
+    Of epochs that are shorter than twenty times what saving takes, some are left out. It stands last in the list of
+    callbacks: what the others did is in the checkpoint.
+
+    Args:
+        folder: of the checkpoints.
+        steps: an epoch.
+        minutes: between two checkpoints within an epoch.
+        preemption: tells that the process was asked to end.
+        callbacks: those that remember something, by name. They have `state() -> JSON object`.
+        step: steps that were made before, if the training is resumed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        steps: int,
+        minutes: float,
+        preemption: Preemption,
+        callbacks: Mapping[str, keras.callbacks.Callback],
+        step: int = 0,
+    ):
+        super().__init__()
+        self.step = step
+        self.seconds = 0.0
+        self._folder = folder
+        self._steps = steps
+        self._minutes = minutes
+        self._preemption = preemption
+        self._callbacks = callbacks
+        self._last_took = 0.0
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        in_epoch = self.step % self._steps
+        if not in_epoch:
+            return  # the epoch ends once it is validated
+        if self._preemption.requested:
+            self._save()
+            self._stop()
+        since = time.monotonic() - self._saved
+        if since >= 60 * self._minutes or (in_epoch == self._steps - 1 and since >= _BEFORE_VALIDATION):
+            self._save()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self._preemption.requested:
+            self._stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._preemption.requested:
+            self._save()
+            self._stop()
+        if time.monotonic() - self._saved >= min(60 * self._minutes, self._last_took / _MOST_OF_THE_TIME):
+            self._save()
+
+    def _save(self) -> None:
+        began = time.monotonic()
+        check_weights(self.model)
+        remembered = {name: callback.state() for name, callback in self._callbacks.items()}
+        save(checkpoint_path(self._folder, self.step), self.model, self.step, remembered)
+        prune(self._folder)
+        self._saved = time.monotonic()
+        self._last_took = self._saved - began
+        self.seconds += self._last_took
+
+    def _stop(self) -> None:
+        saved = checkpoints(self._folder)
+        where = f"its last checkpoint is {saved[-1]}" if saved else "before there was a checkpoint"
+        raise Preempted(
+            f"the training was asked to end (SIGTERM) after step {self.step}; {where}. Run the same command again with "
+            "--resume to go on"
+        )
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Saves the model whenever the followed value is better than ever before.
+
+    Args:
+        path: a `.keras` file, or `.weights.h5` for weights alone.
+        monitor: a value of the epoch's logs, of which more is better.
+        patience: epochs in a row that may pass without a better one, before the training stops; None: it does not.
+    """
+
+    def __init__(self, path: Path, monitor: str, patience: int | None = None):
+        super().__init__()
+        self._path = path
+        self._monitor = monitor
+        self._patience = patience
+        self._best = math.nan
+        self._best_epoch = self._epoch = -1
+
+    @property
+    def exhausted(self) -> bool:
+        """Is the patience at its end?"""
+        return self._patience is not None and self._epoch - self._best_epoch >= self._patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = float(logs[self._monitor])
+        self._epoch = epoch
+        if math.isnan(self._best) or value > self._best:
+            check_weights(self.model)
+            with replacing(self._path) as temporary:
+                if self._path.suffix == ".keras":
+                    self.model.save(temporary)
+                else:
+                    self.model.save_weights(temporary)
+            self._best, self._best_epoch = value, epoch
+        if self.exhausted:
+            print(
+                f"{self._monitor} was best in epoch {self._best_epoch + 1}, and no better in {self._patience} since: stopping"
+            )
+            self.model.stop_training = True
+
+    def state(self) -> dict:
+        return {"best": self._best, "best_epoch": self._best_epoch, "epoch": self._epoch}
+
+    def set_state(self, state: Mapping) -> None:
+        self._best, self._best_epoch, self._epoch = state["best"], state["best_epoch"], state["epoch"]
+
+
+class PutBack(keras.callbacks.Callback):
+    """What `fit` changes at its begin and its end is put back: metrics that it resets, weights that it may replace by averages.
+
+    Args:
+        arrays: of the checkpoint that a training goes on from in the midst of an epoch.
+
+    Attributes:
+        at_end: all variables at the end of that epoch.
+    """
+
+    def __init__(self, arrays: Mapping):
+        super().__init__()
+        self._arrays = arrays
+        self.at_end: dict | None = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        restore(self.model, self._arrays, ("metrics",))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.at_end = capture(self.model)

@@ -1,0 +1,79 @@
+"""The training loop: `fit` of Keras, from any step on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+
+from mm_keras.checkpoint import Checkpoint, restore
+from mm_keras.checkpoint_callbacks import PutBack, SaveCheckpoints
+from mm_keras.data.pipeline import Batches
+from mm_keras.preemption import Preemption
+
+
+def fit(
+    model: keras.Model,
+    make_batches: Callable[..., Batches],
+    validation: Batches | None,
+    epochs: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    remembering: Mapping[str, keras.callbacks.Callback],
+    folder: Path,
+    minutes: float,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Trains until the last epoch or a callback's stop; on the way it saves checkpoints.
+
+    Args:
+        model: compiled.
+        make_batches: `(start=) -> batches` of the training from that step on.
+        validation: measured after each epoch.
+        epochs: in all.
+        callbacks: in their order.
+        remembering: those of them, by name, that remember something from epoch to epoch: `state() -> JSON object` and
+            `set_state(state)`.
+        folder: of the checkpoints.
+        minutes: between checkpoints within an epoch.
+        checkpoint: to go on from.
+
+    Raises:
+        Preempted: if the process was asked to end.
+    """
+    start = checkpoint.step if checkpoint else 0
+    batches = make_batches(start=start)
+    epoch, seen = divmod(start, batches.steps)
+    if checkpoint:
+        _build(model, batches)
+        restore(model, checkpoint.arrays)
+        for name, callback in remembering.items():
+            callback.set_state(checkpoint.callbacks[name])
+    common = {
+        "validation_data": validation.dataset if validation else None,
+        "shuffle": False,
+        "verbose": 0,
+    }
+    with Preemption() as preemption:
+        saver = SaveCheckpoints(folder, batches.steps, minutes, preemption, remembering, start)
+        if seen:  # Keras' epochs have one length: the rest of this one is a training of its own
+            put_back = PutBack(checkpoint.arrays)
+            rest = {"steps_per_epoch": batches.steps - seen, "initial_epoch": epoch, "epochs": epoch + 1}
+            model.fit(batches.dataset, callbacks=[put_back, *callbacks, saver], **rest, **common)
+            epoch += 1
+            if epoch == epochs or model.stop_training:
+                return
+            restore(model, put_back.at_end)
+            batches = make_batches(start=epoch * batches.steps)
+        if epoch < epochs:
+            whole = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
+            model.fit(batches.dataset, callbacks=[*callbacks, saver], **whole, **common)
+        else:
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+
+
+def _build(model: keras.Model, batches: Batches) -> None:
+    """Makes the variables of optimizer and metrics, which `fit` makes with its first batch, so that they can be restored."""
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+        model._symbolic_build(data_batch=batches.dataset.element_spec)

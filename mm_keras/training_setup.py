@@ -1,0 +1,113 @@
+"""What a training is of, to tell whether a checkpoint belongs to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import google_crc32c
+import keras
+import numpy as np
+
+from mm_keras.checkpoint import CheckpointError, listed, replacing
+from mm_keras.features import FeatureSpec
+from tfrecords_tools.dataset_info import DatasetInfo
+
+# Of the same thing they differ from one process to the next, or repeat what stands elsewhere.
+_LEFT_OUT = ("shared_object_id", "build_config", "module", "registered_name", "inbound_nodes", "input_layers", "output_layers")
+_NUMBER = re.compile(r"_\d+$")  # Keras numbers the layers that a program has made so far
+
+
+def describe_training(
+    model: keras.Model, trained: keras.Model, dataset: str | Path, splits: tuple[str, ...], **settings
+) -> dict[str, object]:
+    """All that two trainings must share for one to go on where the other stopped, as name -> JSON value.
+
+    Args:
+        model: the whole model.
+        trained: the compiled part that is trained; the weights of the rest count here, as checkpoints do not hold them.
+        dataset: the dataset folder, which may have moved.
+        splits: of it that are used.
+        **settings: what else the steps depend on.
+    """
+    info = DatasetInfo.load(dataset)
+    own = {id(variable) for variable in trained.variables}
+    frozen = 0
+    for variable in model.variables:
+        if id(variable) not in own:
+            frozen = google_crc32c.extend(frozen, np.asarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    described = settings | {
+        "dataset": {split: [shard.sha256 for shard in info.shards(split)] for split in splits},
+        "frozen_weights": f"{frozen:08x}",
+        "model": json.loads(model.to_json())["config"],
+        "training": trained.get_compile_config(),
+    }
+    return dict(_flat("", json.loads(json.dumps(described, default=str))))
+
+
+def describe_features(features: FeatureSpec) -> dict[str, object]:
+    """What a model sees and answers; of vocabularies and labels a checksum."""
+
+    def digest(value) -> str:
+        return f"{google_crc32c.value(repr(value).encode()):08x}"
+
+    return {
+        "image": dataclasses.asdict(features.image) if features.image else None,
+        "texts": [
+            {
+                "name": text.field,
+                "max_tokens": text.max_tokens,
+                "tokenizer": digest(text.tokenizer),
+                "embedding_width": text.embedder.width if text.embedder else None,
+            }
+            for text in features.texts
+        ],
+        "labels": digest(features.labels),
+        "multi_label": features.multi_label,
+    }
+
+
+def save_setup(path: Path, setup: Mapping[str, object]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(setup, indent=0, ensure_ascii=False) + "\n", "utf-8")
+
+
+def check_setup(path: Path, setup: Mapping[str, object]) -> None:
+    """Compares a training with the one that `save_setup` wrote about.
+
+    Raises:
+        CheckpointError: it lists the differences.
+    """
+    there = json.loads(path.read_text("utf-8"))
+    differences = [
+        f"{name}: {_shown(there, name)} in the run, {_shown(setup, name)} now"
+        for name in {**there, **setup}
+        if _shown(there, name) != _shown(setup, name)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"the run in {path.parent.parent} can not go on with another model, configuration or dataset:"
+            + listed(differences)
+            + "\nresume it with what it was started with, or choose another --workdir"
+        )
+
+
+def _shown(setup: Mapping[str, object], name: str) -> str:
+    return json.dumps(setup[name], ensure_ascii=False) if name in setup else "nothing"
+
+
+def _flat(path: str, value):
+    """(dotted path, leaf) of nested dicts and lists; what has a name goes by it."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key not in _LEFT_OUT:
+                yield from _flat(f"{path}.{key}" if path else key, each)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            name = each.get("name") if isinstance(each, dict) else None
+            yield from _flat(f"{path}[{index}{' ' + _NUMBER.sub('', name) if name else ''}]", each)
+    else:
+        yield path, _NUMBER.sub("", value) if isinstance(value, str) else value
