@@ -1,4 +1,4 @@
-"""`mm-keras`, also `python run.py`: train, evaluate, predict, export, add classes. Parses flags before it loads TensorFlow."""
+"""`mm-keras`, also `python run.py`: train, evaluate, predict, export, add classes, fuse. Flags come before TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export", "add_classes")
+MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export", "add_classes", "late_fusion")
 
 _TRAINING = ("train_and_evaluate", "train")
 _FLAGS_OF_SOME_MODES = {
-    **dict.fromkeys(("strategy", "overwrite", "dry_run", "resume"), _TRAINING),
-    **dict.fromkeys(("dataset", "split"), ("evaluate", "export")),
+    **dict.fromkeys(("strategy", "dry_run", "resume"), _TRAINING),
+    "overwrite": (*_TRAINING, "late_fusion"),
+    **dict.fromkeys(("dataset", "split"), ("evaluate", "export", "late_fusion")),
     **dict.fromkeys(("image", "text", "examples"), ("predict",)),
     **dict.fromkeys(("classes", "output"), ("add_classes",)),
+    **dict.fromkeys(("runs", "method"), ("late_fusion",)),
 }
 
 _DESCRIPTION = "Train, evaluate and ship classifiers of images that come with text."
@@ -31,6 +33,7 @@ _EPILOG = """examples:
   mm-keras --mode=predict --workdir=runs/quickstart --examples=new.jsonl
   mm-keras --mode=export --workdir=runs/quickstart        writes runs/quickstart/export/<next version>
   mm-keras --mode=add_classes --workdir=runs/classes --classes=new.jsonl --output=runs/more_classes
+  mm-keras --mode=late_fusion --workdir=runs/fused --runs=runs/image,runs/text --method=weights
 """
 
 
@@ -49,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name a run folder (--workdir), a config (--config), or both")
     if options.mode == "add_classes" and not (options.classes and options.output):
         parser.error("--mode=add_classes needs --classes=FILE and --output=FOLDER")
+    if options.mode == "late_fusion" and not (options.runs and options.workdir):
+        parser.error("--mode=late_fusion needs --runs=FOLDER,FOLDER,… and --workdir=FOLDER, the run folder to make")
     for flag, modes in _FLAGS_OF_SOME_MODES.items():
         if getattr(options, flag) and options.mode not in modes:
             parser.error(f"--{flag} goes with --mode={' or '.join(modes)}, not with --mode={options.mode}")
@@ -87,9 +92,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry_run", action="store_true", help="build data and model, print shapes and sizes, and stop")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    data = parser.add_argument_group("evaluate and export")
+    data = parser.add_argument_group("evaluate, export and late_fusion")
     data.add_argument("--dataset", metavar="FOLDER", help="dataset folder (default: the one the run was trained on)")
-    data.add_argument("--split", help="its split (default: test)")
+    data.add_argument("--split", help="its split (default: test; late_fusion fits on val)")
     predict = parser.add_argument_group("predict")
     predict.add_argument("--image", metavar="FILE", help="the picture: JPEG, PNG, GIF or BMP")
     predict.add_argument("--text", action="append", default=[], metavar="FIELD=TEXT", help="a text field; repeatable")
@@ -97,6 +102,13 @@ def _make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("add_classes", "to a run with a class-embedding head")
     add.add_argument("--classes", metavar="FILE", help="texts of the new classes: JSON Lines of label and text, or a CSV")
     add.add_argument("--output", metavar="FOLDER", help="the run folder to make; --workdir stays as it is")
+    fuse = parser.add_argument_group("late_fusion", "makes the run --workdir of trained runs, whose answers it brings together")
+    fuse.add_argument("--runs", metavar="FOLDER,…", help="run folders of one dataset; what they share they see in the same way")
+    fuse.add_argument(
+        "--method",
+        help="weights (default): the weighted sum of probabilities; weights_per_label: with weights of its own for each label; "
+        "vote: the majority; stacking: a logistic layer over the answers",
+    )
     return parser
 
 
@@ -124,6 +136,11 @@ def _run(options: argparse.Namespace) -> None:
         from mm_keras.add_classes import add_classes
 
         add_classes(workdir, options.classes, options.output)
+    elif options.mode == "late_fusion":
+        from mm_keras.late_fusion import late_fusion
+
+        given |= {"method": options.method} if options.method else {}
+        late_fusion(workdir, options.runs.split(","), overwrite=options.overwrite, **given)
     elif options.mode in ("evaluate", "export"):
         functions[options.mode](workdir, **given)
     else:

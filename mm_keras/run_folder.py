@@ -11,6 +11,7 @@ runs/<name>/
     checkpoints/step-<step>.safetensors  until the training is finished: what it goes on from
     thresholds.json                      of a multi-label run with a validation split: a probability a label
     class_encoder/                       of a run with a class-embedding head: the classes' texts and what embedded them
+    late_fusion.json                     of a run that was made of others: of which, how, and on which split
     tensorboard/
     report/                              evaluation.json, evaluation.md
     export/<version>/                    SavedModels
@@ -25,8 +26,8 @@ from pathlib import Path
 
 import keras
 
-import mm_keras.model.two_tower
-import mm_keras.saved_model  # noqa: F401  these two register the layers that a saved model names
+import mm_keras.model.late_fusion
+import mm_keras.saved_model  # noqa: F401  these two (and what they import) register the layers that a saved model names
 from mm_keras.features import FEATURES_FILE, FeatureSpec
 from tfrecords_tools.dataset_info import DATASET_FILE
 
@@ -42,6 +43,7 @@ _OWN = (
     "checkpoints",
     "thresholds.json",
     "class_encoder",
+    "late_fusion.json",
     "tensorboard",
     "report",
     "export",
@@ -60,6 +62,7 @@ class RunFolder:
         self.best = self.checkpoints / "best.keras"
         self.thresholds = self.path / "thresholds.json"
         self.class_encoder = self.path / "class_encoder"
+        self.late_fusion = self.path / "late_fusion.json"
         self.tensorboard = self.path / "tensorboard"
         self.report = self.path / "report"
         self.export = self.path / "export"
