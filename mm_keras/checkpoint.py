@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
+import math
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -93,6 +96,34 @@ def save(path: Path, model: keras.Model, step: int, callbacks: Mapping[str, dict
         save_file(arrays, temporary, {"training": json.dumps(header)})
 
 
+def check_room(folder: Path, model: keras.Model, trained: keras.Model) -> None:
+    """Writes a little into the folder of the checkpoints, and compares the room on its disk with what they will take.
+
+    Args:
+        folder: it exists.
+        model: the whole model, which is kept at the end.
+        trained: the compiled part that is trained.
+
+    Raises:
+        OSError: if the folder can not be written to, or the room is too small.
+    """
+    probe = folder / "probe"
+    with replacing(probe) as temporary:
+        temporary.write_bytes(bytes(4096))
+    probe.unlink()
+    moments = 2 * _size(trained.trainable_variables)  # of Adam; the best epoch's model has them, too
+    needed = (KEPT + 1) * (_size(trained.variables) + moments) + 2 * (_size(model.variables) + moments)
+    there = sum(path.stat().st_size for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free
+    if free + there < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"checkpoints will take up to {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free: make room, or choose a "
+            "--workdir on another disk",
+            str(folder),
+        )
+
+
 def load(path: Path) -> Checkpoint:
     """Reads a checkpoint.
 
@@ -155,7 +186,8 @@ def replacing(path: Path) -> Iterator[Path]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise OSError(getattr(error, "errno", None) or 0, f"could not be written: {reason}", str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # that it is not there, or that the folder can not be written to
+            temporary.unlink()
 
 
 def listed(lines: list[str], most: int = 12) -> str:
@@ -170,6 +202,11 @@ def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     for kind, variables in kinds.items():
         for index, variable in enumerate(variables):
             yield f"{kind}/{index}/{re.sub(r'_[0-9]+', '', variable.name)}", variable
+
+
+def _size(variables: list[keras.Variable]) -> int:
+    """In bytes."""
+    return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> int:

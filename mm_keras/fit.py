@@ -49,6 +49,8 @@ def fit(
         restore(model, checkpoint.arrays)
         for name, callback in remembering.items():
             callback.set_state(checkpoint.callbacks[name])
+        if any(getattr(callback, "exhausted", False) for callback in remembering.values()):
+            return
     common = {
         "validation_data": validation.dataset if validation else None,
         "shuffle": False,

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 import mm_keras
-from mm_keras.checkpoint import load_latest, prune, replacing
+from mm_keras.checkpoint import check_room, load_latest, prune, replacing
 from mm_keras.checkpoint_callbacks import KeepBest
 from mm_keras.class_embeddings import ClassEmbeddings
 from mm_keras.data.augment import Augmentation
@@ -54,6 +54,7 @@ def train(
     seed: int = 0,
     strategy: str = "auto",
     modalities: Sequence[str] | None = None,
+    patience: int | None = None,
     checkpoint_minutes: float = 10,
     resume: bool = False,
     overwrite: bool = False,
@@ -85,6 +86,8 @@ def train(
         seed: of initial weights, order, augmentation and dropout.
         strategy: see `make_strategy`.
         modalities: let the model see only these of the features (a baseline).
+        patience: epochs in a row without a better first metric on `val_split`, after which the training stops; None: it goes on
+            to the last epoch.
         checkpoint_minutes: between checkpoints within an epoch, at least 0; there is one at the end of each epoch, too.
         resume: go on with the run that is in the folder; it ends as if it had never stopped. If there is none, begin one.
         overwrite: delete a run that is already in the folder.
@@ -97,6 +100,7 @@ def train(
     Raises:
         FileExistsError: if there is a run in the folder that is neither to be resumed nor overwritten.
         CheckpointError: if the run that shall be resumed is of another model, configuration or dataset.
+        OSError: if the folder can not be written to, or checkpoints do not fit on its disk.
         Preempted: if the process was asked to end (SIGTERM), once that is saved.
     """
     if resume and (overwrite or dry_run):
@@ -116,6 +120,11 @@ def train(
         raise ValueError(
             f"dataset {dataset} has no split {val_split!r}; it has {splits}: set train.val_split to one of them, or to None "
             "to keep the last epoch"
+        )
+    if patience is not None and (patience < 1 or not val_split):
+        raise ValueError(
+            f"patience is a number of epochs, at least 1, without a better metric on val_split. Received: patience={patience}, "
+            f"val_split={val_split!r}"
         )
     training = make_training_batches(dataset, train_split, features, batch_size, epochs, seed, augment)
     validation = make_evaluation_batches(dataset, val_split, features, batch_size) if val_split else None
@@ -149,6 +158,7 @@ def train(
         batch_size=batch_size,
         augment=augment,
         seed=seed,
+        patience=patience,
     )
     checkpoint = None
     if resume:
@@ -181,6 +191,7 @@ def train(
     run.save_facts(**facts)
     if not checkpoint:
         save_setup(run.setup, setup)
+    check_room(run.checkpoints, model, trained)
     if cached:
         inputs = list(trained.input)
         make_batches = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches
@@ -199,7 +210,7 @@ def train(
     ]
     kept = run.best if trained is model else run.best.with_name("best_trained_part.weights.h5")
     followed = {"monitor": f"val_{metrics[0].name}", "mode": "max"} if validation else {"monitor": "loss", "mode": "min"}
-    best = KeepBest(kept, followed["monitor"]) if validation else None
+    best = KeepBest(kept, followed["monitor"], patience) if validation else None
     callbacks += make_optimizer_callbacks(optimizer, **followed, checkpoint=best)
     remembering = {"best": best} if best else {}
     fit(trained, make_batches, validation, epochs, callbacks, remembering, run.checkpoints, checkpoint_minutes, checkpoint)

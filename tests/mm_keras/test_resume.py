@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -226,3 +227,24 @@ def test_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(tmp_path, 
     assert checkpoints(tmp_path / "run" / "checkpoints") == []
     model = train_tiny(dataset, tmp_path / "run", cached=True, resume=True)
     _assert_same(model.get_weights(), tmp_path / "run", unbroken("on cached features"))
+
+
+def test_training_stops_when_patience_is_at_its_end_and_is_not_taken_up_again(tmp_path, dataset, monkeypatch, capsys):
+    options = {"cached": True, "epochs": 30, "patience": 2, "make_optimizer": lambda steps, model: keras.optimizers.SGD(0.0)}
+
+    def fail(*_):
+        raise _CutOffError
+
+    with monkeypatch.context() as patch, pytest.raises(_CutOffError):
+        patch.setattr("mm_keras.train.replacing", fail)
+        train_tiny(dataset, tmp_path / "run", checkpoint_minutes=0, **options)
+    assert len(_lines(tmp_path / "run")) == 3
+    assert "val_top_1 was best in epoch 1, and no better in 2 since: stopping" in capsys.readouterr().out
+    train_tiny(dataset, tmp_path / "run", resume=True, **options)
+    assert len(_lines(tmp_path / "run")) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"patience": 0}, {"patience": 2, "val_split": None}])
+def test_patience_needs_a_validation_split(tmp_path, dataset, wrong):
+    with pytest.raises(ValueError, match=r"at least 1, without a better metric on val_split\. Received: patience="):
+        train_tiny(dataset, tmp_path / "run", **wrong)
