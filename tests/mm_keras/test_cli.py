@@ -85,6 +85,10 @@ assert not heavy, heavy
         (["--mode=export", "--workdir=none"], "'none' is no run folder"),
         (["--mode=add_classes", "--workdir=none"], "--mode=add_classes needs --classes=FILE and --output=FOLDER"),
         (["--mode=export", "--workdir=none", "--classes=new.jsonl"], "--classes goes with --mode=add_classes"),
+        (["--mode=late_fusion", "--workdir=x", "--method=vote"], "--mode=late_fusion needs --runs=FOLDER,FOLDER,… and --workdir=FOLDER"),
+        (["--mode=late_fusion", "--workdir=x", "--runs=none,b"], "'none' is no run folder"),
+        (["--mode=late_fusion", "--workdir=x", "--runs=a,b", "--method=mean"], "Received: 'mean'"),
+        (["--mode=evaluate", "--workdir=none", "--runs=a,b"], "--runs goes with --mode=late_fusion"),
         (["--mode=add_classes", "--workdir=none", "--classes=x.csv", "--output=y"], "'none' is no run folder"),
     ],
 )

@@ -230,6 +230,16 @@ def bindings(tmp_path_factory, tiny_bert, save_use, webvision):
         "quickstart.gin": [*few, f"sample_dataset.folder = '{folder}/sample'"],
         "quickstart_multilabel.gin": [*few, f"sample_dataset.folder = '{folder}/tags'"],
         "quickstart_classes.gin": [*few, f"sample_dataset.folder = '{folder}/sample'"],
+        "captions_image.gin": [
+            f"TABLE = '{folder}/products.csv'",
+            "IMAGE = 'image'",
+            "CAPTION = 'title'",
+            "LABELS = 'tags'",
+            f"DATASET = '{folder}/captions_with_images'",
+            "IMAGE_WEIGHTS = None",
+            "make_features.image_size = (32, 32)",
+            "train.batch_size = 16",
+        ],
         "captions_lstm.gin": [
             f"TABLE = '{folder}/products.csv'",
             "CAPTION = 'title'",
@@ -273,6 +283,23 @@ def test_webvision_goes_from_pack_to_export(name, bindings, tmp_path, capsys):
     assert (tmp_path / "run" / "export" / "1" / "saved_model.pb").is_file()
     assert (tmp_path / "run" / "report" / "evaluation.json").is_file()
     assert (tmp_path / "run" / "text_model_0").is_dir() == ("use" in name)
+
+
+def test_caption_study_goes_from_a_table_to_an_exported_late_fusion(bindings, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    of_image = [*bindings["captions_image.gin"], "DATASET = 'data'", "train.epochs = 1"]
+    of_text = [line for line in of_image if not line.startswith(("IMAGE_WEIGHTS", "make_features"))]
+    for name, lines in (("captions_image.gin", of_image), ("captions_lstm.gin", of_text)):
+        assert main([f"--config={name}", "--mode=train", *(f"--gin_bindings={line}" for line in lines)]) == 0
+    runs = "--runs=runs/captions_image,runs/captions_lstm"
+    assert main(["--mode=late_fusion", "--workdir=runs/captions", runs, "--method=weights_per_label"]) == 0
+    assert main(["--mode=evaluate", "--workdir=runs/captions"]) == 0
+    assert main(["--mode=export", "--workdir=runs/captions"]) == 0
+    out = capsys.readouterr().out
+    assert "2 runs fused by weights_per_label, fitted on" in out
+    assert "| all    | fused " in out
+    assert "equal to the trained model" in out
+    assert (tmp_path / "runs" / "captions" / "late_fusion.json").is_file()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
