@@ -9,8 +9,8 @@ from pathlib import Path
 
 import keras
 
-from mm_keras.checkpoint import capture, checkpoint_path, checkpoints, prune, replacing, restore, save
-from mm_keras.nan_report import check_weights
+from mm_keras.checkpoint import Checkpoint, capture, checkpoint_path, checkpoints, prune, replacing, restore, save
+from mm_keras.nan_report import GoodState, check_loss, check_weights
 from mm_keras.preemption import Preempted, Preemption
 
 _MOST_OF_THE_TIME = 0.05  # that saving at the ends of short epochs may take
@@ -21,7 +21,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     """Saves at the end of every epoch, every few minutes, and when the process is asked to end.
 
     Of epochs that are shorter than twenty times what saving takes, some are left out. It stands last in the list of
-    callbacks: what the others did is in the checkpoint.
+    callbacks: what the others did is in the checkpoint. What is not finite is not saved: NotFiniteError.
 
     Args:
         folder: of the checkpoints.
@@ -29,7 +29,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
         minutes: between two checkpoints within an epoch.
         preemption: tells that the process was asked to end.
         callbacks: those that remember something, by name. They have `state() -> JSON object`.
-        step: steps that were made before, if the training is resumed.
+        checkpoint: from which the training is resumed.
+
+    Attributes:
+        step: steps that were made, counted from the first epoch on.
+        seconds: that saving took.
+        good: the last state that is known to be finite.
     """
 
     def __init__(
@@ -39,10 +44,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
         minutes: float,
         preemption: Preemption,
         callbacks: Mapping[str, keras.callbacks.Callback],
-        step: int = 0,
+        checkpoint: Checkpoint | None = None,
     ):
         super().__init__()
-        self.step = step
+        self.step = checkpoint.step if checkpoint else 0
+        self.good: GoodState | None = None
+        self._checkpoint = checkpoint
         self.seconds = 0.0
         self._folder = folder
         self._steps = steps
@@ -52,8 +59,15 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._last_took = 0.0
         self._saved = time.monotonic()
 
+    def on_train_begin(self, logs=None):
+        if self.good is None:
+            self.good = GoodState(self.model, self.step)
+            if self._checkpoint:
+                self.good.saved(self._checkpoint.path, self.step)
+
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
+        check_loss(logs)
         in_epoch = self.step % self._steps
         if not in_epoch:
             return  # the epoch ends once it is validated
@@ -79,7 +93,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
         began = time.monotonic()
         check_weights(self.model)
         remembered = {name: callback.state() for name, callback in self._callbacks.items()}
-        save(checkpoint_path(self._folder, self.step), self.model, self.step, remembered)
+        path = checkpoint_path(self._folder, self.step)
+        save(path, self.model, self.step, remembered)
+        self.good.saved(path, self.step)
         prune(self._folder)
         self._saved = time.monotonic()
         self._last_took = self._saved - began

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import keras
 
-from mm_keras.checkpoint import Checkpoint, restore
+from mm_keras.checkpoint import Checkpoint, load, restore
 from mm_keras.checkpoint_callbacks import PutBack, SaveCheckpoints
 from mm_keras.data.pipeline import Batches
+from mm_keras.nan_report import NotFiniteError, explain
 from mm_keras.preemption import Preemption
 
 
@@ -39,11 +40,11 @@ def fit(
         checkpoint: to go on from.
 
     Raises:
+        NotFiniteError: if the loss or a weight is no number; it says where that came from.
         Preempted: if the process was asked to end.
     """
     start = checkpoint.step if checkpoint else 0
     batches = make_batches(start=start)
-    epoch, seen = divmod(start, batches.steps)
     if checkpoint:
         _build(model, batches)
         restore(model, checkpoint.arrays)
@@ -51,27 +52,31 @@ def fit(
             callback.set_state(checkpoint.callbacks[name])
         if any(getattr(callback, "exhausted", False) for callback in remembering.values()):
             return
-    common = {
-        "validation_data": validation.dataset if validation else None,
-        "shuffle": False,
-        "verbose": 0,
-    }
     with Preemption() as preemption:
-        saver = SaveCheckpoints(folder, batches.steps, minutes, preemption, remembering, start)
-        if seen:  # Keras' epochs have one length: the rest of this one is a training of its own
-            put_back = PutBack(checkpoint.arrays)
-            rest = {"steps_per_epoch": batches.steps - seen, "initial_epoch": epoch, "epochs": epoch + 1}
-            model.fit(batches.dataset, callbacks=[put_back, *callbacks, saver], **rest, **common)
-            epoch += 1
-            if epoch == epochs or model.stop_training:
-                return
-            restore(model, put_back.at_end)
-            batches = make_batches(start=epoch * batches.steps)
-        if epoch < epochs:
-            whole = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
-            model.fit(batches.dataset, callbacks=[*callbacks, saver], **whole, **common)
-        else:
-            model.optimizer.finalize_variable_values(model.trainable_variables)
+        saver = SaveCheckpoints(folder, batches.steps, minutes, preemption, remembering, checkpoint)
+        try:
+            _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint)
+        except NotFiniteError as error:
+            raise explain(model, make_batches, error, saver.step, saver.good, lambda path: load(path).arrays) from error
+
+
+def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint) -> None:
+    epoch, seen = divmod(saver.step, batches.steps)
+    common = {"validation_data": validation.dataset if validation else None, "shuffle": False, "verbose": 0}
+    if seen:  # Keras' epochs have one length: the rest of this one is a training of its own
+        put_back = PutBack(checkpoint.arrays)
+        rest = {"steps_per_epoch": batches.steps - seen, "initial_epoch": epoch, "epochs": epoch + 1}
+        model.fit(batches.dataset, callbacks=[put_back, *callbacks, saver], **rest, **common)
+        epoch += 1
+        if epoch == epochs or model.stop_training:
+            return
+        restore(model, put_back.at_end)
+        batches = make_batches(start=epoch * batches.steps)
+    if epoch < epochs:
+        whole = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
+        model.fit(batches.dataset, callbacks=[*callbacks, saver], **whole, **common)
+    else:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
 
 
 def _build(model: keras.Model, batches: Batches) -> None:

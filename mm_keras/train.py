@@ -25,7 +25,6 @@ from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
 from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.two_tower import build_two_tower
-from mm_keras.nan_report import StopAtNan
 from mm_keras.optimizer import make_optimizer
 from mm_keras.optimizer_callbacks import make_optimizer_callbacks
 from mm_keras.progress import Progress
@@ -101,6 +100,7 @@ def train(
         FileExistsError: if there is a run in the folder that is neither to be resumed nor overwritten.
         CheckpointError: if the run that shall be resumed is of another model, configuration or dataset.
         OSError: if the folder can not be written to, or checkpoints do not fit on its disk.
+        NotFiniteError: if the loss or a weight becomes NaN or infinite.
         Preempted: if the process was asked to end (SIGTERM), once that is saved.
     """
     if resume and (overwrite or dry_run):
@@ -204,7 +204,6 @@ def train(
         )
     build_for_replicas(trained, make_batches().dataset)
     callbacks = [
-        StopAtNan(),
         _TensorBoard(run.tensorboard, write_graph=False),
         Progress(run.metrics, training.num_examples, batch_size),
     ]

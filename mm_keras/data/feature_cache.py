@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 import mm_keras
-from mm_keras.data.pipeline import Batches, make_evaluation_batches
+from mm_keras.data.pipeline import Batches, make_evaluation_batches, read_ids
 from mm_keras.features import FeatureSpec
 from tfrecords_tools.dataset_info import DatasetInfo
 from tfrecords_tools.progress import progress_bar
@@ -60,6 +60,7 @@ class FeatureCache:
         path = Path(folder) / CACHE_FOLDER / _fingerprint(folder, split, features, encoders, inputs)
         if not path.is_dir():
             _fill(path, folder, split, features, encoders, inputs, batch_size)
+        self._folder, self._split = folder, split
         self.arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in inputs}
         self.labels, self.weights = (np.load(path / f"{name}.npy", mmap_mode="r") for name in (_LABELS, _WEIGHTS))
 
@@ -73,7 +74,13 @@ class FeatureCache:
                 seen = start % steps if epoch == start // steps else 0
                 yield from order[: steps * batch_size].reshape(steps, batch_size)[seen:]
 
-        return Batches(self._dataset(rows, steps * epochs - start, batch_size), steps, steps * batch_size, batch_size)
+        def ids() -> Iterator[np.ndarray]:
+            every = np.array(read_ids(self._folder, self._split), object)
+            yield from (every[chosen] for chosen in rows())
+
+        dataset = self._dataset(rows, steps * epochs - start, batch_size)
+        ids_of_batches = tf.data.Dataset.from_generator(ids, output_signature=tf.TensorSpec([batch_size], tf.string))
+        return Batches(dataset, steps, steps * batch_size, batch_size, ids_of_batches)
 
     def evaluation_batches(self, batch_size: int) -> Batches:
         """As `make_evaluation_batches`: each example once, the last batch filled up with weight 0; all others weigh 1."""

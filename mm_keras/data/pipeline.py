@@ -28,12 +28,14 @@ class Batches:
         steps: batches an epoch.
         num_examples: examples an epoch: in training those of `steps` full batches, in evaluation all.
         batch_size: global, that is of all replicas together.
+        ids: string [batch_size] of the records in each batch of `dataset`; of training batches alone.
     """
 
     dataset: tf.data.Dataset
     steps: int
     num_examples: int
     batch_size: int
+    ids: tf.data.Dataset | None = None
 
 
 def make_training_batches(
@@ -112,7 +114,8 @@ def make_training_batches(
 
     steps_left = steps * epochs - start
     dataset = _finished(dataset, preprocessor, features, steps_left, augmented if augmentation else None)
-    return Batches(dataset, steps, steps * batch_size, batch_size)
+    ids = records.skip(seen * batch_size).map(_record_id).batch(batch_size, drop_remainder=True)
+    return Batches(dataset, steps, steps * batch_size, batch_size, ids)
 
 
 def make_evaluation_batches(
@@ -165,6 +168,18 @@ def iter_texts(folder: str | Path, split: str, fields: list[str], max_examples: 
     texts = records.map(lambda serialized: _all_texts(parse_example(serialized, fields)), num_parallel_calls=_CALLS)
     for batch in _not_autotuned(texts.unbatch().batch(1024)).as_numpy_iterator():
         yield batch.tolist()
+
+
+def read_ids(folder: str | Path, split: str) -> list[bytes]:
+    """The ids of a split's labelled records, in their order."""
+    info = DatasetInfo.load(folder)
+    records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)])
+    ids = _drop_unlabelled(records, info, split).map(_record_id, num_parallel_calls=_CALLS).batch(1024)
+    return [each for batch in _not_autotuned(ids).as_numpy_iterator() for each in batch]
+
+
+def _record_id(serialized: tf.Tensor) -> tf.Tensor:
+    return parse_example(serialized, [])["id"]
 
 
 def _all_texts(record: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -442,3 +442,10 @@ def test_resumed_training_goes_on_with_the_batches_that_were_left(folder, start)
     assert rest.steps == whole.steps
     assert rest.dataset.cardinality() == 18 - start
     _assert_equal(rest, dataclasses.replace(whole, dataset=whole.dataset.skip(start)))
+
+
+@pytest.mark.parametrize("start", [0, 8])
+def test_ids_are_those_of_the_records_in_each_batch(folder, start):
+    batches = _training(folder, epochs=2, seed=1, start=start)
+    ids = [[f"t{int(each[1:])}" for each in batch.astype(str)] for batch in batches.ids.as_numpy_iterator()]
+    assert ids == _ids(batches)

@@ -221,7 +221,7 @@ def test_dry_run_tells_shapes_and_sizes_and_writes_nothing(tmp_path, dataset, tr
 
 
 def test_loss_that_is_no_number_is_an_error(tmp_path, dataset, train_small):
-    with pytest.raises(FloatingPointError, match="the loss is nan, not finite; lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"step [0-9]+ \(batch"):
         train_small(
             dataset,
             tmp_path / "run",
