@@ -76,6 +76,7 @@ def configurable_functions() -> list[Callable]:
         fusion.build_concatenation,
         fusion.build_gated_fusion,
         fusion.build_bilinear_fusion,
+        fusion.build_cross_attention_fusion,
         head.build_head,
         head.build_per_label_head,
         head.build_class_embedding_head,

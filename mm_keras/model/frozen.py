@@ -1,4 +1,4 @@
-"""Cuts a model where its frozen encoders end, so that they need to run only once an example. Pure Keras."""
+"""What is trained of a model: without its frozen encoders, which need to run only once an example. Pure Keras."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import keras
 
 from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.model.auxiliary import SUFFIX, AuxiliaryTraining
+from mm_keras.model.layers import MaskedMeanPooling
 from mm_keras.model.two_tower import answer
 
 
@@ -15,22 +17,32 @@ def frozen_modalities(model: keras.Model, features: FeatureSpec) -> tuple[str, .
     return tuple(modality for modality in features.modalities if not _encoder_of(model, modality).trainable_weights)
 
 
-def split_at_frozen(model: keras.Model, features: FeatureSpec, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
+def split_at_frozen(
+    model: keras.Model, features: FeatureSpec, modalities: Sequence[str] = (), auxiliary_weight: float = 0.0
+) -> tuple[keras.Model | None, keras.Model]:
     """Cuts a two-tower model behind the encoders of some modalities; the layers stay those of the model.
 
     Args:
         model: of `build_two_tower`.
         features: what it was built for.
         modalities: some of `frozen_modalities`.
+        auxiliary_weight: of the losses of a new linear head for each modality, see `AuxiliaryTraining`; 0: there is none.
 
     Returns:
-        (encoders: the model's inputs of these modalities -> {"<modality>_encoded": [B, D]},
-        trained part: those and the inputs that are still needed -> logits [B, num_labels]).
+        (encoders: the model's inputs of these modalities -> {"<modality>_encoded": [B, D]}; None without modalities,
+        trained part: those and the inputs that are still needed -> logits [B, num_labels]; with auxiliary heads a dict of
+        "logits" and "<modality>_auxiliary").
+
+    Raises:
+        ValueError: for a negative weight.
     """
+    if auxiliary_weight < 0:
+        raise ValueError(f"auxiliary_weight must be at least 0. Received: {auxiliary_weight}")
     parts = {layer.name: layer for layer in model.layers}
     own = {modality: _input_names(features, modality) for modality in modalities}
     encoded = {f"{modality}_encoded": parts[f"{modality}_encoded"].output for modality in modalities}
-    encoders = keras.Model({name: model.input[name] for names in own.values() for name in names.values()}, encoded)
+    seen = {name: model.input[name] for names in own.values() for name in names.values()}
+    encoders = keras.Model(seen, encoded, name="encoders") if modalities else None
     # The lexical encoder reads the tokens, too.
     dropped = {name for modality, names in own.items() if f"{modality}_words" not in parts for name in names.values()}
     needed = encoded | {name: tensor for name, tensor in model.input.items() if name not in dropped}
@@ -42,7 +54,16 @@ def split_at_frozen(model: keras.Model, features: FeatureSpec, modalities: Seque
             continue
         seen = {part: inputs[name] for part, name in _input_names(features, modality).items()}
         embeddings[modality] = _encoder_of(model, modality)(seen[IMAGE] if modality == IMAGE else seen)
-    return encoders, keras.Model(inputs, answer(parts, embeddings, inputs), name="trained_part")
+    logits, tuned = answer(parts, embeddings, inputs)
+    if not auxiliary_weight:
+        return encoders, keras.Model(inputs, logits, name="trained_part")
+    outputs = {"logits": logits}
+    for modality, embedding in tuned.items():
+        if len(embedding.shape) == 3:  # a sequence: zeros are padding
+            embedding = MaskedMeanPooling()(embedding, keras.ops.any(embedding != 0, axis=-1))
+        head = keras.layers.Dense(len(features.labels), dtype="float32", name=f"{modality}_auxiliary_head")
+        outputs[modality + SUFFIX] = head(embedding)
+    return encoders, AuxiliaryTraining(inputs, outputs, auxiliary_weight, name="trained_part")
 
 
 def _input_names(features: FeatureSpec, modality: str) -> dict[str, str]:

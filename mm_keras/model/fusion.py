@@ -2,6 +2,8 @@
 
 A fusion is a model of the modalities' embeddings, by name, and of their presence flags `<modality>_present`, where it takes
 them (`build_two_tower` looks at its inputs). Embeddings of missing modalities are learned vectors, see `MissingEmbedding`.
+
+An embedding is a vector, shape (D,), or, for `build_cross_attention_fusion`, a sequence of patches or tokens, shape (T, D).
 """
 
 from __future__ import annotations
@@ -10,24 +12,27 @@ import keras
 from keras import ops
 
 from mm_keras.features import present
+from mm_keras.model.layers import MaskedMeanPooling
+
+Shapes = dict[str, tuple[int | None, ...]]
 
 
-def build_concatenation(widths: dict[str, int]) -> keras.Model:
+def build_concatenation(shapes: Shapes) -> keras.Model:
     """Concatenates the modalities' embeddings.
 
     Args:
-        widths: modality -> D of its embedding.
+        shapes: modality -> (D,) of its embedding.
 
     Returns:
         model "fusion": {modality: [B, D]} -> [B, sum of D].
     """
-    inputs = _embedding_inputs(widths)
+    inputs = _vector_inputs(shapes)
     parts = list(inputs.values())
     fused = keras.layers.Concatenate(name="concatenated_embeddings")(parts) if len(parts) > 1 else parts[0]
     return keras.Model(inputs, fused, name="fusion")
 
 
-def build_gated_fusion(widths: dict[str, int], width: int = 256) -> keras.Model:
+def build_gated_fusion(shapes: Shapes, width: int = 256) -> keras.Model:
     """A weighted sum of the modalities, whose weights depend on all of them: h = sum_m z_m * tanh(W_m x_m).
 
     The gates z are a softmax over the modalities that are present, one for each of the `width` units, of a linear function of
@@ -37,24 +42,24 @@ def build_gated_fusion(widths: dict[str, int], width: int = 256) -> keras.Model:
     softmax here, so that weights add up to 1 whatever is missing.
 
     Args:
-        widths: modality -> D of its embedding.
+        shapes: modality -> (D,) of its embedding.
         width: of the fused embedding.
 
     Returns:
         model "fusion": {modality: [B, D], "<modality>_present": bool [B]} -> [B, width].
     """
-    inputs, flags = _embedding_inputs(widths), _presence_inputs(widths)
+    inputs, flags = _vector_inputs(shapes), _presence_inputs(shapes)
     presence = ops.stack(list(flags.values()), axis=-1)  # [B, M]
     hidden = [keras.layers.Dense(width, activation="tanh", name=f"{name}_hidden")(x) for name, x in inputs.items()]
     everything = keras.layers.Concatenate(name="gate_inputs")([*inputs.values(), ops.cast(presence, hidden[0].dtype)])
-    scores = keras.layers.Dense(width * len(widths), name="gate_scores")(everything)
-    scores = ops.reshape(scores, (-1, len(widths), width))
+    scores = keras.layers.Dense(width * len(shapes), name="gate_scores")(everything)
+    scores = ops.reshape(scores, (-1, len(shapes), width))
     gates = MaskedSoftmax(name="gates")(scores, presence)
     fused = ops.sum(gates * ops.stack(hidden, axis=1), axis=1)
     return keras.Model(inputs | flags, fused, name="fusion")
 
 
-def build_bilinear_fusion(widths: dict[str, int], width: int = 256, rank: int = 4) -> keras.Model:
+def build_bilinear_fusion(shapes: Shapes, width: int = 256, rank: int = 4) -> keras.Model:
     """Products of all modalities, of low rank: h = sum_r prod_m (W_mr x_m + b_mr), beside the embeddings themselves.
 
     A missing modality's factor is 1: the product is that of the others.
@@ -63,14 +68,14 @@ def build_bilinear_fusion(widths: dict[str, int], width: int = 256, rank: int = 
     its appended 1); with two modalities and rank 1 it is Kim et al., "Hadamard Product for Low-rank Bilinear Pooling" (2017).
 
     Args:
-        widths: modality -> D of its embedding.
+        shapes: modality -> (D,) of its embedding.
         width: of h.
         rank: number of products that are summed.
 
     Returns:
         model "fusion": {modality: [B, D], "<modality>_present": bool [B]} -> [B, sum of D + width].
     """
-    inputs, flags = _embedding_inputs(widths), _presence_inputs(widths)
+    inputs, flags = _vector_inputs(shapes), _presence_inputs(shapes)
     product = None
     for name, x in inputs.items():
         factor = keras.layers.Dense(rank * width, bias_initializer="ones", name=f"{name}_factor")(x)
@@ -79,6 +84,67 @@ def build_bilinear_fusion(widths: dict[str, int], width: int = 256, rank: int = 
     joint = ops.sum(ops.reshape(product, (-1, rank, width)), axis=1)
     joint = keras.layers.LayerNormalization(name="joint_norm")(joint)
     fused = keras.layers.Concatenate(name="embeddings_and_products")([*inputs.values(), joint])
+    return keras.Model(inputs | flags, fused, name="fusion")
+
+
+def build_cross_attention_fusion(
+    shapes: Shapes, width: int = 256, num_heads: int = 4, num_blocks: int = 1, dropout: float = 0.1
+) -> keras.Model:
+    """Patches attend to words and words to patches; then each modality is averaged over its places.
+
+    Each block is, for every modality, attention to all places of the others, and a feed-forward layer, both with a residual
+    connection and normalised. A missing modality is not attended to, and its average is zero.
+
+    Reference: Lu et al., "ViLBERT" (2019), section 3.1 (the co-attentional layer, there with self-attention before each, which
+    the towers have done here).
+
+    Args:
+        shapes: modality -> (T, D) of its sequence, in which a vector of zeros is padding; or (D,) of a vector.
+        width: of all states, a multiple of `num_heads`.
+        num_heads: of the attention.
+        num_blocks: 1 or more.
+        dropout: rate, 0–1, of attention weights and of what feed-forward layers add.
+
+    Returns:
+        model "fusion": {modality: [B, T, D] or [B, D], "<modality>_present": bool [B]} -> [B, width * number of modalities].
+
+    Raises:
+        ValueError: for a width that the heads do not divide, or no block.
+    """
+    if width % num_heads or num_blocks < 1:
+        raise ValueError(
+            f"width must be a multiple of num_heads, and num_blocks at least 1. Received: width={width}, "
+            f"num_heads={num_heads}, num_blocks={num_blocks}"
+        )
+    inputs, flags = _embedding_inputs(shapes), _presence_inputs(shapes)
+    states, masks = {}, {}
+    for modality, x in inputs.items():
+        x = x if len(x.shape) == 3 else ops.expand_dims(x, 1)
+        masks[modality] = ops.logical_and(ops.any(x != 0, axis=-1), ops.expand_dims(flags[present(modality)], -1))
+        states[modality] = keras.layers.Dense(width, name=f"{modality}_projection")(x)
+    for block in range(num_blocks):
+        attended = {}
+        for modality, x in states.items():
+            name = f"{modality}_{block}"
+            others = [other for other in states if other != modality]
+            if others:
+                nothing = ops.zeros_like(x[:, :1])  # a place to look at where no other says anything, or all is missing
+                places = ops.concatenate([nothing, *(states[other] for other in others)], axis=1)
+                mask = [ops.ones_like(masks[modality][:, :1]), *(masks[other] for other in others)]
+                mask = ops.expand_dims(ops.concatenate(mask, axis=1), 1)
+                attention = keras.layers.MultiHeadAttention(
+                    num_heads, width // num_heads, dropout=dropout, name=f"{name}_attention"
+                )
+                x = x + attention(x, places, attention_mask=mask)
+                x = keras.layers.LayerNormalization(name=f"{name}_attention_norm")(x)
+            added = keras.layers.Dense(2 * width, activation="gelu", name=f"{name}_inner")(x)
+            added = keras.layers.Dropout(dropout, name=f"{name}_dropout")(
+                keras.layers.Dense(width, name=f"{name}_outer")(added)
+            )
+            attended[modality] = keras.layers.LayerNormalization(name=f"{name}_norm")(x + added)
+        states = attended
+    pooled = [MaskedMeanPooling(name=f"{modality}_pool")(x, masks[modality]) for modality, x in states.items()]
+    fused = keras.layers.Concatenate(name="pooled_states")(pooled) if len(pooled) > 1 else pooled[0]
     return keras.Model(inputs | flags, fused, name="fusion")
 
 
@@ -96,9 +162,19 @@ class MaskedSoftmax(keras.layers.Layer):
         return scores_shape
 
 
-def _embedding_inputs(widths: dict[str, int]) -> dict[str, keras.KerasTensor]:
-    return {modality: keras.Input((width,), name=modality) for modality, width in widths.items()}
+def _embedding_inputs(shapes: Shapes) -> dict[str, keras.KerasTensor]:
+    return {modality: keras.Input(shape, name=modality) for modality, shape in shapes.items()}
 
 
-def _presence_inputs(widths: dict[str, int]) -> dict[str, keras.KerasTensor]:
-    return {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in widths}
+def _vector_inputs(shapes: Shapes) -> dict[str, keras.KerasTensor]:
+    for modality, shape in shapes.items():
+        if len(shape) != 1:
+            raise ValueError(
+                f"this fusion takes a vector a modality, and {modality!r} comes as a sequence {shape}: bind its encoder's "
+                "pooling to another than 'none', or build_two_tower.fusion = @build_cross_attention_fusion"
+            )
+    return _embedding_inputs(shapes)
+
+
+def _presence_inputs(shapes: Shapes) -> dict[str, keras.KerasTensor]:
+    return {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in shapes}

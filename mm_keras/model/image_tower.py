@@ -12,6 +12,8 @@ from mm_keras.features import ImageSpec
 from mm_keras.model.architectures import ARCHITECTURES, Architecture, Pixels, standardise
 from mm_keras.model.vision_transformer import VisionTransformer
 
+POOLINGS = ("avg", "max", "avg_max", "none")
+
 
 def build_image_tower(
     spec: ImageSpec,
@@ -20,8 +22,9 @@ def build_image_tower(
     freeze_fraction: float | None = None,
     freeze_up_to: str | None = None,
     weights_sha256: str | None = None,
+    pooling: str = "avg",
 ) -> keras.Model:
-    """A trained architecture without its head, globally average-pooled (transformers: their own embedding).
+    """A trained architecture without its head, globally pooled (transformers: their own embedding).
 
     It brings pixels into the range that its weights were trained with. What is frozen runs as in inference: batch
     normalisation by its moving statistics, no dropout.
@@ -39,14 +42,16 @@ def build_image_tower(
             as in the WebVision and ImageD papers, if `freeze_up_to` is None too.
         freeze_up_to: instead of a fraction, the last layer that is not trained: one of the architecture's `cuts`.
         weights_sha256: hexadecimal, of the weights file; another file is an error.
+        pooling: of convolutional architectures: "avg" or "max" over all places; "avg_max": both, side by side, which tells the
+            most of a frozen tower. Of all but SigLIP "none": all places, for a fusion that attends to them.
 
     Returns:
-        model "image_tower": float32 [B, H, W, 3] within [0, 255] -> [B, D].
+        model "image_tower": float32 [B, H, W, 3] within [0, 255] -> [B, D], with "avg_max" [B, 2 * D], with "none" [B, T, D].
 
     Raises:
         FileNotFoundError: for weights that are not there.
-        ValueError: for an unknown architecture or cut, a fraction outside 0–1, both of them, an image too small, or weights
-            that do not fit.
+        ValueError: for an unknown architecture, cut or pooling, a fraction outside 0–1, both of them, an image too small, or
+            weights that do not fit.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"image architectures are {sorted(ARCHITECTURES)}. Received: {architecture!r}")
@@ -59,8 +64,15 @@ def build_image_tower(
         raise ValueError(f"freeze_fraction must be within [0, 1]. Received: {freeze_fraction}")
     if min(spec.size) < entry.min_size:
         raise ValueError(f"{architecture} needs images of at least {entry.min_size} pixels a side. Received: {spec.size}")
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling is one of {POOLINGS}. Received: {pooling!r}")
     backbone = _build_backbone(entry, architecture, (*spec.size, 3), weights, weights_sha256)
     _freeze(backbone, 0.5 if freeze_fraction is None else freeze_fraction, freeze_up_to)
+
+    if isinstance(backbone, VisionTransformer):
+        if pooling not in ("avg", "none") or (pooling == "none" and len(backbone.backbone.output.shape) == 2):
+            raise ValueError(f"{architecture} has an embedding of its own: pooling is of other towers. Received: {pooling!r}")
+        backbone.places = pooling == "none"
 
     pixels = keras.Input((*spec.size, 3), name="image")
     ordered = keras.ops.flip(pixels, axis=-1) if entry.pixels.bgr else pixels
@@ -68,8 +80,17 @@ def build_image_tower(
     rescale = keras.layers.Rescaling(entry.pixels.scale, entry.pixels.offset, dtype="float32", name="rescale")
     features = backbone(rescale(ordered))
     if len(features.shape) == 4:
-        features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+        features = _pool(features, pooling)
     return keras.Model(pixels, features, name="image_tower")
+
+
+def _pool(places: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    """[B, H, W, D] -> [B, D], [B, 2 * D] or [B, H * W, D]."""
+    if pooling == "none":
+        return keras.layers.Reshape((-1, places.shape[-1]), name="places")(places)
+    layers = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+    pooled = [layers[kind](name="pool" if kind == pooling else f"pool_{kind}")(places) for kind in pooling.split("_")]
+    return keras.layers.Concatenate(name="pool")(pooled) if len(pooled) > 1 else pooled[0]
 
 
 def _build_backbone(

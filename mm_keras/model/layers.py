@@ -37,8 +37,19 @@ class MaskedMaxPooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="mm_keras")
+class ZeroPadding(keras.layers.Layer):
+    """[B, T, D] states and [B, T] padding mask -> [B, T, D] with zeros at the padding."""
+
+    def call(self, states, padding_mask):
+        return states * ops.expand_dims(ops.cast(padding_mask, states.dtype), -1)
+
+    def compute_output_shape(self, states_shape, padding_mask_shape):
+        return states_shape
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
 class MissingEmbedding(keras.layers.Layer):
-    """[B, D] embeddings and [B] presence flags -> [B, D], a learned vector where the modality is missing.
+    """[B, D] or [B, T, D] embeddings and [B] presence flags -> the same, a learned vector where the modality is missing.
 
     Nothing of a missing modality's input reaches the output: a blank picture is not what "no picture" means.
     """
@@ -48,7 +59,8 @@ class MissingEmbedding(keras.layers.Layer):
 
     def call(self, embedding, present):
         missing = ops.cast(self.missing, embedding.dtype)
-        return ops.where(ops.expand_dims(present, -1), embedding, missing)
+        present = ops.reshape(present, (-1, *[1] * (len(embedding.shape) - 1)))
+        return ops.where(present, embedding, missing)
 
     def compute_output_shape(self, embedding_shape, present_shape):
         return embedding_shape

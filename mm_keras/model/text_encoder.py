@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from mm_keras.features import TextSpec
-from mm_keras.model.layers import MaskedMeanPooling
+from mm_keras.model.layers import MaskedMeanPooling, ZeroPadding
 
 
 def build_small_text_encoder(spec: TextSpec, width: int = 64, kernel_size: int = 3, name: str = "text_encoder") -> keras.Model:
@@ -22,7 +22,7 @@ def build_small_text_encoder(spec: TextSpec, width: int = 64, kernel_size: int =
     """
     inputs = token_inputs(spec)
     words = keras.layers.Embedding(len(spec.tokenizer.vocabulary), width, name="word_embedding")(inputs["token_ids"])
-    words = _ZeroPadding(name="zero_padding")(words, inputs["padding_mask"])
+    words = ZeroPadding(name="zero_padding")(words, inputs["padding_mask"])
     phrases = keras.layers.Conv1D(width, kernel_size, padding="same", activation="relu", name="phrases")(words)
     pooled = [
         MaskedMeanPooling(name=f"pool_{kind}")(states, inputs["padding_mask"])
@@ -123,14 +123,3 @@ def token_inputs(spec: TextSpec, max_tokens: int | None = None) -> dict[str, ker
         "token_ids": keras.Input((max_tokens,), dtype="int32", name="token_ids"),
         "padding_mask": keras.Input((max_tokens,), dtype="bool", name="padding_mask"),
     }
-
-
-@keras.saving.register_keras_serializable(package="mm_keras")
-class _ZeroPadding(keras.layers.Layer):
-    """[B, T, D] and [B, T] padding mask -> [B, T, D] with zeros at the padding."""
-
-    def call(self, states, padding_mask):
-        return states * keras.ops.expand_dims(keras.ops.cast(padding_mask, states.dtype), -1)
-
-    def compute_output_shape(self, states_shape, padding_mask_shape):
-        return states_shape

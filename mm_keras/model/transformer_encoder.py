@@ -9,10 +9,10 @@ import keras
 from keras import ops
 
 from mm_keras.features import TextSpec
-from mm_keras.model.layers import MaskedMaxPooling, MaskedMeanPooling
+from mm_keras.model.layers import MaskedMaxPooling, MaskedMeanPooling, ZeroPadding
 from mm_keras.model.text_encoder import token_inputs
 
-POOLINGS = ("mean", "max", "cls", "native")
+POOLINGS = ("mean", "max", "cls", "native", "none")
 
 
 def build_transformer_encoder(
@@ -33,7 +33,7 @@ def build_transformer_encoder(
         source: a keras_hub preset name, a local preset, or a local Hugging Face folder (needs `safetensors`).
         pooling: "mean" or "max" over the real tokens, specials among them; "cls": the state of the first token; "native": how
             CLIP and SigLIP themselves summarise a text: CLIP's state after the last token, SigLIP's head, projected to where
-            their image embeddings are.
+            their image embeddings are. "none": all states, with zeros at the padding, for a fusion that attends to them.
         trainable: fine-tune it; False freezes it, without its dropout.
         windows: a text of `max_tokens` is read in so many windows, each between its own start and end token, of
             ceil((max_tokens - 2) / windows) tokens and these two. Their embeddings are averaged by their numbers of tokens,
@@ -43,7 +43,8 @@ def build_transformer_encoder(
 
     Returns:
         model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, D], D the hidden size (of "native": the size of
-        the projection). With several windows T is `max_tokens`, otherwise any.
+        the projection); with "none" [B, T, D], the windows one after the other. With several windows T is `max_tokens`,
+        otherwise any.
 
     Raises:
         ValueError: for another kind of model, an unknown pooling or activation, another vocabulary than the tokenizer's, or
@@ -67,6 +68,8 @@ def build_transformer_encoder(
     token_ids, padding_mask = window(token_ids, padding_mask)
     counts = ops.sum(ops.cast(padding_mask, "float32"), axis=1)
     embeddings = encode(token_ids, padding_mask)
+    if pooling == "none":
+        return keras.Model(inputs, ops.reshape(embeddings, (-1, windows * embeddings.shape[1], embeddings.shape[2])), name=name)
     embeddings = ops.reshape(embeddings, (-1, windows, embeddings.shape[-1]))
     counts = ops.reshape(counts, (-1, windows))
     if pooling == "max":
@@ -232,6 +235,8 @@ def _make_encode(
             return backbone.text_projection(states) if backbone is not text_part else states
         if pooling == "cls":
             return states[:, 0]
+        if pooling == "none":
+            return ZeroPadding(name="states")(states, padding_mask)
         pool = {"mean": MaskedMeanPooling, "max": MaskedMaxPooling}[pooling]
         return pool(name="pool")(states, padding_mask)
 

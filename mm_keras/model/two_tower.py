@@ -41,7 +41,7 @@ def build_two_tower(
         image_tower: `(ImageSpec) -> model`.
         text_encoder: `(TextSpec, name=) -> model`.
         tuning_dnn: `(width, name=) -> model`, one per text field.
-        fusion: `(widths by modality) -> model`.
+        fusion: `(shapes by modality) -> model`. Sequences, of encoders whose pooling is "none", come to it without tuning.
         head: `(width, num_labels) -> model`.
         lexical_encoder: `(TextSpec, name=) -> model`, one per text field: "<field>_words", of the same tokens; its embedding
             joins the tuned one of the text encoder. For what a sentence encoder blurs: brands, models, materials.
@@ -68,21 +68,23 @@ def build_two_tower(
         embeddings[text.field] = encoders[name]({part: inputs[f"{text.field}_{part}"] for part in text.inputs()})
 
     parts: dict[str, keras.Layer] = {"modality_dropout": ModalityDropout(modality_dropout, name="modality_dropout")}
-    widths = {}
+    shapes = {}
     for modality, embedding in embeddings.items():
         embeddings[modality] = keras.layers.Identity(name=f"{modality}_encoded")(embedding)  # where `split_at_frozen` cuts
-        widths[modality] = embedding.shape[-1]
-        if modality != IMAGE or tune_image:
-            parts[f"{modality}_tuning"] = tuning_dnn(widths[modality], name=f"{modality}_tuning")
-            widths[modality] = parts[f"{modality}_tuning"].compute_output_shape((None, widths[modality]))[-1]
+        shapes[modality] = embedding.shape[1:]
+        if len(shapes[modality]) == 1 and (modality != IMAGE or tune_image):
+            parts[f"{modality}_tuning"] = tuning_dnn(embedding.shape[-1], name=f"{modality}_tuning")
+            shapes[modality] = parts[f"{modality}_tuning"].compute_output_shape(embedding.shape)[1:]
         if normalize:
             parts[f"{modality}_norm"] = keras.layers.RMSNormalization(name=f"{modality}_norm")
         parts[f"{modality}_missing"] = MissingEmbedding(name=f"{modality}_missing")
     for text in features.texts if lexical_encoder else ():
         if not text.tokenizer:
             raise ValueError(f"field {text.field!r} has no tokens for a lexical encoder: a SavedModel embeds it")
+        if len(shapes[text.field]) != 1:
+            raise ValueError(f"field {text.field!r} comes as a sequence: a lexical encoder's vector cannot join it")
         parts[f"{text.field}_words"] = lexical_encoder(text, name=f"{text.field}_words")
-        widths[text.field] += parts[f"{text.field}_words"].output.shape[-1]
+        shapes[text.field] = (shapes[text.field][0] + parts[f"{text.field}_words"].output.shape[-1],)
         if normalize:
             parts[f"{text.field}_words_norm"] = keras.layers.RMSNormalization(name=f"{text.field}_words_norm")
         parts[f"{text.field}_and_words"] = keras.layers.Concatenate(name=f"{text.field}_and_words")
@@ -91,14 +93,15 @@ def build_two_tower(
         raise ValueError(
             "class embeddings are for a head that takes them: bind build_two_tower.head = @build_class_embedding_head"
         )
-    parts["fusion"] = fusion(widths)
+    parts["fusion"] = fusion(shapes)
     parts["head"] = head(parts["fusion"].output.shape[-1], len(features.labels), **given)
-    return keras.Model(inputs, answer(parts, embeddings, inputs), name="two_tower")
+    logits, _ = answer(parts, embeddings, inputs)
+    return keras.Model(inputs, logits, name="two_tower")
 
 
 def answer(
     parts: Mapping[str, keras.Layer], embeddings: dict[str, keras.KerasTensor], inputs: dict[str, keras.KerasTensor]
-) -> keras.KerasTensor:
+) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
     """All that stands behind the encoders: tuning, presence, fusion, head.
 
     Args:
@@ -107,11 +110,11 @@ def answer(
         inputs: presence flags by name; and the tokens of fields that have a lexical encoder.
 
     Returns:
-        logits [B, num_labels].
+        (logits [B, num_labels], modality -> its tuned embedding).
     """
     flags = keras.ops.stack([inputs[present(modality)] for modality in embeddings], axis=-1)
     flags = parts["modality_dropout"](flags)
-    known, shown = {}, {}
+    tuned, known, shown = {}, {}, {}
     for index, (modality, embedding) in enumerate(embeddings.items()):
         for name in (f"{modality}_tuning", f"{modality}_norm"):
             embedding = parts[name](embedding) if name in parts else embedding
@@ -119,9 +122,10 @@ def answer(
             words = parts[f"{modality}_words"]({part: inputs[f"{modality}_{part}"] for part in ("token_ids", "padding_mask")})
             words = parts[f"{modality}_words_norm"](words) if f"{modality}_words_norm" in parts else words
             embedding = parts[f"{modality}_and_words"]([embedding, words])
+        tuned[modality] = embedding
         shown[modality] = flags[:, index]
         known[modality] = parts[f"{modality}_missing"](embedding, shown[modality])
-    return parts["head"](parts["fusion"](known | _flags_for(parts["fusion"], shown)))
+    return parts["head"](parts["fusion"](known | _flags_for(parts["fusion"], shown))), tuned
 
 
 def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tuple[keras.Model, keras.Model]:
@@ -137,7 +141,7 @@ def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tupl
     """
     missing = {modality: model.get_layer(f"{modality}_missing") for modality in modalities}
     names = {modality: f"{modality}_embedding" for modality in modalities}
-    embeddings = {names[modality]: layer.input[0] for modality, layer in missing.items()}
+    embeddings = {names[modality]: layer.input[0] for modality, layer in missing.items()}  # [B, T, D] of a sequence
     encoders = keras.Model(model.input, embeddings, name="encoders")
     inputs = {name: keras.Input(tensor.shape[1:], name=name) for name, tensor in embeddings.items()}
     flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}

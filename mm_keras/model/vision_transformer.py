@@ -8,7 +8,7 @@ import numpy as np
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class VisionTransformer(keras.layers.Layer):
-    """float32 [B, H, W, 3], normalised -> [B, D] by a vision transformer of keras_hub.
+    """float32 [B, H, W, 3], normalised -> [B, D], or [B, T, D], by a vision transformer of keras_hub.
 
     The embedding is the class token's last state, normalised (ViT, and CLIP before its projection: what the paper's linear
     probes see), or what SigLIP's attention pooling gives.
@@ -18,11 +18,13 @@ class VisionTransformer(keras.layers.Layer):
     Args:
         backbone: a ViTBackbone, CLIPVisionEncoder or SigLIPVisionEncoder.
         frozen: how many `parts` are frozen, from the first on.
+        places: give the states of all tokens instead; of ViT and CLIP.
     """
 
-    def __init__(self, backbone: keras.Model, frozen: int = 0, **kwargs):
+    def __init__(self, backbone: keras.Model, frozen: int = 0, places: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.backbone = backbone
+        self.places = places
         self.freeze(frozen)
 
     @property
@@ -48,14 +50,15 @@ class VisionTransformer(keras.layers.Layer):
 
     def call(self, pixels):
         states = self.backbone({"images": pixels} if isinstance(self.backbone.input, dict) else pixels)
-        return states[:, 0] if len(states.shape) == 3 else states
+        return states[:, 0] if len(states.shape) == 3 and not self.places else states
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.backbone.output.shape[-1])
+        shape = self.backbone.output.shape
+        return (input_shape[0], *(shape[1:] if self.places else shape[-1:]))
 
     def get_config(self):
         backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {**super().get_config(), "backbone": backbone, "frozen": self.frozen}
+        return {**super().get_config(), "backbone": backbone, "frozen": self.frozen, "places": self.places}
 
     @classmethod
     def from_config(cls, config):

@@ -78,3 +78,62 @@ def test_training_a_part_trains_the_model_that_can_still_be_saved(cut, make_inpu
     np.testing.assert_allclose(trained(given), after, atol=1e-6)
     model.save(tmp_path / "model.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "model.keras")(inputs), after, atol=1e-6)
+
+
+def _auxiliary(features, model, weight=0.5):
+    _, trained = split_at_frozen(model, features, auxiliary_weight=weight)
+    trained.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), weighted_metrics=["accuracy"])
+    return trained
+
+
+def test_auxiliary_heads_add_the_loss_of_each_modality_over_the_examples_that_have_it(
+    make_spec, build_small_model, make_inputs
+):
+    features = make_spec((16, 16), ("title",))
+    trained = _auxiliary(features, build_small_model(features, modality_dropout=0.0))
+    inputs, labels = make_inputs(features), np.arange(5) % 4
+    inputs["title_present"] = np.array([True, False, True, True, False])
+    weights = np.array([1, 2, 0.5, 1, 1], "float32")
+    outputs = {name: np.asarray(value) for name, value in trained(inputs).items()}
+    assert set(outputs) == {"logits", "image_auxiliary", "title_auxiliary"}
+    each = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
+    main, image, title = (np.asarray(each(labels, outputs[name])) for name in ("logits", "image_auxiliary", "title_auxiliary"))
+    expected = np.mean(weights * (main + 0.5 * image + 0.5 * title * inputs["title_present"]))
+    loss = trained.compute_loss(inputs, labels, trained(inputs), weights)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    evaluated = trained.evaluate(inputs, labels, sample_weight=weights, verbose=0, return_dict=True)
+    np.testing.assert_allclose(evaluated["loss"], np.mean(weights * main), rtol=1e-5)
+    right = outputs["logits"].argmax(axis=1) == labels
+    np.testing.assert_allclose(evaluated["accuracy"], np.sum(right * weights) / weights.sum(), rtol=1e-5)
+
+
+def test_auxiliary_heads_teach_a_tower_that_the_fusion_ignores(make_spec, build_small_model, make_inputs):
+    features = make_spec((16, 16), ("title",))
+    for weight, changes in ((0.5, True), (0.0, False)):
+        model = build_small_model(features, modality_dropout=0.0, normalize=False)
+        kernel, bias = model.get_layer("head").get_layer("logits").get_weights()
+        width = model.get_layer("image_tower").output.shape[-1]
+        kernel[:width] = 0  # the embedding of the image comes first
+        model.get_layer("head").get_layer("logits").set_weights([kernel, bias])
+        model.get_layer("head").trainable = False
+        tower = model.get_layer("image_tower")
+        before = [np.array(kernel) for kernel in tower.trainable_weights]
+        _auxiliary(features, model, weight).train_on_batch(make_inputs(features), np.arange(5) % 4)
+        moved = [np.abs(was - np.array(now)).max() for was, now in zip(before, tower.trainable_weights, strict=True)]
+        assert (max(moved) > 0) == changes
+
+
+def test_model_is_saved_without_its_auxiliary_heads(make_spec, build_small_model, make_inputs, tmp_path):
+    features = make_spec((16, 16), ("title",))
+    model = build_small_model(features)
+    _auxiliary(features, model).fit(make_inputs(features), np.arange(5) % 4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert not [layer.name for layer in loaded.layers if "auxiliary" in layer.name]
+    np.testing.assert_allclose(loaded(make_inputs(features)), model(make_inputs(features)), atol=1e-6)
+
+
+def test_negative_auxiliary_weight_is_refused(make_spec, build_small_model):
+    features = make_spec((16, 16), ("title",))
+    with pytest.raises(ValueError, match="auxiliary_weight must be at least 0"):
+        split_at_frozen(build_small_model(features), features, auxiliary_weight=-1)

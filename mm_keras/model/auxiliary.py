@@ -1,0 +1,44 @@
+"""Auxiliary heads: in training, each modality also learns to classify alone. Pure Keras."""
+
+from __future__ import annotations
+
+import keras
+
+from mm_keras.features import present
+
+SUFFIX = "_auxiliary"  # of the outputs: a field may be called "logits"
+
+
+class AuxiliaryTraining(keras.Model):
+    """A model that is trained with a head a modality beside its own.
+
+    Each head's loss counts `weight` as much as that of the logits, over the examples that have its modality, so that a strong
+    modality cannot silence the others: what the fusion would ignore still has to tell the classes apart. Validation and
+    metrics are of the logits alone.
+
+    Reference: Wang et al., "What Makes Training Multi-modal Classification Networks Hard?" (2020), section 3.3, equation 3
+    (there the weights differ by modality and are estimated).
+
+    Args:
+        inputs: by name, presence flags among them.
+        outputs: "logits" and "<modality>_auxiliary", each [B, num_labels].
+        weight: above 0.
+    """
+
+    def __init__(self, inputs, outputs, weight: float, **kwargs):
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.weight = weight
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        total = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
+        if not training:
+            return total
+        for name, logits in y_pred.items():
+            if name == "logits":
+                continue
+            shown = keras.ops.cast(x[present(name.removesuffix(SUFFIX))], "float32")
+            total = total + self.weight * self.loss(y, logits, shown if sample_weight is None else shown * sample_weight)
+        return total
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
