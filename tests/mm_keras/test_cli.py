@@ -1,6 +1,7 @@
 import functools
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import mm_keras
-from mm_keras.cli import main
+from mm_keras.cli import _make_parser, main
+from mm_keras.late_fusion import METHODS
 
 REPOSITORY = Path(mm_keras.__file__).parent.parent
 
@@ -85,7 +87,10 @@ assert not heavy, heavy
         (["--mode=export", "--workdir=none"], "'none' is no run folder"),
         (["--mode=add_classes", "--workdir=none"], "--mode=add_classes needs --classes=FILE and --output=FOLDER"),
         (["--mode=export", "--workdir=none", "--classes=new.jsonl"], "--classes goes with --mode=add_classes"),
-        (["--mode=late_fusion", "--workdir=x", "--method=vote"], "--mode=late_fusion needs --runs=FOLDER,FOLDER,… and --workdir=FOLDER"),
+        (
+            ["--mode=late_fusion", "--workdir=x", "--method=vote"],
+            "--mode=late_fusion needs --runs=FOLDER,FOLDER,… and --workdir=FOLDER",
+        ),
         (["--mode=late_fusion", "--workdir=x", "--runs=none,b"], "'none' is no run folder"),
         (["--mode=late_fusion", "--workdir=x", "--runs=a,b", "--method=mean"], "Received: 'mean'"),
         (["--mode=evaluate", "--workdir=none", "--runs=a,b"], "--runs goes with --mode=late_fusion"),
@@ -192,6 +197,18 @@ classes/make_word_tokenizer.min_count = 1
     assert (status, "equal to the trained model" in out) == (0, True), err
     status, _, err = run("--mode=predict", "--workdir=more", "--text=title=Solid oak")
     assert status == 0, err
+
+
+def test_commands_of_the_guides_are_ones_that_the_program_knows():
+    guides = REPOSITORY / "docs"
+    if not guides.is_dir():
+        pytest.skip("mm_keras is installed without its source")
+    lines = [line for path in guides.glob("*.md") for line in path.read_text("utf-8").splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("mm-keras ")]
+    assert len(commands) >= 6
+    for words in commands:
+        options = _make_parser().parse_args(words)
+        assert not options.method or options.method in METHODS
 
 
 def test_start_up_is_quiet(config):
