@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from mm_keras.checkpoint import Checkpoint, load, restore
 from mm_keras.checkpoint_callbacks import PutBack, SaveCheckpoints
@@ -24,6 +25,7 @@ def fit(
     folder: Path,
     minutes: float,
     checkpoint: Checkpoint | None = None,
+    watched: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda batches: batches,
 ) -> None:
     """Trains until the last epoch or a callback's stop; on the way it saves checkpoints.
 
@@ -38,6 +40,7 @@ def fit(
         folder: of the checkpoints.
         minutes: between checkpoints within an epoch.
         checkpoint: to go on from.
+        watched: batches of the training -> the same, with somebody looking on.
 
     Raises:
         NotFiniteError: if the loss or a weight is no number; it says where that came from.
@@ -55,18 +58,18 @@ def fit(
     with Preemption() as preemption:
         saver = SaveCheckpoints(folder, batches.steps, minutes, preemption, remembering, checkpoint)
         try:
-            _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint)
+            _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched)
         except NotFiniteError as error:
             raise explain(model, make_batches, error, saver.step, saver.good, lambda path: load(path).arrays) from error
 
 
-def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint) -> None:
+def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched) -> None:
     epoch, seen = divmod(saver.step, batches.steps)
     common = {"validation_data": validation.dataset if validation else None, "shuffle": False, "verbose": 0}
     if seen:  # Keras' epochs have one length: the rest of this one is a training of its own
         put_back = PutBack(checkpoint.arrays)
         rest = {"steps_per_epoch": batches.steps - seen, "initial_epoch": epoch, "epochs": epoch + 1}
-        model.fit(batches.dataset, callbacks=[put_back, *callbacks, saver], **rest, **common)
+        model.fit(watched(batches.dataset), callbacks=[put_back, *callbacks, saver], **rest, **common)
         epoch += 1
         if epoch == epochs or model.stop_training:
             return
@@ -74,7 +77,7 @@ def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, che
         batches = make_batches(start=epoch * batches.steps)
     if epoch < epochs:
         whole = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
-        model.fit(batches.dataset, callbacks=[*callbacks, saver], **whole, **common)
+        model.fit(watched(batches.dataset), callbacks=[*callbacks, saver], **whole, **common)
     else:
         model.optimizer.finalize_variable_values(model.trainable_variables)
 

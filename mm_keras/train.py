@@ -16,6 +16,7 @@ from mm_keras.checkpoint_callbacks import KeepBest
 from mm_keras.class_embeddings import ClassEmbeddings
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.feature_cache import FeatureCache
+from mm_keras.data.input_wait import InputWait
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
 from mm_keras.distribute import build_for_replicas, make_strategy
@@ -203,16 +204,28 @@ def train(
             make_training_batches, dataset, train_split, features, batch_size, epochs, seed, augment
         )
     build_for_replicas(trained, make_batches().dataset)
-    callbacks = [
-        _TensorBoard(run.tensorboard, write_graph=False),
-        Progress(run.metrics, training.num_examples, batch_size),
-    ]
+    # Of cached features, the clock would take longer than the waiting; on several replicas, it would not see it.
+    wait = InputWait() if not cached and scope.num_replicas_in_sync == 1 else None
+    progress = Progress(run.metrics, epochs, training.steps, batch_size, wait and (lambda: wait.seconds))
+    callbacks = [progress, _TensorBoard(run.tensorboard, write_graph=False)]
     kept = run.best if trained is model else run.best.with_name("best_trained_part.weights.h5")
     followed = {"monitor": f"val_{metrics[0].name}", "mode": "max"} if validation else {"monitor": "loss", "mode": "min"}
     best = KeepBest(kept, followed["monitor"], patience) if validation else None
     callbacks += make_optimizer_callbacks(optimizer, **followed, checkpoint=best)
-    remembering = {"best": best} if best else {}
-    fit(trained, make_batches, validation, epochs, callbacks, remembering, run.checkpoints, checkpoint_minutes, checkpoint)
+    remembering = {"progress": progress} | ({"best": best} if best else {})
+    fit(
+        trained,
+        make_batches,
+        validation,
+        epochs,
+        callbacks,
+        remembering,
+        run.checkpoints,
+        checkpoint_minutes,
+        checkpoint,
+        wait.watched if wait else lambda batches: batches,
+    )
+    print(progress.summary())
     if validation:
         trained.load_weights(kept)
     if not validation or trained is not model:
@@ -220,7 +233,7 @@ def train(
             model.save(temporary)
     if validation and features.multi_label:
         tune_thresholds(run.path, dataset, val_split, batch_size)
-    run.save_facts(**facts, finished=True)
+    run.save_facts(**facts, finished=True, seconds=progress.seconds())
     if trained is not model:
         kept.unlink(missing_ok=True)
     prune(run.checkpoints, kept=0)

@@ -41,8 +41,10 @@ def test_every_epoch_leaves_a_line_of_metrics(trained_run):
     assert [line["epoch"] for line in lines] == [1, 2]
     for line in lines:
         assert {"loss", "top_1", "top_5", "val_cross_entropy", "val_top_1", "val_top_5", "examples_per_second"} <= set(line)
+        assert 0 <= line["input_wait"] <= 1
         assert all(np.isfinite(value) for value in line.values())
     assert lines[1]["loss"] < lines[0]["loss"]
+    assert 0 == lines[1]["learning_rate"] < lines[0]["learning_rate"] < 1e-3  # a cosine, at its end
 
 
 def test_multi_label_run_measures_f1(multi_label_run):
@@ -54,6 +56,8 @@ def test_run_folder_tells_what_was_done(trained_run, dataset, features):
     facts = json.loads((trained_run / "run.json").read_text())
     expected = {"train_split": "train", "seed": 0, "epochs": 2, "batch_size": 32, "replicas": 1, "dataset": dataset}
     assert expected.items() <= facts.items()
+    seconds = facts["seconds"]
+    assert 0 < seconds["steps"] + seconds["first_step"] + seconds["evaluation"] < seconds["total"]
     assert facts["modalities"] == ["image", "title", "description"]
     assert facts["versions"]["mm_keras"] == mm_keras.__version__
     assert FeatureSpec.load(trained_run) == features
@@ -73,6 +77,7 @@ def _scalars(folder):
 def test_tensorboard_has_the_metrics_of_both_splits(trained_run):
     training, validation = (_scalars(trained_run / "tensorboard" / split) for split in ("train", "validation"))
     assert training["epoch_loss"] == training["epoch_top_1"] == 2
+    assert training["epoch_learning_rate"] == training["epoch_examples_per_second"] == training["epoch_input_wait"] == 2
     assert validation["epoch_top_1"] == validation["epoch_cross_entropy"] == 2
 
 
