@@ -3,6 +3,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mm_keras
+from mm_keras.checkpoint_callbacks import SaveCheckpoints
 from mm_keras.cli import _make_parser, main
 from mm_keras.late_fusion import METHODS
 
@@ -86,6 +88,7 @@ assert not heavy, heavy
         (["--mode=predict", "--workdir=none", "--text=oak"], "--text takes FIELD=TEXT"),
         (["--mode=export", "--workdir=none"], "'none' is no run folder"),
         (["--mode=add_classes", "--workdir=none"], "--mode=add_classes needs --classes=FILE and --output=FOLDER"),
+        (["--config=quickstart.gin", "--resume", "--overwrite"], "--resume goes on with a run; --overwrite does not"),
         (["--mode=export", "--workdir=none", "--classes=new.jsonl"], "--classes goes with --mode=add_classes"),
         (
             ["--mode=late_fusion", "--workdir=x", "--method=vote"],
@@ -209,6 +212,32 @@ def test_commands_of_the_guides_are_ones_that_the_program_knows():
     for words in commands:
         options = _make_parser().parse_args(words)
         assert not options.method or options.method in METHODS
+
+
+def test_training_that_is_asked_to_end_says_so_by_its_status_and_is_resumed(run, config, monkeypatch):
+    monkeypatch.chdir(config.parent)
+    whole = SaveCheckpoints.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        whole(self, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveCheckpoints, "on_train_batch_end", on_train_batch_end)
+        status, _, err = run("--mode=train", f"--config={config}")
+    assert status == 75
+    assert "mm-keras: the training was asked to end (SIGTERM) after step 2" in err
+    assert "step-0000000002.safetensors. Run the same command again with --resume to go on" in err
+    status, _, err = run("--mode=train", f"--config={config}")
+    assert (status, "pass --resume to go on with it" in err) == (2, True)
+    given = Path("runs/tiny/config.gin").read_text()
+    status, out, err = run("--mode=train", f"--config={config}", "--resume")
+    assert (status, "going on after step 2" in out) == (0, True), err
+    assert Path("runs/tiny/config.gin").read_text() == given
+    status, _, err = run("--mode=train", f"--config={config}", "--resume", "--gin_bindings=train.batch_size=16")
+    assert (status, "batch_size: " in err and "16 now" in err) == (2, True)
+    assert Path("runs/tiny/config.gin").read_text() == given
 
 
 def test_start_up_is_quiet(config):
