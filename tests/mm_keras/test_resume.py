@@ -17,7 +17,7 @@ import pytest
 from mm_keras.checkpoint import CheckpointError, checkpoints, load, load_latest
 from mm_keras.checkpoint_callbacks import SaveCheckpoints
 from mm_keras.optimizer import make_optimizer
-from mm_keras.preemption import EXIT_CODE
+from mm_keras.preemption import Preempted
 from mm_keras.run_folder import RunFolder
 from tests.mm_keras import tiny_training
 from tests.mm_keras.tiny_training import EPOCHS, train_tiny
@@ -72,8 +72,8 @@ class _CutOffError(Exception):
     pass
 
 
-@pytest.fixture
-def cut_off(monkeypatch, dataset):
+@pytest.fixture(scope="module")
+def cut_off(dataset):
     """A function: (folder, step, options) -> trains until that step, after which nothing of the process happens any more."""
 
     def run(folder, step, **options):
@@ -84,7 +84,7 @@ def cut_off(monkeypatch, dataset):
             if self.step == step:
                 raise _CutOffError
 
-        with monkeypatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(SaveCheckpoints, "on_train_batch_end", on_train_batch_end)
             with pytest.raises(_CutOffError):
                 train_tiny(dataset, folder, **({"checkpoint_minutes": 0} | options))
@@ -147,22 +147,51 @@ def test_averages_of_weights_are_not_mistaken_for_the_weights(tmp_path, dataset,
     _assert_same(model.get_weights(), tmp_path / "run", expected)
 
 
-def test_process_that_is_asked_to_end_saves_its_step_and_says_how_to_go_on(tmp_path, dataset, unbroken):
+def test_training_that_is_asked_to_end_saves_its_step_and_says_how_to_go_on(tmp_path, dataset, unbroken, monkeypatch):
     folder, case = tmp_path / "run", "on cached features"
-    done = _process(dataset, folder, CASES[case], STEPS + 4, int(signal.SIGTERM))
-    assert done.returncode == EXIT_CODE == 75
+    with monkeypatch.context() as patch, pytest.raises(Preempted) as caught:
+        patch.setattr(SaveCheckpoints, "on_train_batch_begin", _terminate_at(STEPS + 4), raising=False)
+        train_tiny(dataset, folder, **CASES[case])
     (path,) = [path for path in checkpoints(folder / "checkpoints") if load(path).step == STEPS + 4]
-    assert f"after step {STEPS + 4}; its last checkpoint is {path}. Run the same command again with --resume" in done.stderr
+    assert f"after step {STEPS + 4}; its last checkpoint is {path}. Run the same command again with" in str(caught.value)
     model = train_tiny(dataset, folder, resume=True, **CASES[case])
     _assert_same(model.get_weights(), folder, unbroken(case))
 
 
+def _terminate_at(step):
+    """A method that asks the process to end when that step, counted from 1, begins."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.step == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_train_batch_begin
+
+
+def test_training_that_is_asked_to_end_while_it_validates_stops_there(tmp_path, dataset, unbroken, monkeypatch):
+    folder, case = tmp_path / "run", "on cached features"
+    with monkeypatch.context() as patch, pytest.raises(Preempted, match=f"after step {STEPS}; its last checkpoint is"):
+        patch.setattr(
+            SaveCheckpoints, "on_test_begin", lambda self, logs=None: os.kill(os.getpid(), signal.SIGTERM), raising=False
+        )
+        train_tiny(dataset, folder, checkpoint_minutes=0, **CASES[case])
+    assert load_latest(folder / "checkpoints").step == STEPS - 1
+    model = train_tiny(dataset, folder, resume=True, **CASES[case])
+    _assert_same(model.get_weights(), folder, unbroken(case))
+
+
+@pytest.fixture(scope="module")
+def run_of_five_steps(tmp_path_factory, cut_off):
+    folder = tmp_path_factory.mktemp("broken_off") / "run"
+    cut_off(folder, 5, cached=True)
+    assert [load(path).step for path in checkpoints(folder / "checkpoints")] == [4, 5]
+    return folder
+
+
 @pytest.fixture
-def broken_off(tmp_path, cut_off):
+def broken_off(tmp_path, run_of_five_steps):
     """A run folder with checkpoints of steps 4 and 5."""
-    cut_off(tmp_path / "run", 5, cached=True)
-    assert [load(path).step for path in checkpoints(tmp_path / "run" / "checkpoints")] == [4, 5]
-    return tmp_path / "run"
+    return Path(shutil.copytree(run_of_five_steps, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("how", ["cut short", "a byte changed"])

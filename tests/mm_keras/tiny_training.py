@@ -1,6 +1,6 @@
 """A training that takes seconds, for processes that tests start and kill.
 
-python tiny_training.py <dataset> <run folder> <options as JSON> [<step of this process at which it kills itself> [<signal>]]
+python tiny_training.py <dataset> <run folder> <options as JSON> [<step of this process at which it kills itself>]
 """
 
 import functools
@@ -17,7 +17,6 @@ from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
-from mm_keras.preemption import EXIT_CODE, Preempted
 from mm_keras.train import train
 
 EPOCHS = 3
@@ -43,13 +42,13 @@ def train_tiny(dataset, workdir, cached=False, **options):
     return train(str(dataset), workdir, features, build, **(fixed | options))
 
 
-def _kill_at(step, number):
+def _kill_at(step):
     whole, steps = SaveCheckpoints.on_train_batch_end, []
 
     def on_train_batch_end(self, batch, logs=None):
         steps.append(batch)
         if len(steps) == step:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGKILL)
         whole(self, batch, logs)
 
     SaveCheckpoints.on_train_batch_end = on_train_batch_end
@@ -58,10 +57,6 @@ def _kill_at(step, number):
 if __name__ == "__main__":
     given_dataset, folder, given, *kill = sys.argv[1:]
     if kill:
-        _kill_at(int(kill[0]), int(kill[1]) if len(kill) > 1 else signal.SIGKILL)
-    try:
-        trained = train_tiny(given_dataset, folder, **json.loads(given))
-    except Preempted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(EXIT_CODE)
+        _kill_at(int(kill[0]))
+    trained = train_tiny(given_dataset, folder, **json.loads(given))
     np.savez(f"{folder}/weights.npz", *trained.get_weights())
