@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from mm_keras.features import TextSpec
-from mm_keras.model.layers import MaskedMeanPooling
 from mm_keras.model.text_encoder import token_inputs
 
+_LENGTH = 16.0  # that of a tuned embedding of 256 numbers whose root mean square is 1: words are as loud as meaning
 
-def build_lexical_encoder(spec: TextSpec, width: int = 256, buckets: int = 8192, name: str = "words") -> keras.Model:
-    """The mean of learned token embeddings, as in fastText.
+
+def build_lexical_encoder(spec: TextSpec, buckets: int = 8192, name: str = "words") -> keras.Model:
+    """Which tokens a text holds: a bag of words, without weights of its own.
 
     A sentence encoder knows what a text is about, but blurs brands, models and materials; a catalogue's classes hang on them.
-    `build_two_tower(lexical_encoder=…)` puts both side by side.
+    `build_two_tower` puts both side by side. With thousands of labels the head that reads it is large: buckets x labels.
 
-    Reference: Joulin et al., "Bag of Tricks for Efficient Text Classification" (2017), section 2.
+    Reference: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning" (2009), without signs.
 
     Args:
         spec: the text field.
-        width: of the embedding.
-        buckets: rows of the table. A larger vocabulary's tokens share them (id modulo rows), so that the optimizer need not
-            touch 30,000 rows a step where a dataset uses a fraction of them.
+        buckets: width. Where the vocabulary is larger, tokens share them (id modulo buckets).
         name: of the model.
 
     Returns:
-        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, width].
+        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, min(buckets, vocabulary)], of length 16; zeros for
+        a text without tokens.
     """
     inputs = token_inputs(spec)
-    rows = min(buckets, len(spec.tokenizer.vocabulary))
-    initializer = keras.initializers.RandomNormal(stddev=0.05)
-    table = keras.layers.Embedding(rows, width, embeddings_initializer=initializer, name="token_embedding")
-    pooled = MaskedMeanPooling(name="pool")(table(inputs["token_ids"] % rows), inputs["padding_mask"])
-    return keras.Model(inputs, pooled, name=name)
+    bag = BagOfTokens(min(buckets, len(spec.tokenizer.vocabulary)), name="bag")
+    return keras.Model(inputs, bag(inputs["token_ids"], inputs["padding_mask"]), name=name)
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class BagOfTokens(keras.layers.Layer):
+    """[B, T] token ids and padding mask -> [B, buckets]: the same number for each that occurs, together of length 16.
+
+    Args:
+        buckets: width; ids are taken modulo it.
+    """
+
+    def __init__(self, buckets: int, **kwargs):
+        super().__init__(**kwargs)
+        self.buckets = buckets
+
+    def call(self, token_ids, padding_mask):
+        rows = ops.arange(ops.shape(token_ids)[0], dtype="int32")[:, None]
+        places = ops.stack([ops.broadcast_to(rows, ops.shape(token_ids)), token_ids % self.buckets], axis=-1)
+        counts = ops.scatter(
+            ops.reshape(places, (-1, 2)),
+            ops.reshape(ops.cast(padding_mask, self.compute_dtype), (-1,)),
+            (ops.shape(token_ids)[0], self.buckets),
+        )
+        found = ops.minimum(counts, 1)
+        return found * _LENGTH * ops.rsqrt(ops.maximum(ops.sum(found, axis=1, keepdims=True), 1))
+
+    def compute_output_shape(self, token_ids_shape, padding_mask_shape):
+        return (token_ids_shape[0], self.buckets)
+
+    def get_config(self):
+        return {**super().get_config(), "buckets": self.buckets}

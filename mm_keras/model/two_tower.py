@@ -13,6 +13,7 @@ from mm_keras.model.fusion import build_concatenation
 from mm_keras.model.head import build_head
 from mm_keras.model.image_tower import build_image_tower
 from mm_keras.model.layers import MissingEmbedding, ModalityDropout
+from mm_keras.model.lexical_encoder import build_lexical_encoder
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 
@@ -24,8 +25,8 @@ def build_two_tower(
     tuning_dnn: Callable[..., keras.Model] = build_tuning_dnn,
     fusion: Callable[..., keras.Model] = build_concatenation,
     head: Callable[..., keras.Model] = build_head,
-    lexical_encoder: Callable[..., keras.Model] | None = None,
-    tune_image: bool = False,
+    lexical_encoder: Callable[..., keras.Model] | None = build_lexical_encoder,
+    tune_image: bool = True,
     normalize: bool = True,
     share_text_encoder: bool = True,
     modality_dropout: float = 0.1,
@@ -43,11 +44,12 @@ def build_two_tower(
         tuning_dnn: `(width, name=) -> model`, one per text field.
         fusion: `(shapes by modality) -> model`. Sequences, of encoders whose pooling is "none", come to it without tuning.
         head: `(width, num_labels) -> model`.
-        lexical_encoder: `(TextSpec, name=) -> model`, one per text field: "<field>_words", of the same tokens; its embedding
-            joins the tuned one of the text encoder. For what a sentence encoder blurs: brands, models, materials.
-        tune_image: give the image a tuning DNN too; for a frozen tower.
+        lexical_encoder: `(TextSpec, name=) -> model`, "<field>_words", for each text field whose tokens are known and whose
+            encoder gives a vector: it joins the tuned one. For what a sentence encoder blurs: brands, models, materials. None:
+            without, as in the papers, and for encoders that learn their words from scratch.
+        tune_image: give the image a tuning DNN too; False: as in the papers.
         normalize: scale each embedding to a root mean square of 1 (times learned factors) before it is fused, so that no
-            modality is louder than another; False is the papers' plain fusion. What is missing is not scaled: its learned
+            modality is louder than another; False: as in the papers. What is missing is not scaled: its learned
             embedding starts at zero, where a normalisation's gradient explodes.
         share_text_encoder: one encoder for all fields (the tuning DNNs are always their own), or one each.
         modality_dropout: probability, 0–1, of hiding a modality in training; never all.
@@ -79,15 +81,10 @@ def build_two_tower(
             parts[f"{modality}_norm"] = keras.layers.RMSNormalization(name=f"{modality}_norm")
         parts[f"{modality}_missing"] = MissingEmbedding(name=f"{modality}_missing")
     for text in features.texts if lexical_encoder else ():
-        if not text.tokenizer:
-            raise ValueError(f"field {text.field!r} has no tokens for a lexical encoder: a SavedModel embeds it")
-        if len(shapes[text.field]) != 1:
-            raise ValueError(f"field {text.field!r} comes as a sequence: a lexical encoder's vector cannot join it")
-        parts[f"{text.field}_words"] = lexical_encoder(text, name=f"{text.field}_words")
-        shapes[text.field] = (shapes[text.field][0] + parts[f"{text.field}_words"].output.shape[-1],)
-        if normalize:
-            parts[f"{text.field}_words_norm"] = keras.layers.RMSNormalization(name=f"{text.field}_words_norm")
-        parts[f"{text.field}_and_words"] = keras.layers.Concatenate(name=f"{text.field}_and_words")
+        if text.tokenizer and len(shapes[text.field]) == 1:
+            parts[f"{text.field}_words"] = lexical_encoder(text, name=f"{text.field}_words")
+            parts[f"{text.field}_and_words"] = keras.layers.Concatenate(name=f"{text.field}_and_words")
+            shapes[text.field] = (shapes[text.field][0] + parts[f"{text.field}_words"].output.shape[-1],)
     given = {} if class_embeddings is None else {"class_embeddings": class_embeddings}
     if given and "class_embeddings" not in inspect.signature(head).parameters:
         raise ValueError(
@@ -120,7 +117,6 @@ def answer(
             embedding = parts[name](embedding) if name in parts else embedding
         if f"{modality}_words" in parts:
             words = parts[f"{modality}_words"]({part: inputs[f"{modality}_{part}"] for part in ("token_ids", "padding_mask")})
-            words = parts[f"{modality}_words_norm"](words) if f"{modality}_words_norm" in parts else words
             embedding = parts[f"{modality}_and_words"]([embedding, words])
         tuned[modality] = embedding
         shown[modality] = flags[:, index]

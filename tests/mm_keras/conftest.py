@@ -147,6 +147,8 @@ def build_small_model():
         image_tower=functools.partial(build_small_cnn, widths=(8, 8)),
         text_encoder=functools.partial(build_small_text_encoder, width=8),
         tuning_dnn=functools.partial(build_tuning_dnn, units=(8,)),
+        lexical_encoder=None,
+        tune_image=False,
     )
 
 
@@ -353,5 +355,33 @@ def run_python():
         done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
         assert done.returncode == 0, done.stderr[-4000:]
         return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def one_file(tmp_path_factory):
+    """300 drawn examples, a file a split: several workers share it, and make of it the batches that one process makes."""
+    folder = tmp_path_factory.mktemp("data") / "one_file"
+    options = PackOptions(ImageOptions(short_side=40), {"train": 0.7, "val": 0.1, "test": 0.2}, workers=1)
+    pack(sample.make_source(300), folder, options, progress=False)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def run_topology():
+    """A function: (dataset, folder, runs, signal to send, workers) -> exit status of `topology.py`."""
+    from mm_keras.local_workers import run_local_workers
+    from tests.mm_keras import topology
+
+    def run(dataset, folder, runs, kill=None, workers=1):
+        command = [sys.executable, topology.__file__, dataset, str(folder), json.dumps(runs)]
+        command += [json.dumps(kill)] if kill else []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(REPOSITORY))
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+            if workers > 1:
+                return run_local_workers(command, workers)
+            return subprocess.run(command, check=False).returncode
 
     return run
