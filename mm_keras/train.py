@@ -51,6 +51,7 @@ def train(
     val_split: str | None = "val",
     augment: bool | Augmentation = True,
     cache_frozen: bool = True,
+    auxiliary_weight: float = 0.0,
     seed: int = 0,
     strategy: str = "auto",
     modalities: Sequence[str] | None = None,
@@ -83,6 +84,9 @@ def train(
         cache_frozen: compute what frozen encoders make of each example once, keep it beside the dataset and train the rest on
             it, wherever that gives the same: no image is augmented or goes through a tower that is trained, and no field has
             several texts to draw from.
+        auxiliary_weight: how much the loss of a linear head on each single modality counts beside the model's own, at least 0;
+            with it every tower learns to tell the classes apart alone, however strong another is. Such heads end with the
+            training.
         seed: of initial weights, order, augmentation and dropout.
         strategy: see `make_strategy`.
         modalities: let the model see only these of the features (a baseline).
@@ -134,7 +138,9 @@ def train(
     with scope.scope():
         model = build_model(features, class_embeddings=classes.values) if classes else build_model(features)
         cached = _cacheable(model, features, dataset, train_split, augment) if cache_frozen else ()
-        encoders, trained = split_at_frozen(model, features, cached) if cached else (None, model)
+        encoders, trained = None, model
+        if cached or auxiliary_weight:
+            encoders, trained = split_at_frozen(model, features, cached, auxiliary_weight)
         metrics = make_metrics(features.multi_label, len(features.labels))
         loss = make_loss(features.multi_label, info.label_counts(train_split))
         optimizer = make_optimizer(training.steps * epochs, trained)

@@ -291,3 +291,23 @@ def test_unlabelled_training_examples_are_left_out(tmp_path, pack_examples, trai
     features = functools.partial(make_small_features, image_size=None, text_fields=("title",), max_tokens=4)
     train_small(folder, tmp_path / "run", make_features=features, val_split=None, batch_size=10)
     assert "20 training examples an epoch, 2 steps of 10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_auxiliary_heads_train_and_are_not_in_the_run(dataset, train_small, build_small_model, tmp_path, cached):
+    def build(features):
+        model = build_small_model(features)
+        if cached:
+            for name in ("image_tower", "text_encoder"):
+                model.get_layer(name).trainable = False
+        return model
+
+    losses = {}
+    for weight in (0.0, 0.5):
+        folder = tmp_path / str(weight)
+        train_small(dataset, folder, build_model=build, auxiliary_weight=weight, epochs=2)
+        losses[weight] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    model, _ = RunFolder(tmp_path / "0.5").load_model()
+    assert not [layer.name for layer in model.layers if "auxiliary" in layer.name]
+    assert losses[0.5][0]["loss"] > losses[0.0][0]["loss"] + 0.3
+    assert {"top_1", "val_top_1"} <= set(losses[0.5][0]) == set(losses[0.0][0])
