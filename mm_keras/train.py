@@ -201,6 +201,9 @@ def train(
     check_room(run.checkpoints, model, trained)
     if cached:
         inputs = list(trained.input)
+        "followed": f"val_{metrics[0].name}" if val_split else None,
+        "parameters": model.count_params(),
+        "weight_bytes": sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights),
         make_batches = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches
         make_batches = functools.partial(make_batches, batch_size, epochs, seed)
         if validation:
