@@ -175,6 +175,12 @@ def bind(parameter: str, value: object) -> None:
     gin.bind_parameter(parameter, value)
 
 
+def bound_values() -> tuple[dict[str, object], str]:
+    """What the loaded config binds, by "function.parameter", and all of it as gin: the same for the same bindings."""
+    bound = {f"{_owner(*key)}.{name}": value for key, values in gin.config._CONFIG.items() for name, value in values.items()}
+    return bound, gin.config_str()
+
+
 def operative_config() -> str:
     """The values that were used, as gin."""
     return gin.operative_config_str()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import keras
@@ -40,19 +41,22 @@ def evaluate(
             as many times as long), and its probabilities are averaged.
 
     Returns:
-        {"dataset", "split", "num_examples", "rows": [{"inputs", "trained", "present", metrics…}, …]}, and "thresholds_from",
-        the split on which thresholds were tuned, if they were.
+        {"dataset", "split", "num_examples", "seconds", "rows": [{"inputs", "trained", "present", metrics…}, …]}, and
+        "thresholds_from", the split on which thresholds were tuned, if they were. The seconds are of the run's own model, its
+        loading and compilation and all combinations of its inputs.
     """
     run = RunFolder(workdir)
     dataset = run.dataset(dataset)
     info = DatasetInfo.load(dataset)
+    began = time.monotonic()
     num_examples, rows = _evaluate_model(run, dataset, split, batch_size, texts_per_field)
+    seconds = time.monotonic() - began
     for baseline in sorted(run.baselines.glob("*/")):
         rows.append(_evaluate_model(RunFolder(baseline), dataset, split, batch_size, texts_per_field)[1][-1])
     for row in rows:
         if row["inputs"] in info.ceilings:
             row["ceiling"] = info.ceilings[row["inputs"]]
-    report = {"dataset": info.name, "split": split, "num_examples": num_examples, "rows": rows}
+    report = {"dataset": info.name, "split": split, "num_examples": num_examples, "seconds": round(seconds, 3), "rows": rows}
     thresholds = load_thresholds(run, FeatureSpec.load(run.path))
     if thresholds:
         report["thresholds_from"] = thresholds.split
