@@ -193,6 +193,9 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "replicas": scope.num_replicas_in_sync,
+        "followed": f"val_{metrics[0].name}" if val_split else None,
+        "parameters": model.count_params(),
+        "weight_bytes": sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights),
         "versions": {"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
     }
     run.save_facts(**facts)
@@ -201,9 +204,6 @@ def train(
     check_room(run.checkpoints, model, trained)
     if cached:
         inputs = list(trained.input)
-        "followed": f"val_{metrics[0].name}" if val_split else None,
-        "parameters": model.count_params(),
-        "weight_bytes": sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights),
         make_batches = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches
         make_batches = functools.partial(make_batches, batch_size, epochs, seed)
         if validation:
