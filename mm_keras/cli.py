@@ -1,4 +1,4 @@
-"""`mm-keras`, also `python run.py`: train, evaluate, predict, export, add classes, fuse. Flags come before TensorFlow."""
+"""`mm-keras`, also `python run.py`: train, evaluate, predict, export, add classes, fuse, sweep. Flags precede TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export", "add_classes", "late_fusion")
+MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export", "add_classes", "late_fusion", "experiments")
 
 _TRAINING = ("train_and_evaluate", "train")
 _FLAGS_OF_SOME_MODES = {
@@ -20,6 +20,7 @@ _FLAGS_OF_SOME_MODES = {
     **dict.fromkeys(("image", "text", "examples"), ("predict",)),
     **dict.fromkeys(("classes", "output"), ("add_classes",)),
     **dict.fromkeys(("runs", "method"), ("late_fusion",)),
+    **dict.fromkeys(("sweep", "workers"), ("experiments",)),
 }
 
 _DESCRIPTION = "Train, evaluate and ship classifiers of images that come with text."
@@ -34,6 +35,7 @@ _EPILOG = """examples:
   mm-keras --mode=export --workdir=runs/quickstart        writes runs/quickstart/export/<next version>
   mm-keras --mode=add_classes --workdir=runs/classes --classes=new.jsonl --output=runs/more_classes
   mm-keras --mode=late_fusion --workdir=runs/fused --runs=runs/image,runs/text --method=weights
+  mm-keras --mode=experiments --sweep=sweep.toml          all settings of a sweep file with several seeds: table, box plots
 """
 
 
@@ -48,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.mode in _TRAINING and not options.config:
         parser.error(f"--mode={options.mode} needs a config, for example --config=quickstart.gin")
-    if not options.config and not options.workdir:
+    if options.mode == "experiments" and (not options.sweep or options.config or options.gin_bindings):
+        parser.error("--mode=experiments needs --sweep=FILE; its config and bindings stand in that file")
+    if not options.config and not options.workdir and not options.sweep:
         parser.error("name a run folder (--workdir), a config (--config), or both")
     if options.mode == "add_classes" and not (options.classes and options.output):
         parser.error("--mode=add_classes needs --classes=FILE and --output=FOLDER")
@@ -83,7 +87,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="gin config; a bare name is also looked up in configs/")
     parser.add_argument("--mode", choices=MODES, default="train_and_evaluate", help="default: train_and_evaluate")
-    parser.add_argument("--workdir", metavar="FOLDER", help="the run folder (default: runs/<name of the config>)")
+    parser.add_argument("--workdir", metavar="FOLDER", help="the run folder (default: runs/<name of the config or sweep>)")
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="LINE", help="overrides the config; repeatable")
     parser.add_argument("--strategy", choices=("auto", "none", "mirrored"), help="distribution (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="delete a run that is already in the run folder")
@@ -109,10 +113,19 @@ def _make_parser() -> argparse.ArgumentParser:
         help="weights (default): the weighted sum of probabilities; weights_per_label: with weights of its own for each label; "
         "vote: the majority; stacking: a logistic layer over the answers",
     )
+    sweep = parser.add_argument_group("experiments", "each training in a process; started again, it goes on where it stopped")
+    sweep.add_argument("--sweep", metavar="FILE", help="TOML: config, repeats, bindings, and [sweep] or [search]")
+    sweep.add_argument("--workers", type=int, metavar="N", help="trainings at a time (default: 1)")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.mode == "experiments":
+        from mm_keras.sweep.experiments import experiments
+
+        workdir = options.workdir or Path("runs") / Path(options.sweep).stem
+        experiments(options.sweep, workdir, 1 if options.workers is None else options.workers)
+        return
     from mm_keras.config import ConfigError, bind, find_config, load_config, operative_config
 
     config = find_config(options.config) if options.config else None

@@ -82,7 +82,7 @@ def format_report(report: dict) -> str:
         for row in rows
     ]
     title = f"dataset {report['dataset']}, split {report['split']}: {report['num_examples']:,} examples"
-    return f"{title}\n\n{_table(cells)}"
+    return f"{title}\n\n{markdown_table(cells)}"
 
 
 def format_details(report: dict) -> str:
@@ -100,10 +100,10 @@ def format_details(report: dict) -> str:
                 cells.append([rule, average, *(f"{row[f'{prefix}{average}_{score}']:.3f}" for score in SCORES)])
     if multi_label:
         cells.append(["ImageD's: at least 0.3, the four best", "micro", *(f"{row[f'imaged_{score}']:.3f}" for score in SCORES)])
-    return f"inputs {row['inputs']}: expected calibration error {row['ece']:.3f}\n\n{_table(cells)}"
+    return f"inputs {row['inputs']}: expected calibration error {row['ece']:.3f}\n\n{markdown_table(cells)}"
 
 
-def _table(cells: list[list[str]]) -> str:
+def markdown_table(cells: list[list[str]]) -> str:
     """Markdown; the first row is the header."""
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     cells = [cells[0], ["-" * width for width in widths], *cells[1:]]

@@ -16,7 +16,7 @@ LATE_IN_TOOLS = ("tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_d
 LATE_IN_TOOLS += ("nltk", "scipy", "sklearn")
 OPTIONAL = {  # package -> what to do about an import at module level
     **dict.fromkeys(("tensorflow_text", "safetensors", "keras_hub"), "it takes seconds, or comes with an extra only"),
-    **dict.fromkeys(("sklearn", "matplotlib", "pandas", "apache_beam", "tensorflow_hub"), "it is not always needed"),
+    **dict.fromkeys(("sklearn", "matplotlib", "pandas", "apache_beam", "tensorflow_hub", "optuna"), "it is not always needed"),
 }
 
 

@@ -1,0 +1,101 @@
+"""Sweeps: one training for each setting and seed, and what they come to in a table and a figure."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mm_keras.sweep.results import draw_box_plots, read_result, write_table
+from mm_keras.sweep.search import search
+from mm_keras.sweep.sweep_file import Sweep, SweepError, read_sweep
+from mm_keras.sweep.trials import Trial, failure, locked, make_trials, not_listed, run_trials
+from tfrecords_tools.progress import progress_bar
+
+
+class TrialsFailed(RuntimeError):  # noqa: N818  it is what has happened
+    """Some trainings of a sweep failed; the message names them and their logs."""
+
+
+def experiments(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Path:
+    """Trains and measures all that a sweep file lists, or searches for the best setting.
+
+    What is finished in the folder is not done again, what was broken off is gone on with, and what has failed is tried once
+    more. Trainings of settings that are no longer listed are named and stay.
+
+    Args:
+        sweep: the file, see `sweep_file`.
+        workdir: the folder to make or to go on with.
+        workers: trainings at a time.
+
+    Returns:
+        `workdir`, with table.md, table.csv and box_plots.png in it.
+
+    Raises:
+        SweepError: if something is wrong with the file or a config; nothing has been trained then.
+        FileExistsError: if another sweep is at work in the folder.
+        TrialsFailed: once all others are done, if some have failed.
+    """
+    if workers < 1:
+        raise SweepError(f"--workers is how many trainings run at a time, at least 1. Received: {workers}")
+    given, workdir = read_sweep(sweep), Path(workdir)
+    with locked(workdir):
+        failed = search(given, workdir, workers) if given.search else _run_all(given, workdir, workers)
+    if failed:
+        lines = "".join(f"\n  {trial.name}: {why}, see {trial.log}" for trial, why in failed)
+        raise TrialsFailed(f"{len(failed)} trainings failed; the same command goes on from here:{lines}")
+    return workdir
+
+
+def _run_all(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str]]:
+    """Runs what is not finished, and returns what failed and why."""
+    trials = [trial for setting in sweep.settings() for trial in make_trials(sweep, setting, workdir, "train_and_evaluate")]
+    _check_different(sweep, trials)
+    shutil.copyfile(sweep.path, workdir / "sweep.toml")
+    for folder in not_listed(workdir, trials):
+        print(f"{folder} is of no setting in {sweep.path} any more; it stays, and is not in the table")
+    waiting = [trial for trial in trials if not trial.finished]
+    settings = len(trials) // sweep.repeats
+    print(f"{settings} settings x {sweep.repeats} seeds: {len(trials) - len(waiting)} of {len(trials)} trainings are there")
+    failed: list[tuple[Trial, str]] = []
+    began: dict[Trial, float] = {}
+
+    def begin() -> Iterator[Trial]:
+        for trial in waiting:
+            began[trial] = time.monotonic()
+            yield trial
+
+    with progress_bar("trainings", "trainings", len(waiting)) as bar:
+
+        def ended(trial: Trial, status: int) -> None:
+            if status:
+                failed.append((trial, failure(trial, status)))
+                bar.write(f"{trial.name} failed: {failed[-1][1]}, see {trial.log}", file=sys.stdout)
+            else:
+                trial.finish()
+                metric, value = next(iter(read_result(trial.folder).items()))
+                took = time.monotonic() - began[trial]
+                bar.write(f"{trial.name}: {metric} {value:.3f} in {took:.0f} s", file=sys.stdout)
+            sys.stdout.flush()
+            bar.update()
+
+        run_trials(begin(), workers, ended)
+    results = {}
+    for trial in trials:
+        if trial.finished:
+            results.setdefault(trial.setting.name, (trial.setting, []))[1].append(read_result(trial.folder))
+    if results:
+        print(f"\n{write_table(workdir, list(results.values()))}")
+        draw_box_plots(workdir / "box_plots.png", list(results.values()))
+    return failed
+
+
+def _check_different(sweep: Sweep, trials: list[Trial]) -> None:
+    """Two settings with the same bindings are one; they would train in one folder."""
+    by_checksum: dict[str, Trial] = {}
+    for trial in trials:
+        other = by_checksum.setdefault(f"{trial.folder.parent.name.rpartition('-')[2]} {trial.seed}", trial)
+        if other is not trial:
+            raise SweepError(f"{sweep.path}: {other.setting.name!r} and {trial.setting.name!r} bind the same")

@@ -1,0 +1,124 @@
+"""What a sweep ends in: table.md, table.csv and box_plots.png."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mm_keras.evaluate import markdown_table
+from mm_keras.run_folder import RunFolder
+from mm_keras.sweep.sweep_file import Setting
+
+METRICS = ("top_1", "micro_f1")
+COSTS = {"training s": ".1f", "evaluation s": ".2f", "MB": ".2f", "parameters": ",.0f"}
+_CONSTANT = ("MB", "parameters")  # of a setting, as a rule
+Results = Sequence[tuple[Setting, Sequence[Mapping[str, float]]]]  # of each setting, those of its trainings
+
+
+def read_result(folder: Path) -> dict[str, float]:
+    """A finished run's numbers by name.
+
+    The first metric of the model with all its inputs goes by the metric's name; with some of them hidden, and of baselines, the
+    inputs follow. "training s" is the time that its epochs took, validation and saving among it; "evaluation s" that of
+    the evaluation; "MB" are 10⁶ bytes of weights.
+
+    Raises:
+        FileNotFoundError: if the run was not evaluated.
+    """
+    run = RunFolder(folder)
+    facts = run.facts()
+    report = json.loads((run.report / "evaluation.json").read_text("utf-8"))
+    rows = report["rows"]
+    metric = next(name for name in METRICS if name in rows[0])
+    *hidden, everything = [row for row in rows if row["trained"] == rows[0]["trained"]]
+    result = {metric: everything[metric]} | {f"{metric} {row['inputs']}": row[metric] for row in hidden}
+    baselines = [row for row in rows if row["trained"] != rows[0]["trained"]]
+    result |= {f"{metric} {row['inputs']} {row['trained']}": row[metric] for row in baselines}
+    return result | {
+        "training s": facts["seconds"]["total"],
+        "evaluation s": report["seconds"],
+        "MB": facts["weight_bytes"] / 1e6,
+        "parameters": facts["parameters"],
+    }
+
+
+def write_table(folder: Path, results: Results) -> str:
+    """Writes table.md and table.csv, a row a setting, and returns the former: mean ± standard deviation (of n - 1).
+
+    In the CSV, both stand in columns of their own.
+    """
+    axes = list(dict.fromkeys(axis for setting, _ in results for axis in setting.shown)) or ["config"]
+    columns = _columns(results)
+    cells = [[*axes, "n", *columns]]
+    rows = []
+    for setting, trials in results:
+        shown = setting.shown or {"config": setting.name}
+        row = {axis: shown.get(axis, "") for axis in axes} | {"n": len(trials)}
+        line = [str(value) for value in row.values()]
+        for column in columns:
+            values = [trial[column] for trial in trials if column in trial]
+            mean, spread = mean_and_spread(values)
+            row |= {column: mean, f"{column} std": spread}
+            line.append(_format(mean, None if column in _CONSTANT and not spread else spread, COSTS.get(column, ".3f")))
+        rows.append(row)
+        cells.append(line)
+    table = markdown_table(cells)
+    (folder / "table.md").write_text(table + "\n", "utf-8")
+    with open(folder / "table.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return table
+
+
+def draw_box_plots(path: Path, results: Results) -> None:
+    """Draws a panel for each metric and each cost, in it a box a setting with a dot a training.
+
+    Raises:
+        ImportError: if matplotlib is not there; the message says how to get it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"box plots need matplotlib: pip install matplotlib ({error})") from error
+
+    columns = [column for column in _columns(results) if column != "parameters"]
+    names = [setting.name for setting, _ in results]
+    across = min(2, len(columns))
+    down = -(-len(columns) // across)
+    figure = Figure((1.5 + 0.05 * max(map(len, names)) + 4.5 * across, (1.1 + 0.35 * len(names)) * down), layout="constrained")
+    panels = figure.subplots(down, across, sharey=True, squeeze=False)
+    for column, panel in zip(columns, panels.flat, strict=False):
+        values = [[trial[column] for trial in trials if column in trial] for _, trials in results]
+        heights = range(len(names), 0, -1)
+        panel.boxplot(values, positions=heights, orientation="horizontal", widths=0.6, showfliers=False)
+        for height, dots in zip(heights, values, strict=True):
+            panel.plot(dots, [height] * len(dots), "o", color="tab:blue", alpha=0.5, markersize=4)
+        panel.set_yticks(heights, names)
+        panel.set_title(column)
+        panel.grid(axis="x", alpha=0.3)
+    for panel in panels.flat[len(columns) :]:
+        panel.axis("off")
+    figure.savefig(path, dpi=150)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """(mean, standard deviation), None where there are too few."""
+    return (
+        statistics.fmean(values) if values else None,
+        statistics.stdev(values) if len(values) > 1 else None,
+    )
+
+
+def _columns(results: Results) -> list[str]:
+    found = dict.fromkeys(column for _, trials in results for trial in trials for column in trial)
+    return [*(column for column in found if column not in COSTS), *COSTS]
+
+
+def _format(mean: float | None, spread: float | None, form: str) -> str:
+    if mean is None:
+        return ""
+    return f"{mean:{form}}" + ("" if spread is None else f" ± {spread:{form}}")

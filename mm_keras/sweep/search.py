@@ -1,0 +1,213 @@
+"""Search for the best setting with Optuna, measured on the validation split alone.
+
+It draws settings (tree-structured Parzen estimator), remembers them in search.db, and ends trainings early that from the second
+epoch on are worse than the median of those before (`MedianPruner`).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mm_keras.checkpoint import prune
+from mm_keras.config import bound_values, find_config
+from mm_keras.evaluate import markdown_table
+from mm_keras.run_folder import RunFolder
+from mm_keras.sweep.sweep_file import Range, Search, Setting, Sweep, SweepError
+from mm_keras.sweep.trials import Trial, failure, make_trials, run_trials
+from tfrecords_tools.progress import progress_bar
+
+STUDY = "search.db"
+_MODE = "train"  # it does not evaluate, so no test split is ever looked at
+_NEVER_PRUNED = 5  # trainings
+_NEVER_PRUNED_EPOCHS = 1
+
+
+class _Search:
+    """One call of `search`: trainings that are being done, and the study that hears of them."""
+
+    def __init__(self, sweep: Sweep, workdir: Path, study, states, bar):
+        self._sweep = sweep
+        self._workdir = workdir
+        self._study = study
+        self._states = states
+        self._bar = bar
+        self._asked: dict[Trial, object] = {}  # that run -> Optuna's trials
+        self._reported: dict[Trial, int] = {}  # their epochs
+        self._pruned: set[Trial] = set()
+        self.failed: list[tuple[Trial, str]] = []
+
+    def draw(self) -> Iterator[Trial]:
+        """Trainings to be done, until there are enough."""
+        while _num_done(self._study, self._states) + len(self.failed) + len(self._asked) < self._sweep.search.trials:
+            asked = self._study.ask()
+            setting = self._sweep.search.setting(self._sweep, _values(asked, self._sweep.search))
+            (trial,) = make_trials(self._sweep, setting, self._workdir, _MODE)
+            asked.set_user_attr("folder", str(trial.folder.relative_to(self._workdir)))
+            twin = any(other.folder == trial.folder for other in self._asked)
+            self._asked[trial] = asked
+            if twin:
+                self._tell(trial, "is being trained already", state=self._states.PRUNED)
+            elif trial.finished:
+                self.ended(trial, 0)
+            else:
+                yield trial
+
+    def go_on(self, trial: Trial) -> bool:
+        """Reports the epochs that are done; is the training worth to be gone on with?"""
+        for epoch, value in _followed(trial):
+            if epoch > self._reported.get(trial, 0):
+                self._asked[trial].report(value, epoch - 1)
+                self._reported[trial] = epoch
+        if self._reported.get(trial) and self._asked[trial].should_prune():
+            self._pruned.add(trial)
+        return trial not in self._pruned
+
+    def ended(self, trial: Trial, status: int) -> None:
+        if status == 0:
+            trial.finish()
+            best = max(value for _, value in _followed(trial))
+            self._tell(trial, f"{RunFolder(trial.folder).facts()['followed']} {best:.4f}", values=best)
+        elif trial in self._pruned:
+            prune(RunFolder(trial.folder).checkpoints, kept=0)
+            self._tell(trial, f"ended early, after epoch {self._reported[trial]}", state=self._states.PRUNED)
+        else:
+            self.failed.append((trial, failure(trial, status)))
+            self._tell(trial, f"failed: {self.failed[-1][1]}, see {trial.log}", state=self._states.FAIL)
+
+    def _tell(self, trial: Trial, what: str, **told) -> None:
+        self._study.tell(self._asked.pop(trial), **told)
+        self._bar.write(f"{trial.setting.name}: {what}", file=sys.stdout)
+        sys.stdout.flush()
+        self._bar.update()
+
+
+def search(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str]]:
+    """Tries settings until there are as many as the file asks for; writes table.md, table.csv and best.gin.
+
+    Trainings that were broken off with an earlier call are gone on with; instead of those that failed others are tried.
+
+    Returns:
+        what failed and why.
+
+    Raises:
+        ImportError: if Optuna is not there; the message says how to get it.
+        SweepError: if the file is wrong, or of another search than the one in the folder.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError(f"a search needs Optuna: pip install 'mm_keras[tune]' ({error})") from error
+
+    checksum = _check(sweep, workdir)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    states = optuna.trial.TrialState
+    storage = optuna.storages.RDBStorage(f"sqlite:///{(workdir / STUDY).absolute()}")
+    study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
+    try:
+        if study.user_attrs.setdefault("checksum", checksum) != checksum:
+            raise SweepError(
+                f"{workdir} holds a search with another config, other bindings or other ranges than {sweep.path} (it is "
+                f"{workdir / 'sweep.toml'}); choose another --workdir"
+            )
+        study.set_user_attr("checksum", checksum)
+        # Of the seed alone, a search that is gone on with would draw once more what it drew at first.
+        study.sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
+        study.pruner = optuna.pruners.MedianPruner(_NEVER_PRUNED, _NEVER_PRUNED_EPOCHS)
+        shutil.copyfile(sweep.path, workdir / "sweep.toml")
+        for broken_off in study.get_trials(deepcopy=False, states=[states.RUNNING]):
+            study.tell(broken_off.number, state=states.FAIL)
+            study.enqueue_trial(broken_off.params)  # the same setting has the same folder
+        done = _num_done(study, states)
+        print(f"search for {len(sweep.search.space)} parameters: {done} of {sweep.search.trials} trainings are there")
+        with progress_bar("trainings", "trainings", max(0, sweep.search.trials - done)) as bar:
+            searched = _Search(sweep, workdir, study, states, bar)
+            run_trials(searched.draw(), workers, searched.ended, searched.go_on)
+        _write_results(sweep, workdir, study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED]))
+    finally:
+        storage.engine.dispose()
+    return searched.failed
+
+
+def _num_done(study, states) -> int:
+    return len(study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED]))
+
+
+def _check(sweep: Sweep, workdir: Path) -> str:
+    """Tries each choice, and the lower end of each range; returns a checksum of what the search is of."""
+    first = {key: space.low if isinstance(space, Range) else space[0] for key, space in sweep.search.space.items()}
+    for key, space in sweep.search.space.items():
+        for choice in () if isinstance(space, Range) else space[1:]:
+            make_trials(sweep, sweep.search.setting(sweep, first | {key: choice}), workdir, _MODE)
+    make_trials(sweep, sweep.search.setting(sweep, first), workdir, _MODE)
+    return hashlib.sha256(f"{bound_values()[1]}{sorted(sweep.search.space.items())}".encode()).hexdigest()
+
+
+def _values(asked, search: Search) -> dict[str, object]:
+    values = {}
+    for key, space in search.space.items():
+        if not isinstance(space, Range):
+            values[key] = asked.suggest_categorical(key, space)
+        elif type(space.low) is type(space.high) is int:
+            values[key] = asked.suggest_int(key, space.low, space.high, log=space.log)
+        else:
+            values[key] = asked.suggest_float(key, space.low, space.high, log=space.log)
+    return values
+
+
+def _followed(trial: Trial) -> list[tuple[int, float]]:
+    """(epoch, counted from 1; the metric that tells which one is the best) of the epochs that are done."""
+    run = RunFolder(trial.folder)
+    if not (run.metrics.is_file() and run.setup.is_file()):  # the latter is there before the first step
+        return []
+    name = run.facts()["followed"]
+    lines = run.metrics.read_text("utf-8").splitlines(keepends=True)
+    epochs = [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be being written
+    return [(epoch["epoch"], epoch[name]) for epoch in epochs if epoch[name] is not None]
+
+
+def _write_results(sweep: Sweep, workdir: Path, tried: list) -> None:
+    """A row a setting, the best first; and the best one as a config."""
+    rows = []
+    for each in tried:
+        folder = workdir / each.user_attrs["folder"]
+        setting = sweep.search.setting(sweep, each.params)
+        run = RunFolder(folder)
+        trial = Trial(setting, 0, folder, _MODE)
+        values = _followed(trial)
+        if not values:
+            continue
+        epoch, best = max(values, key=lambda value: value[1])
+        facts = run.facts()
+        row = setting.shown | {facts["followed"]: best, "in epoch": epoch, "of": len(values)}
+        seconds = facts.get("seconds", {}).get("total", "")
+        rows.append(
+            (best, setting, row | {"training s": seconds, "parameters": facts["parameters"], "folder": folder.parent.name})
+        )
+    rows.sort(key=lambda row: -row[0])
+    if not rows:
+        return
+    columns = list(rows[0][2])
+    cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for *_, row in rows]
+    table = markdown_table([columns, *cells])
+    (workdir / "table.md").write_text(table + "\n", "utf-8")
+    with open(workdir / "table.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(row for *_, row in rows)
+    best, setting, row = rows[0]
+    (workdir / "best.gin").write_text(
+        _best_config(sweep, setting, f"{columns[len(setting.shown)]} {best:.4f}", len(rows)), "utf-8"
+    )
+    print(f"\n{table}\n\nthe best one as a config: {workdir / 'best.gin'}")
+
+
+def _best_config(sweep: Sweep, setting: Setting, measured: str, num_tried: int) -> str:
+    config = find_config(sweep.configs[0]).absolute()
+    lines = [f"# The best of {num_tried} settings of {sweep.path.name}: {measured}.", "", f'include "{config}"', ""]
+    return "\n".join([*lines, *setting.bindings, ""])

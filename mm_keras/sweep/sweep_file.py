@@ -1,0 +1,246 @@
+"""Sweep files: which settings are trained, how often, or in which ranges better ones are searched for.
+
+    config = "quickstart.gin"                             # or several: ["webvision_use.gin", "webvision_bert.gin"]
+    repeats = 3                                           # each setting is trained with the seeds 0, 1, 2
+    bindings = ["train.epochs = 8"]                       # gin lines for all
+
+    [sweep]                                               # all combinations of these
+    "make_optimizer.learning_rate" = [1e-3, 3e-3]
+    "build_two_tower.fusion" = ["@build_concatenation", "@build_gated_fusion"]
+
+    [variants]                                            # and of these: gin lines under a name
+    small = ["build_tuning_dnn.units = (64,)"]
+    large = ["build_tuning_dnn.units = (256,)", "train.batch_size = 32"]
+
+Instead of [sweep] and [variants] there may be a search:
+
+    [search]
+    trials = 20
+    "make_optimizer.learning_rate" = {low = 1e-4, high = 1e-2, log = true}
+    "make_optimizer.warmup_fraction" = [0.0, 0.1]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_KEYS = ("config", "repeats", "bindings", "sweep", "variants", "search")
+_RANGE = {"low", "high", "log"}
+_SEED = "train.seed"
+_NO_EXPORT = "train_and_evaluate.export = None"  # `bindings` come after it, so they can have it back
+
+
+class SweepError(ValueError):
+    """A sweep file that cannot be run; the message names the file and the key."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What one or several trainings have in common.
+
+    Attributes:
+        shown: by what it differs from others: name of the axis -> value, as people read them.
+        config: the gin config, as it is named in the sweep file.
+        bindings: gin lines that override it.
+    """
+
+    shown: dict[str, str]
+    config: str
+    bindings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return ", ".join(f"{axis}={value}" for axis, value in self.shown.items()) or Path(self.config).stem
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, integers where both are; `log`: each power of ten is as likely as the next."""
+
+    low: float
+    high: float
+    log: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How many settings are tried, and what they are drawn from: gin parameter -> range, or gin expressions."""
+
+    trials: int
+    space: dict[str, Range | tuple[str, ...]]
+
+    def setting(self, sweep: Sweep, drawn: Mapping[str, object]) -> Setting:
+        """The setting of a value for each parameter; of choices, the gin expression."""
+        names = _short(list(self.space))
+        texts = {key: str(drawn[key]) if isinstance(drawn[key], str) else repr(drawn[key]) for key in self.space}
+        shown = {names[key]: _shown(text) for key, text in texts.items()}
+        return Setting(shown, sweep.configs[0], (*sweep.bindings, *(f"{key} = {text}" for key, text in texts.items())))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep file.
+
+    Attributes:
+        path: the file.
+        configs: gin configs.
+        repeats: trainings a setting, with the seeds 0, 1, …
+        bindings: gin lines of all settings.
+        axes: name -> shown value -> gin lines; without those of `configs`.
+        search: instead of axes.
+    """
+
+    path: Path
+    configs: tuple[str, ...]
+    repeats: int
+    bindings: tuple[str, ...]
+    axes: dict[str, dict[str, tuple[str, ...]]]
+    search: Search | None
+
+    def settings(self) -> Iterator[Setting]:
+        """All combinations; the first axis changes slowest."""
+        for config in self.configs:
+            first = {"config": Path(config).stem} if len(self.configs) > 1 else {}
+            for values in itertools.product(*(axis.items() for axis in self.axes.values())):
+                shown = first | {axis: value for axis, (value, _) in zip(self.axes, values, strict=True)}
+                yield Setting(shown, config, (_NO_EXPORT, *self.bindings, *(line for _, lines in values for line in lines)))
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Reads a sweep file.
+
+    Raises:
+        SweepError: if it is not TOML, or has a key or a value that nothing can be made of.
+        FileNotFoundError: if it is not there.
+    """
+    path = Path(path)
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SweepError(f"{path} is not TOML: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no sweep file {path}; docs/experiments.md shows one") from error
+    for key in given:
+        if key not in _KEYS:
+            raise SweepError(f"{path} has a key {key!r}; known are {', '.join(_KEYS)}, and gin parameters stand in [sweep]")
+    configs = given.get("config")
+    configs = tuple(configs) if isinstance(configs, list) else (configs,)
+    if not configs or not all(isinstance(config, str) for config in configs) or len(set(configs)) < len(configs):
+        raise SweepError(f"{path}: config names a gin config, or a list of different ones. Received: {given.get('config')!r}")
+    repeats = given.get("repeats", 1)
+    if type(repeats) is not int or repeats < 1:
+        raise SweepError(f"{path}: repeats is a number of trainings a setting, at least 1. Received: {repeats!r}")
+    bindings = _lines(path, "bindings", given.get("bindings", []))
+    search = None
+    if "search" in given:
+        if len(configs) > 1 or "repeats" in given or "sweep" in given or "variants" in given:
+            raise SweepError(f"{path}: [search] is of one config, without repeats, [sweep] and [variants]")
+        search = _read_search(path, given["search"])
+    return Sweep(path, configs, repeats, bindings, _read_axes(path, given, len(configs) > 1), search)
+
+
+def _read_axes(path: Path, given: dict, several_configs: bool) -> dict[str, dict[str, tuple[str, ...]]]:
+    parameters = dict(_flat(path, "sweep", given.get("sweep", {})))
+    names = _short(list(parameters), {"config", "variant"})
+    axes = {}
+    if "variants" in given:
+        if not isinstance(given["variants"], dict) or not given["variants"]:
+            raise SweepError(f"{path}: [variants] holds a list of gin lines a name. Received: {given['variants']!r}")
+        axes["variant"] = {name: _lines(path, f"variants.{name}", lines) for name, lines in given["variants"].items()}
+    for key, values in parameters.items():
+        _check_parameter(path, key)
+        texts = _choices(path, f'[sweep] "{key}"', values)
+        axes[names[key]] = {_shown(text): (f"{key} = {text}",) for text in texts}
+    return axes
+
+
+def _read_search(path: Path, given: dict) -> Search:
+    given = dict(given)
+    trials = given.pop("trials", None)
+    if type(trials) is not int or trials < 1:
+        raise SweepError(f"{path}: [search] trials is how many settings are tried, at least 1. Received: {trials!r}")
+    space = {}
+    for key, value in _flat(path, "search", given):
+        _check_parameter(path, key)
+        if isinstance(value, list):
+            space[key] = _choices(path, f'[search] "{key}"', value)
+            continue
+        numbers = [value.get("low"), value.get("high")]
+        log = value.get("log", False)
+        fine = all(type(number) in (int, float) and math.isfinite(number) for number in numbers) and type(log) is bool
+        if not fine or set(value) - _RANGE or not numbers[0] < numbers[1] or (log and numbers[0] <= 0):
+            raise SweepError(
+                f'{path}: [search] "{key}" is a list, or {{low = …, high = …}} with low < high, and log = true if all are '
+                f"above 0. Received: {value!r}"
+            )
+        space[key] = Range(*numbers, log)
+    if not space:
+        raise SweepError(
+            f'{path}: [search] names no parameter, as "make_optimizer.learning_rate" = {{low = 1e-4, high = 1e-2}}'
+        )
+    return Search(trials, space)
+
+
+def _flat(path: Path, where: str, table: object, prefix: str = "") -> Iterator[tuple[str, list | dict]]:
+    """(gin parameter, values); TOML makes tables of names with dots that are not quoted."""
+    if not isinstance(table, dict):
+        raise SweepError(f"{path}: [{where}] is a table of gin parameters. Received: {table!r}")
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and not (where == "search" and _RANGE & set(value)):
+            yield from _flat(path, where, value, f"{name}.")
+        elif isinstance(value, list | dict):
+            yield name, value
+        else:
+            raise SweepError(f'{path}: [{where}] "{name}" is a list of values. Received: {value!r}')
+
+
+def _check_parameter(path: Path, key: str) -> None:
+    if key == _SEED:
+        raise SweepError(f"{path}: {_SEED} is the number of the repeat; say how many there are with repeats = …")
+
+
+def _lines(path: Path, key: str, lines: object) -> tuple[str, ...]:
+    if not isinstance(lines, list) or not all(isinstance(line, str) and "=" in line for line in lines):
+        raise SweepError(f'{path}: {key} is a list of gin lines, as ["train.epochs = 8"]. Received: {lines!r}')
+    for line in lines:
+        _check_parameter(path, line.partition("=")[0].strip())
+    return tuple(lines)
+
+
+def _choices(path: Path, where: str, values: list) -> tuple[str, ...]:
+    texts = tuple(_gin(path, where, value) for value in values)
+    if not texts or len(set(map(_shown, texts))) < len(texts):
+        raise SweepError(f"{path}: {where} is a list of different values. Received: {values!r}")
+    return texts
+
+
+def _gin(path: Path, where: str, value: object) -> str:
+    """A TOML value as gin: "@…" and "%…" are references, "None" is None, arrays are tuples, tables dicts."""
+    if isinstance(value, str):
+        return value if value.startswith(("@", "%")) or value == "None" else repr(value)
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return repr(value)
+    if isinstance(value, list):
+        return f"({''.join(_gin(path, where, each) + ', ' for each in value).rstrip(' ')})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_gin(path, where, each)}' for key, each in value.items())}}}"
+    raise SweepError(f"{path}: {where} has a value that gin does not know. Received: {value!r}")
+
+
+def _shown(text: str) -> str:
+    """A gin expression as it stands in tables: '@build_head' -> 'build_head', "'sgd'" -> 'sgd'."""
+    if text.startswith("@"):
+        return text.strip("@()")
+    return text.strip("'\"") if text[0] in "'\"" else text
+
+
+def _short(keys: list[str], taken: frozenset[str] | set[str] = frozenset()) -> dict[str, str]:
+    """The last parts of the parameters' names, where no two are the same."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {key: end if last.count(end) == 1 and end not in taken else key for key, end in zip(keys, last, strict=True)}

@@ -1,0 +1,190 @@
+"""The trainings of a sweep, each in a process and a run folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mm_keras.checkpoint import replacing
+from mm_keras.config import bound_values, find_config, load_config
+from mm_keras.sweep.sweep_file import Setting, Sweep, SweepError
+
+TRIALS = "trials"
+_FINISHED = "trial.json"
+_GRACE = 60  # seconds that trainings have to save and end in
+_POLL = 0.2  # seconds
+_NAME_LENGTH = 80
+_LAST_LINE = 300  # characters
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trial:
+    """One training.
+
+    Attributes:
+        setting: of what.
+        seed: with which.
+        folder: its run folder.
+        mode: of the command line.
+    """
+
+    setting: Setting
+    seed: int
+    folder: Path
+    mode: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.setting.name}, seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "trial.log"
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / _FINISHED).is_file()
+
+    def finish(self) -> None:
+        facts = dataclasses.asdict(self.setting) | {"seed": self.seed, "mode": self.mode}
+        with replacing(self.folder / _FINISHED) as temporary:
+            temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    def command(self) -> list[str]:
+        bindings = [*self.setting.bindings, f"train.seed = {self.seed}"]
+        return [
+            *(sys.executable, "-m", "mm_keras.cli", f"--mode={self.mode}", f"--config={find_config(self.setting.config)}"),
+            *(f"--gin_bindings={line}" for line in bindings),
+            *(f"--workdir={self.folder}", "--resume"),
+        ]
+
+
+def make_trials(sweep: Sweep, setting: Setting, workdir: Path, mode: str) -> list[Trial]:
+    """The repeats of a setting; its config is read, so that what is wrong in it is found before anything is trained.
+
+    A folder's name has a checksum of all that is bound: where something of it is another, no old result is taken for a new.
+
+    Raises:
+        SweepError: if gin cannot make anything of the setting, or nothing could be measured.
+    """
+    try:
+        load_config(find_config(setting.config), setting.bindings)
+    except ValueError as error:
+        raise SweepError(f"{sweep.path}, {setting.name}: {error}") from error
+    values, text = bound_values()
+    if mode == "train" and values.get("train.val_split", "val") is None:
+        raise SweepError(f"{sweep.path}: a search measures on train.val_split, and that is None; bind a split of the dataset")
+    if mode == "train_and_evaluate" and values.get("train_and_evaluate.evaluate", "") is None:
+        raise SweepError(f"{sweep.path}, {setting.name}: train_and_evaluate.evaluate is None, so there is nothing to compare")
+    readable = re.sub(r"[^\w.=+-]+", "_", setting.name)[:_NAME_LENGTH].strip("_.")
+    checksum = hashlib.sha256(text.encode()).hexdigest()[:8]
+    folder = workdir / TRIALS / f"{readable}-{checksum}"
+    return [Trial(setting, seed, folder / f"seed-{seed}", mode) for seed in range(sweep.repeats)]
+
+
+def run_trials(
+    trials: Iterator[Trial],
+    workers: int,
+    ended: Callable[[Trial, int], None],
+    go_on: Callable[[Trial], bool] = lambda trial: True,
+) -> None:
+    """Runs each trial as a process, `workers` at a time; what it prints goes into its log.
+
+    When this process is asked to end, so are they, and they save what they have done.
+
+    Args:
+        trials: the next one is taken when there is room for it.
+        workers: at least 1. Where CUDA_VISIBLE_DEVICES names several GPUs and there are several workers, each has one of them.
+        ended: `(trial, exit status)`.
+        go_on: asked again and again; False: the trial is ended.
+    """
+    running: dict[Trial, subprocess.Popen] = {}
+    slots: dict[Trial, int] = {}
+    told: set[Trial] = set()
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    try:
+        while True:
+            while len(running) < workers and (trial := next(trials, None)) is not None:
+                slots[trial] = min(set(range(workers)) - {slots[each] for each in running})
+                device = devices[slots[trial] % len(devices)]
+                environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if len(devices) > 1 and workers > 1 else {})
+                running[trial] = _start(trial, environment)
+            if not running:
+                return
+            time.sleep(_POLL)
+            for trial, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[trial]
+                    ended(trial, process.returncode)
+                elif trial not in told and not go_on(trial):
+                    told.add(trial)
+                    process.terminate()
+    finally:
+        _end(list(running.values()))
+
+
+def _start(trial: Trial, environment: dict[str, str]) -> subprocess.Popen:
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    with open(trial.log, "ab") as log:
+        # A group of its own: of Ctrl-C this process alone knows, and asks them to save. The lock is inherited.
+        return subprocess.Popen(
+            trial.command(), env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0, close_fds=False
+        )
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _GRACE
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def failure(trial: Trial, status: int) -> str:
+    """Why a trial ended with an exit status that is not 0; of what it printed, the last line."""
+    if status < 0:
+        return f"ended by {signal.Signals(-status).name}"
+    lines = [line for line in trial.log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return f"exit status {status}" + (f", {lines[-1].strip()[:_LAST_LINE]!r}" if lines else "")
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Only one sweep works in a folder; trials that a killed one has left behind hold its lock until they end.
+
+    Raises:
+        FileExistsError: if another one does.
+    """
+    import fcntl
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"another sweep is at work in {workdir}, or a training that it left behind; wait for it, or choose another "
+                "--workdir"
+            ) from error
+        os.set_inheritable(file.fileno(), True)
+        yield
+
+
+def not_listed(workdir: Path, trials: list[Trial]) -> list[Path]:
+    """Folders of trials that are of no setting of the sweep any more."""
+    listed = {trial.folder for trial in trials}
+    return sorted(folder for folder in (workdir / TRIALS).glob("*/seed-*") if folder not in listed)
