@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from mm_keras.checkpoint import Checkpoint, capture, checkpoint_path, checkpoints, prune, replacing, restore, save
+from mm_keras.multi_worker import any_worker
 from mm_keras.nan_report import GoodState, check_loss, check_weights
 from mm_keras.preemption import Preempted, Preemption
 
@@ -71,23 +72,23 @@ class SaveCheckpoints(keras.callbacks.Callback):
         in_epoch = self.step % self._steps
         if not in_epoch:
             return  # the epoch ends once it is validated
-        if self._preemption.requested:
-            self._save()
-            self._stop()
         since = time.monotonic() - self._saved
-        if since >= 60 * self._minutes or (in_epoch == self._steps - 1 and since >= _BEFORE_VALIDATION):
-            self._save()
+        due = since >= 60 * self._minutes or (in_epoch == self._steps - 1 and since >= _BEFORE_VALIDATION)
+        self._save_or_stop(due)
 
     def on_test_batch_end(self, batch, logs=None):
-        if self._preemption.requested:
+        if any(any_worker(self._preemption.requested)):
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._preemption.requested:
+        self._save_or_stop(time.monotonic() - self._saved >= min(60 * self._minutes, self._last_took / _MOST_OF_THE_TIME))
+
+    def _save_or_stop(self, due: bool) -> None:
+        stop, save = any_worker(self._preemption.requested, due)
+        if stop or save:
             self._save()
+        if stop:
             self._stop()
-        if time.monotonic() - self._saved >= min(60 * self._minutes, self._last_took / _MOST_OF_THE_TIME):
-            self._save()
 
     def _save(self) -> None:
         began = time.monotonic()

@@ -10,11 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mm_keras.local_workers import run_local_workers
+from mm_keras.workers import check_strategy
+
 MODES = ("train_and_evaluate", "train", "evaluate", "predict", "export", "add_classes", "late_fusion", "experiments")
 
 _TRAINING = ("train_and_evaluate", "train")
 _FLAGS_OF_SOME_MODES = {
-    **dict.fromkeys(("strategy", "dry_run", "resume"), _TRAINING),
+    **dict.fromkeys(("strategy", "local_workers", "dry_run", "resume"), _TRAINING),
     "overwrite": (*_TRAINING, "late_fusion"),
     **dict.fromkeys(("dataset", "split"), ("evaluate", "export", "late_fusion")),
     **dict.fromkeys(("image", "text", "examples"), ("predict",)),
@@ -29,6 +32,7 @@ _EPILOG = """examples:
   mm-keras --config=quickstart.gin --dry_run              build data and model, print shapes and sizes, stop
   mm-keras --config=quickstart.gin --gin_bindings='train.epochs=3' --gin_bindings='train.batch_size=32'
   mm-keras --config=quickstart.gin --resume               go on with a training that was cut off
+  mm-keras --config=quickstart.gin --local_workers=2      train in two processes that act as two machines
   mm-keras --mode=evaluate --workdir=runs/quickstart      a trained run needs nothing but its folder
   mm-keras --mode=predict --workdir=runs/quickstart --image=photo.jpg --text='title=Solid oak, new'
   mm-keras --mode=predict --workdir=runs/quickstart --examples=new.jsonl
@@ -43,8 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one mode.
 
     Returns:
-        the exit status: 0 fine; 2 the call, the config or the data is wrong; 75 the process was asked to end (SIGTERM), and
-        the same command with --resume goes on.
+        the exit status: 0 fine; 2 the call, the config or the data is wrong; 75 the process was asked to end (SIGTERM), or
+        one of several workers is gone, and the same command with --resume goes on.
     """
     parser = _make_parser()
     options = parser.parse_args(arguments)
@@ -63,12 +67,22 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--{flag} goes with --mode={' or '.join(modes)}, not with --mode={options.mode}")
     if options.resume and (options.overwrite or options.dry_run):
         parser.error(f"--resume goes on with a run; --{'overwrite' if options.overwrite else 'dry_run'} does not")
+    try:
+        check_strategy(options.strategy or "auto")
+    except ValueError as error:
+        parser.error(str(error))
+    if options.local_workers is not None and not os.environ.get("TF_CONFIG"):  # that the workers have from here
+        if options.local_workers < 2 or options.strategy not in (None, "auto", "multi_worker"):
+            parser.error("--local_workers is 2 or more, and goes with --strategy=multi_worker alone")
+        given = sys.argv[1:] if arguments is None else arguments
+        return run_local_workers([sys.executable, "-m", "mm_keras.cli", *given], options.local_workers)
     with _quiet_start_up():
         import tensorflow  # noqa: F401
+    from mm_keras.multi_worker import tell_of_lost_workers
     from mm_keras.preemption import EXIT_CODE, Preempted, raise_on_sigterm
 
     try:
-        with raise_on_sigterm():
+        with raise_on_sigterm(), tell_of_lost_workers():
             _run(options)
     except Preempted as stop:
         print(f"{parser.prog}: {_first_cause(stop)}", file=sys.stderr)
@@ -89,7 +103,14 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=MODES, default="train_and_evaluate", help="default: train_and_evaluate")
     parser.add_argument("--workdir", metavar="FOLDER", help="the run folder (default: runs/<name of the config or sweep>)")
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="LINE", help="overrides the config; repeatable")
-    parser.add_argument("--strategy", choices=("auto", "none", "mirrored"), help="distribution (default: auto)")
+    parser.add_argument(
+        "--strategy",
+        metavar="NAME",
+        help="distribution: auto (default), none, mirrored, multi_worker (needs TF_CONFIG), tpu, tpu:<name>",
+    )
+    parser.add_argument(
+        "--local_workers", type=int, metavar="N", help="run N worker processes on this machine, to try multi_worker"
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete a run that is already in the run folder")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in the run folder; begin one if there is none"
@@ -164,11 +185,13 @@ def _run(options: argparse.Namespace) -> None:
             (folder / "config.gin").write_text(given_config, "utf-8")
             (folder / "operative_config.gin").write_text(operative_config(), "utf-8")
 
+        from mm_keras.multi_worker import this_worker
+
         bind("train.on_start", save_config)
         if options.resume:
             bind("train.resume", True)
         functions[options.mode](workdir=workdir)
-        if not options.dry_run:
+        if not options.dry_run and this_worker().is_chief:
             save_config(workdir)  # once more, with what evaluation and export used
 
 

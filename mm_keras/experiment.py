@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mm_keras.evaluate import evaluate
 from mm_keras.export import export
+from mm_keras.multi_worker import this_worker
 from mm_keras.run_folder import RunFolder
 from mm_keras.train import train
 
@@ -28,13 +29,15 @@ def train_and_evaluate(
         baselines: modalities, "image" or text fields, of which each gets a model trained on it alone.
 
     Returns:
-        the report of `evaluate`, if any.
+        the report of `evaluate`, if any; of several workers the chief alone makes it.
     """
     run = RunFolder(workdir)
     train(workdir=run.path)
     for modality in baselines:
         print(f"\nbaseline: {modality} alone")
         train(workdir=run.baselines / modality, modalities=(modality,))
+    if not this_worker().is_chief:
+        return None
     print()
     report = evaluate(run.path) if evaluate else None
     if export:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from mm_keras.checkpoint import Checkpoint, load, restore
 from mm_keras.checkpoint_callbacks import PutBack, SaveCheckpoints
 from mm_keras.data.pipeline import Batches
+from mm_keras.multi_worker import distribute, tell_of_lost_workers
 from mm_keras.nan_report import NotFiniteError, explain
 from mm_keras.preemption import Preemption
 
@@ -55,7 +56,7 @@ def fit(
             callback.set_state(checkpoint.callbacks[name])
         if any(getattr(callback, "exhausted", False) for callback in remembering.values()):
             return
-    with Preemption() as preemption:
+    with Preemption() as preemption, tell_of_lost_workers():
         saver = SaveCheckpoints(folder, batches.steps, minutes, preemption, remembering, checkpoint)
         try:
             _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched)
@@ -65,11 +66,11 @@ def fit(
 
 def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched) -> None:
     epoch, seen = divmod(saver.step, batches.steps)
-    common = {"validation_data": validation.dataset if validation else None, "shuffle": False, "verbose": 0}
+    common = {"validation_data": distribute(validation.dataset) if validation else None, "shuffle": False, "verbose": 0}
     if seen:  # Keras' epochs have one length: the rest of this one is a training of its own
         put_back = PutBack(checkpoint.arrays)
         rest = {"steps_per_epoch": batches.steps - seen, "initial_epoch": epoch, "epochs": epoch + 1}
-        model.fit(watched(batches.dataset), callbacks=[put_back, *callbacks, saver], **rest, **common)
+        model.fit(distribute(watched(batches.dataset)), callbacks=[put_back, *callbacks, saver], **rest, **common)
         epoch += 1
         if epoch == epochs or model.stop_training:
             return
@@ -77,7 +78,7 @@ def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, che
         batches = make_batches(start=epoch * batches.steps)
     if epoch < epochs:
         whole = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
-        model.fit(watched(batches.dataset), callbacks=[*callbacks, saver], **whole, **common)
+        model.fit(distribute(watched(batches.dataset)), callbacks=[*callbacks, saver], **whole, **common)
     else:
         model.optimizer.finalize_variable_values(model.trainable_variables)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from mm_keras.checkpoint import capture, restore
 from mm_keras.data.pipeline import Batches
+from mm_keras.multi_worker import any_worker
 
 _REPLAY_SECONDS = 120
 _SHOWN = 10
@@ -111,7 +112,7 @@ def _replay(model: keras.Model, make_batches: Callable[..., Batches], step: int,
     """Trains again, from one step to another or as far as time allows; returns how far."""
     began = time.monotonic()
     for batch in make_batches(start=step).dataset.take(until - step):
-        if time.monotonic() - began > _REPLAY_SECONDS:
+        if any(any_worker(time.monotonic() - began > _REPLAY_SECONDS)):
             break
         model.train_on_batch(*batch)
         step += 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import google_crc32c
 import keras
 import tensorflow as tf
 
@@ -26,6 +28,7 @@ from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
 from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.two_tower import build_two_tower
+from mm_keras.multi_worker import check_same, own_folder, this_worker
 from mm_keras.optimizer import make_optimizer
 from mm_keras.optimizer_callbacks import make_optimizer_callbacks
 from mm_keras.progress import Progress
@@ -66,7 +69,7 @@ def train(
 
     Args:
         dataset: the dataset folder.
-        workdir: the run folder to make.
+        workdir: the run folder to make; of several workers, the chief alone writes there.
         make_features: `(dataset, train_split=) -> FeatureSpec`: what the model sees.
         build_model: `(FeatureSpec) -> model` with logits; with `embed_classes` it also gets `class_embeddings`.
         make_optimizer: `(total_steps, model) -> optimizer`, of the part that is trained.
@@ -110,7 +113,13 @@ def train(
     """
     if resume and (overwrite or dry_run):
         raise ValueError(f"a run is either resumed or {'overwritten' if overwrite else 'tried'}; leave one of the two out")
-    run = RunFolder(workdir)
+    scope, worker = make_strategy(strategy), this_worker()
+    if batch_size % scope.num_replicas_in_sync:
+        raise ValueError(
+            f"batch_size is a multiple of the replicas, {scope.num_replicas_in_sync}, that have equal parts of it. Received: "
+            f"batch_size={batch_size}"
+        )
+    run = RunFolder(own_folder(workdir, resume))
     if resume:
         resume, overwrite = run.can_resume(), True  # what is there without that was cut off before its first step
     elif not dry_run:
@@ -131,10 +140,9 @@ def train(
             f"patience is a number of epochs, at least 1, without a better metric on val_split. Received: patience={patience}, "
             f"val_split={val_split!r}"
         )
-    training = make_training_batches(dataset, train_split, features, batch_size, epochs, seed, augment)
-    validation = make_evaluation_batches(dataset, val_split, features, batch_size) if val_split else None
+    training = make_training_batches(dataset, train_split, features, batch_size, epochs, seed, augment, worker=worker)
+    validation = make_evaluation_batches(dataset, val_split, features, batch_size, worker=worker) if val_split else None
     classes = embed_classes(dataset) if embed_classes else None
-    scope = make_strategy(strategy)
     with scope.scope():
         model = build_model(features, class_embeddings=classes.values) if classes else build_model(features)
         cached = _cacheable(model, features, dataset, train_split, augment) if cache_frozen else ()
@@ -205,13 +213,14 @@ def train(
     if cached:
         inputs = list(trained.input)
         make_batches = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches
-        make_batches = functools.partial(make_batches, batch_size, epochs, seed)
+        make_batches = functools.partial(make_batches, batch_size, epochs, seed, worker=worker)
         if validation:
-            validation = FeatureCache(dataset, val_split, features, encoders, inputs).evaluation_batches(batch_size)
+            validation = FeatureCache(dataset, val_split, features, encoders, inputs).evaluation_batches(batch_size, worker)
     else:
         make_batches = functools.partial(
-            make_training_batches, dataset, train_split, features, batch_size, epochs, seed, augment
+            make_training_batches, dataset, train_split, features, batch_size, epochs, seed, augment, worker=worker
         )
+    check_same(training=google_crc32c.value(json.dumps(setup).encode()), step=checkpoint.step if checkpoint else 0)
     build_for_replicas(trained, make_batches().dataset)
     # Of cached features, the clock would take longer than the waiting; on several replicas, it would not see it.
     wait = InputWait() if not cached and scope.num_replicas_in_sync == 1 else None
@@ -237,6 +246,8 @@ def train(
     print(progress.summary())
     if validation:
         trained.load_weights(kept)
+    if not worker.is_chief:
+        return model
     if not validation or trained is not model:
         with replacing(run.best) as temporary:
             model.save(temporary)

@@ -10,6 +10,7 @@ The fingerprint is of the encoders with their weights, the preprocessing and the
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import shutil
@@ -24,6 +25,7 @@ import tensorflow as tf
 import mm_keras
 from mm_keras.data.pipeline import Batches, make_evaluation_batches, read_ids
 from mm_keras.features import FeatureSpec
+from mm_keras.workers import ALONE, Worker, one_worker_at_a_time
 from tfrecords_tools.dataset_info import DatasetInfo
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.shards import sha256_of
@@ -58,13 +60,14 @@ class FeatureCache:
         batch_size: int = 64,
     ):
         path = Path(folder) / CACHE_FOLDER / _fingerprint(folder, split, features, encoders, inputs)
-        if not path.is_dir():
-            _fill(path, folder, split, features, encoders, inputs, batch_size)
+        with one_worker_at_a_time(path):
+            if not path.is_dir():
+                _fill(path, folder, split, features, encoders, inputs, batch_size)
         self._folder, self._split = folder, split
         self.arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in inputs}
         self.labels, self.weights = (np.load(path / f"{name}.npy", mmap_mode="r") for name in (_LABELS, _WEIGHTS))
 
-    def training_batches(self, batch_size: int, epochs: int, seed: int, start: int = 0) -> Batches:
+    def training_batches(self, batch_size: int, epochs: int, seed: int, start: int = 0, worker: Worker = ALONE) -> Batches:
         """As `make_training_batches`: each epoch in another order, less than a batch of it left out."""
         steps = len(self.labels) // batch_size
 
@@ -72,25 +75,27 @@ class FeatureCache:
             for epoch in range(start // steps, epochs):
                 order = np.random.default_rng((seed, epoch)).permutation(len(self.labels))
                 seen = start % steps if epoch == start // steps else 0
-                yield from order[: steps * batch_size].reshape(steps, batch_size)[seen:]
+                yield from order[: steps * batch_size].reshape(steps, batch_size)[seen:, worker.index :: worker.count]
 
         def ids() -> Iterator[np.ndarray]:
             every = np.array(read_ids(self._folder, self._split), object)
             yield from (every[chosen] for chosen in rows())
 
-        dataset = self._dataset(rows, steps * epochs - start, batch_size)
-        ids_of_batches = tf.data.Dataset.from_generator(ids, output_signature=tf.TensorSpec([batch_size], tf.string))
+        dataset = self._dataset(rows, steps * epochs - start, batch_size // worker.count)
+        of_batch = tf.TensorSpec([batch_size // worker.count], tf.string)
+        ids_of_batches = tf.data.Dataset.from_generator(ids, output_signature=of_batch)
         return Batches(dataset, steps, steps * batch_size, batch_size, ids_of_batches)
 
-    def evaluation_batches(self, batch_size: int) -> Batches:
+    def evaluation_batches(self, batch_size: int, worker: Worker = ALONE) -> Batches:
         """As `make_evaluation_batches`: each example once, the last batch filled up with weight 0; all others weigh 1."""
         count = len(self.labels)
         steps = -(-count // batch_size)
 
         def rows() -> Iterator[np.ndarray]:
-            yield from np.pad(np.arange(count), (0, steps * batch_size - count), constant_values=-1).reshape(steps, -1)
+            every = np.pad(np.arange(count), (0, steps * batch_size - count), constant_values=-1).reshape(steps, -1)
+            yield from every[:, worker.index :: worker.count]
 
-        return Batches(self._dataset(rows, steps, batch_size, weigh=False), steps, count, batch_size)
+        return Batches(self._dataset(rows, steps, batch_size // worker.count, weigh=False), steps, count, batch_size)
 
     def _dataset(self, rows, steps: int, batch_size: int, weigh: bool = True) -> tf.data.Dataset:
         def batches() -> Iterator[tuple]:
@@ -115,12 +120,15 @@ def _fill(
     staging = Path(tempfile.mkdtemp(prefix="unfinished-", dir=path.parent))
     arrays: dict[str, np.ndarray] = {}
     needed = list(encoders.input)
+    # `predict` would give each replica of a strategy the whole batch, and wait for workers that wait for this one.
+    encode = tf.function(functools.partial(encoders, training=False), autograph=False)
     try:
         with progress_bar(f"encoding {split}", "examples", count) as bar:
             for step, (batch, labels, weights) in enumerate(batches.dataset.as_numpy_iterator()):
                 first = step * batch_size
                 size = min(batch_size, count - first)
-                made = batch | encoders.predict_on_batch({name: batch[name] for name in needed})
+                encoded = encode({name: tf.constant(batch[name]) for name in needed})
+                made = batch | {name: value.numpy() for name, value in encoded.items()}
                 values = {name: made[name] for name in inputs} | {_LABELS: labels, _WEIGHTS: weights}
                 for name, value in values.items():
                     if name not in arrays:

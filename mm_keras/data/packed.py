@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mm_keras.workers import one_worker_at_a_time
 from tfrecords_tools.dataset_info import DATASET_FILE, DatasetInfo
 from tfrecords_tools.example import Source
 from tfrecords_tools.pack import PackOptions, pack
@@ -91,6 +92,11 @@ def webvision_dataset(
 
 
 def _pack_once(source: Source, folder: str, options: PackOptions) -> str:
+    with one_worker_at_a_time(Path(folder)):
+        return _pack_or_find(source, folder, options)
+
+
+def _pack_or_find(source: Source, folder: str, options: PackOptions) -> str:
     if (Path(folder) / DATASET_FILE).is_file():
         asked = {
             "source": source.name,

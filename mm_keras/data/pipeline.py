@@ -12,7 +12,9 @@ import tensorflow as tf
 from mm_keras.data.augment import Augmentation, augment_batch, augmented_image, make_augmentation
 from mm_keras.data.images import fit_stored
 from mm_keras.data.preprocess import Preprocessor, made_or_zeros
+from mm_keras.data.sharding import files_of
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
+from mm_keras.workers import ALONE, Worker
 from tfrecords_tools.dataset_info import DatasetInfo
 from tfrecords_tools.schema import TEXT_PREFIX, parse_example
 
@@ -24,11 +26,12 @@ class Batches:
     """A tf.data.Dataset of batches `(features, labels, weights)`, with its size.
 
     Attributes:
-        dataset: in training all epochs one after the other; in evaluation one pass.
+        dataset: in training all epochs one after the other; in evaluation one pass. Of several workers, this one's part of
+            each batch.
         steps: batches an epoch.
-        num_examples: examples an epoch: in training those of `steps` full batches, in evaluation all.
+        num_examples: examples an epoch: in training those of `steps` full batches, in evaluation all; of all workers together.
         batch_size: global, that is of all replicas together.
-        ids: string [batch_size] of the records in each batch of `dataset`; of training batches alone.
+        ids: strings of the records in each batch of `dataset`; of training batches alone.
     """
 
     dataset: tf.data.Dataset
@@ -48,6 +51,7 @@ def make_training_batches(
     augment: bool | Augmentation = True,
     shuffle_buffer: int = 4096,
     start: int = 0,
+    worker: Worker = ALONE,
 ) -> Batches:
     """Batches of `epochs` passes over a split, each in another order that depends on `(seed, epoch)` alone.
 
@@ -65,6 +69,9 @@ def make_training_batches(
         shuffle_buffer: records (encoded: 30 KB each, about) that are shuffled at a time.
         start: batches, counted from the first epoch on, that a resumed training has seen: they are left out, and of their
             epoch's records no picture is decoded.
+        worker: of several, each gets its part of every batch. Where the split's files can be dealt out so that each worker has
+            enough of them for all steps, it reads its own alone; else every worker reads all records and decodes its own, and
+            the batches are those of one worker.
 
     Raises:
         ValueError: if the dataset does not have what `features` asks for, or fewer labelled examples than a batch.
@@ -75,7 +82,10 @@ def make_training_batches(
     steps = num_labelled // batch_size
     if not steps:
         raise ValueError(f"batch_size {batch_size} is larger than split {split!r} with its {num_labelled} labelled examples")
-    files = [str(Path(folder) / shard.file) for shard in info.shards(split)]
+    own_size = batch_size // worker.count
+    own_files = files_of(worker, info.shards(split), num_labelled, least=steps * own_size)
+    files = [str(Path(folder) / shard.file) for shard in own_files or info.shards(split)]
+    read_size = own_size if own_files else batch_size
 
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(1)  # of this function's graph alone: the order depends on nothing but (seed, epoch)
@@ -83,7 +93,7 @@ def make_training_batches(
         paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=epoch_seed)
         records = paths.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
         records = _drop_unlabelled(records, info, split).shuffle(shuffle_buffer, seed=epoch_seed)
-        return records.take(steps * batch_size)
+        return records.take(steps * read_size)
 
     preprocessor = Preprocessor(features)
     augmentation = make_augmentation() if augment is True else augment or None
@@ -103,8 +113,12 @@ def make_training_batches(
 
     epoch, seen = divmod(start, steps)
     records = tf.data.Dataset.range(epoch, epochs).flat_map(epoch_records)
-    dataset = records.enumerate(epoch * steps * batch_size).skip(seen * batch_size)
-    dataset = dataset.map(parse, num_parallel_calls=_CALLS).batch(batch_size, drop_remainder=True)
+    numbered = records.enumerate(epoch * steps * read_size).skip(seen * read_size)
+    if own_files:
+        numbered = numbered.map(lambda index, serialized: (index * worker.count + worker.index, serialized))
+    else:
+        numbered = numbered.shard(worker.count, worker.index)
+    dataset = numbered.map(parse, num_parallel_calls=_CALLS).batch(own_size, drop_remainder=True)
 
     def augmented(indices: tf.Tensor, *batch):
         drawn = tf.random.experimental.stateless_fold_in(
@@ -114,7 +128,7 @@ def make_training_batches(
 
     steps_left = steps * epochs - start
     dataset = _finished(dataset, preprocessor, features, steps_left, augmented if augmentation else None)
-    ids = records.skip(seen * batch_size).map(_record_id).batch(batch_size, drop_remainder=True)
+    ids = numbered.map(lambda _, serialized: _record_id(serialized)).batch(own_size, drop_remainder=True)
     return Batches(dataset, steps, steps * batch_size, batch_size, ids)
 
 
@@ -125,13 +139,13 @@ def make_evaluation_batches(
     batch_size: int,
     text_index: int = 0,
     record_weights: bool = False,
+    worker: Worker = ALONE,
 ) -> Batches:
     """Batches of one pass over a split's labelled examples, each exactly once and in the order of the records.
 
-    The last batch is filled up to its full size with empty examples of weight 0; all others weigh 1, or, by `record_weights`,
-    what their records say. Of several texts in a
-    field the one at `text_index` is taken; where there are fewer, counting begins anew. Other arguments and errors as in
-    `make_training_batches`.
+    The last batches are filled up to their full size with empty examples of weight 0; all others weigh 1, or, by
+    `record_weights`, what their records say. Of several texts in a field the one at `text_index` is taken; where there are
+    fewer, counting begins anew. Other arguments and errors as in `make_training_batches`.
     """
     info = DatasetInfo.load(folder)
     _check(info, features, folder)
@@ -152,11 +166,18 @@ def make_evaluation_batches(
             made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
         return made
 
-    records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)])
-    dataset = _drop_unlabelled(records, info, split).map(parse, num_parallel_calls=_CALLS)
+    own_size = batch_size // worker.count
+    own_files = files_of(worker, info.shards(split), num_examples, most=steps * own_size)
+    records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in own_files or info.shards(split)])
+    records = _drop_unlabelled(records, info, split)
+    if own_files:
+        num_own = sum(shard.num_examples for shard in own_files)
+    else:
+        records, num_own = records.shard(worker.count, worker.index), len(range(worker.index, num_examples, worker.count))
+    dataset = records.map(parse, num_parallel_calls=_CALLS)
     empty = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), dataset.element_spec)  # weight 0 too
-    filling = tf.data.Dataset.from_tensors(empty).repeat(steps * batch_size - num_examples)
-    dataset = dataset.concatenate(filling).batch(batch_size, drop_remainder=True)
+    filling = tf.data.Dataset.from_tensors(empty).repeat(steps * own_size - num_own)
+    dataset = dataset.concatenate(filling).batch(own_size, drop_remainder=True)
     return Batches(_finished(dataset, preprocessor, features, steps), steps, num_examples, batch_size)
 
 

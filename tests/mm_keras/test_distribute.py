@@ -6,52 +6,19 @@ import tensorflow as tf
 
 from mm_keras.distribute import make_strategy
 
-# Trains on one and on two replicas with the same global batch. Without batch normalisation, dropout and clipping, which each
-# replica does on its own share, the two must agree but for the order of additions.
-TRAIN = """
-import functools, sys
-import mm_keras
+# An average, rates and starts of parts, and Adam, whose first steps are the signs of gradients: those near zero may differ.
+ADAM = {"learning_rate": 1e-2, "average": 0.5, "layer_rates": {"image_tower": 0.5}, "unfreeze_at": {"text_encoder": 0.3}}
+RUNS = {
+    "sgd": {},
+    "adam": {"optimizer": ADAM, "val_split": None},
+    "cached": {"frozen": True},
+}
+TOLERANCE = {"sgd": 1e-5, "adam": 1e-3, "cached": 1e-5}
+ACCUMULATE = """
 import tensorflow as tf
-dataset, folder = sys.argv[1:]
-two = tf.config.LogicalDeviceConfiguration()
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [two, two])
-import keras
-import numpy as np
-from mm_keras.data.make_features import make_features
-from mm_keras.model.head import build_head
-from mm_keras.model.text_encoder import build_small_text_encoder
-from mm_keras.model.tuning_dnn import build_tuning_dnn
-from mm_keras.model.two_tower import build_two_tower
 from mm_keras.optimizer import make_optimizer
-from mm_keras.train import train
-
-def image_tower(spec):
-    pixels = keras.Input((*spec.size, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
-    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(x)
-    return keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="image_tower")
-
-for strategy in ("none", "mirrored"):
-    model = train(
-        dataset,
-        f"{folder}/{strategy}",
-        make_features=functools.partial(make_features, image_size=(16, 16), text_fields=("title",), max_tokens=8),
-        build_model=functools.partial(
-            build_two_tower,
-            image_tower=image_tower,
-            text_encoder=functools.partial(build_small_text_encoder, width=6),
-            tuning_dnn=functools.partial(build_tuning_dnn, units=(6,), dropout=0),
-            head=functools.partial(build_head, dropout=0),
-            modality_dropout=0,
-        ),
-        make_optimizer=functools.partial(
-            make_optimizer, learning_rate=1e-2, clip_norm=None,
-            average=0.5, layer_rates={"image_tower": 0.5}, unfreeze_at={"text_encoder": 0.3},
-        ),
-        epochs=2, batch_size=32, augment=False, val_split=None, strategy=strategy,
-    )
-    np.savez(f"{folder}/{strategy}/weights.npz", *[np.array(weight) for weight in model.weights])
-
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     try:
         make_optimizer(10, accumulate=2)
@@ -60,30 +27,67 @@ with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
 """
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, run_topology, one_file):
+    """All runs on all topologies: (lines of metrics.jsonl, weights), by topology and name."""
+    folder = tmp_path_factory.mktemp("topologies")
+    here = {
+        f"{strategy}-{name}": options | {"strategy": strategy}
+        for strategy in ("none", "mirrored")
+        for name, options in RUNS.items()
+    }
+    assert run_topology(one_file, folder, here) == 0
+    assert run_topology(one_file, folder, {f"multi_worker-{name}": options for name, options in RUNS.items()}, workers=2) == 0
+    return folder
+
+
+def _lines(run):
+    """All but what depends on the clock."""
+    timed = {"examples_per_second", "input_wait"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
+
+
+def _weights(path):
+    with np.load(path) as file:
+        return [file[name] for name in file.files]
+
+
 def test_names_give_strategies():
     assert make_strategy("none").num_replicas_in_sync == 1
     assert isinstance(make_strategy("mirrored"), tf.distribute.MirroredStrategy)
     assert make_strategy("auto").num_replicas_in_sync == max(1, len(tf.config.list_logical_devices("GPU")))
 
 
-def test_unknown_name_is_an_error():
-    with pytest.raises(ValueError, match=r"one of auto, none, mirrored\. Received: 'tpu'"):
-        make_strategy("tpu")
+@pytest.mark.parametrize("name", ["gpu", "tpu:", "none:1"])
+def test_unknown_name_is_an_error(name):
+    with pytest.raises(ValueError, match=rf"one of auto, none, mirrored, multi_worker, tpu, tpu:<name>\. Received: '{name}'"):
+        make_strategy(name)
 
 
-def test_two_replicas_train_what_one_does(tmp_path, dataset, run_python):
-    """Within 1e-4 of each loss and 1e-3 of each weight: Adam's first steps are the signs of gradients near zero."""
-    losses, weights = {}, {}
-    printed = run_python(TRAIN, dataset, tmp_path)
-    assert "Received: accumulate=2 on 2 replicas; set train.strategy = 'none'" in printed
-    for strategy, replicas in (("none", 1), ("mirrored", 2)):
-        workdir = tmp_path / strategy
-        assert json.loads((workdir / "run.json").read_text())["replicas"] == replicas
-        losses[strategy] = [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        with np.load(workdir / "weights.npz") as file:
-            weights[strategy] = [file[name] for name in file.files]
-    assert len(losses["none"]) == 2
-    np.testing.assert_allclose(losses["mirrored"], losses["none"], rtol=1e-4)
-    for mirrored, single in zip(weights["mirrored"], weights["none"], strict=True):
-        assert np.isfinite(mirrored).all()
-        np.testing.assert_allclose(mirrored, single, atol=1e-3)
+@pytest.mark.parametrize("topology", ["mirrored", "multi_worker"])
+@pytest.mark.parametrize("name", RUNS)
+def test_two_replicas_train_what_one_does(trained, name, topology):
+    """With batch normalisation, too: its statistics are those of the whole batch. Weights within `TOLERANCE`."""
+    one, two = trained / f"none-{name}", trained / f"{topology}-{name}"
+    assert json.loads((one / "run.json").read_text())["replicas"] == 1
+    assert json.loads((two / "run.json").read_text())["replicas"] == 2
+    assert len(_lines(one)) == 2
+    assert ("val_top_1" in _lines(one)[0]) == (name != "adam")
+    for line, expected in zip(_lines(two), _lines(one), strict=True):
+        assert line == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    for found, expected in zip(_weights(f"{two}-0.npz"), _weights(f"{one}-0.npz"), strict=True):
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE[name])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_workers_end_with_the_same_weights_and_one_of_them_writes(trained, name):
+    run = trained / f"multi_worker-{name}"
+    for chief, other in zip(_weights(f"{run}-0.npz"), _weights(f"{run}-1.npz"), strict=True):
+        np.testing.assert_array_equal(chief, other)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.keras"]
+
+
+def test_accumulation_says_that_it_is_for_one_replica(run_python):
+    assert "Received: accumulate=2 on 2 replicas; set train.strategy = 'none'" in run_python(ACCUMULATE)

@@ -127,7 +127,9 @@ def test_cache_is_filled_once_and_anew_for_other_weights_or_features(folder, par
     same, _ = split_at_frozen(again, features, frozen_modalities(again, features))
     assert fill(encoders=same) == once
     assert marker.exists()
-    assert len(fill(features=make_small_features(folder, **TITLE_ALONE, image_size=(24, 24)))) == 2
+    smaller = make_small_features(folder, **TITLE_ALONE, image_size=(24, 24))
+    small = build_frozen(smaller)
+    assert len(fill(smaller, split_at_frozen(small, smaller, frozen_modalities(small, smaller))[0])) == 2
     encoders.weights[0].assign(encoders.weights[0] + 1)
     assert len(fill()) == 3
 
@@ -135,10 +137,10 @@ def test_cache_is_filled_once_and_anew_for_other_weights_or_features(folder, par
 def test_filling_that_fails_leaves_nothing(folder, parts, monkeypatch):
     features, _, encoders, trained = parts
 
-    def fail(_):
+    def fail(*_, **__):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(encoders, "predict_on_batch", fail)
+    monkeypatch.setattr(encoders, "call", fail)
     with pytest.raises(MemoryError):
         FeatureCache(folder, "train", features, encoders, list(trained.input))
     assert list((folder / CACHE_FOLDER).iterdir()) == []

@@ -1,0 +1,86 @@
+"""What several workers do when one of them dies, is asked to end, or trains something else."""
+
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from mm_keras import multi_worker
+from mm_keras.checkpoint import checkpoints, load
+from mm_keras.preemption import EXIT_CODE
+
+STEPS = 13  # an epoch
+OFTEN = {"checkpoint_minutes": 0.0005}  # at any step
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, run_topology, one_file):
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert run_topology(one_file, folder, {"run": {}}, workers=2) == 0
+    return folder
+
+
+def _assert_resumes(folder, unbroken, run_topology, dataset):
+    assert run_topology(dataset, folder, {"run": OFTEN | {"resume": True}}, workers=2) == 0
+    with np.load(folder / "run-0.npz") as resumed, np.load(unbroken / "run-0.npz") as expected:
+        for name in expected.files:
+            np.testing.assert_allclose(resumed[name], expected[name], atol=1e-6)
+    lines = [(each / "run" / "metrics.jsonl").read_text().splitlines() for each in (folder, unbroken)]
+    for line, expected in zip(*(map(json.loads, each) for each in lines), strict=True):
+        metrics = [name for name in expected if name not in ("examples_per_second", "input_wait")]
+        assert {name: line[name] for name in metrics} == pytest.approx({name: expected[name] for name in metrics}, rel=1e-5)
+
+
+@pytest.mark.parametrize("worker", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_killed_worker_ends_all_and_the_training_is_resumed(
+    tmp_path, run_topology, one_file, unbroken, capfd, monkeypatch, worker
+):
+    """Each survivor by itself, as on a cluster, where nobody ends them."""
+
+    def wait_for_all(workers):
+        for each in workers:
+            each.wait(timeout=120)
+        assert workers[1 - worker].returncode == EXIT_CODE
+        return worker
+
+    kill = {"worker": worker, "step": STEPS + 5, "signal": signal.SIGKILL}
+    with monkeypatch.context() as patch:
+        patch.setattr("mm_keras.local_workers._wait", wait_for_all)
+        assert run_topology(one_file, tmp_path, {"run": OFTEN}, kill, workers=2) == EXIT_CODE
+    err = capfd.readouterr().err
+    assert f"worker {worker} of 2 was ended by SIGKILL, so all are ended" in err
+    if worker == 1:
+        assert (
+            "worker 0 of 2 stops, because another one is gone: see the end of the others' output. Run the same" in err
+        )
+    assert 0 < load(checkpoints(tmp_path / "run" / "checkpoints")[-1]).step <= STEPS + 5
+    _assert_resumes(tmp_path, unbroken, run_topology, one_file)
+
+
+@pytest.mark.slow
+def test_worker_that_is_asked_to_end_stops_all_at_one_step(tmp_path, run_topology, one_file, unbroken, capfd):
+    kill = {"worker": 1, "step": STEPS + 5, "signal": signal.SIGTERM}
+    assert run_topology(one_file, tmp_path, {"run": {}}, kill, workers=2) == EXIT_CODE
+    assert f"asked to end (SIGTERM) after step {STEPS + 6}; its last checkpoint is {tmp_path}" in capfd.readouterr().err
+    assert load(checkpoints(tmp_path / "run" / "checkpoints")[-1]).step == STEPS + 6
+    _assert_resumes(tmp_path, unbroken, run_topology, one_file)
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_train_the_same_are_told_so(tmp_path, run_topology, one_file, capfd):
+    assert run_topology(one_file, tmp_path, {"run": {"seed": "of the worker"}}, workers=2) == 1
+    assert "the workers do not train the same: training is " in capfd.readouterr().err
+
+
+def test_another_keras_is_refused(monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.16.0")
+    with pytest.raises(RuntimeError, match=r"fit of Keras 3\.15\. Received: Keras 3\.16\.0; install keras==3\.15"):
+        multi_worker.start()
+
+
+def test_workers_without_a_cluster_are_refused(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match=r"addresses of two or more workers in TF_CONFIG; .*--local_workers=2"):
+        multi_worker.start()
