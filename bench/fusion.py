@@ -31,7 +31,6 @@ from mm_keras.losses import make_loss
 from mm_keras.model.frozen import split_at_frozen
 from mm_keras.model.fusion import build_bilinear_fusion, build_gated_fusion
 from mm_keras.model.image_tower import build_image_tower
-from mm_keras.model.lexical_encoder import build_lexical_encoder
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
@@ -40,14 +39,18 @@ from tfrecords_tools.index import INDEX_FOLDER
 from tfrecords_tools.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 
-_LINEAR = {"tuning_dnn": functools.partial(build_tuning_dnn, units=()), "tune_image": False}
-RECIPES = {
-    "plain concatenation, linear": _LINEAR | {"normalize": False, "modality_dropout": 0.0},
-    "concatenation": {"tune_image": True},
-    "concatenation, words": {"tune_image": True, "lexical_encoder": build_lexical_encoder},
-    "concatenation, words, linear": _LINEAR | {"lexical_encoder": build_lexical_encoder},
-    "gated, words": {"tune_image": True, "lexical_encoder": build_lexical_encoder, "fusion": build_gated_fusion},
-    "bilinear, words": {"tune_image": True, "lexical_encoder": build_lexical_encoder, "fusion": build_bilinear_fusion},
+_PLAIN = {"lexical_encoder": None, "tune_image": False, "normalize": False, "modality_dropout": 0.0}
+_UNTUNED = {"tuning_dnn": functools.partial(build_tuning_dnn, units=())}
+# What is built, and how it is trained. The first is the default of the toolkit and of configs/products_minilm.gin.
+RECIPES: dict[str, tuple[dict, dict]] = {
+    "default": ({}, {}),
+    "default, auxiliary heads": ({}, {"auxiliary_weight": 0.5}),
+    "default, no label smoothing": ({}, {"label_smoothing": 0.0}),
+    "default, no words": ({"lexical_encoder": None}, {}),
+    "gated": ({"fusion": build_gated_fusion}, {}),
+    "bilinear": ({"fusion": build_bilinear_fusion}, {}),
+    "plain concatenation": (_PLAIN, {"label_smoothing": 0.0}),
+    "plain concatenation, linear": (_PLAIN | _UNTUNED, {"label_smoothing": 0.0}),
 }
 
 
@@ -64,7 +67,8 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--learning_rate", type=float, default=3e-3)
+    parser.add_argument("--label_smoothing", type=float, default=0.2)
     parser.add_argument("--recipe", action="append", choices=list(RECIPES), help="may be repeated (default: all)")
     options = parser.parse_args()
     fields = tuple(options.text.split(","))
@@ -87,9 +91,9 @@ class _Data:
             str(folder), text_fields=fields, max_tokens=lengths, image_size=(224, 224), image_fit="stretch",
             make_tokenizer=tokenizer, train_split="all",
         )  # fmt: skip
-        self.tower = build_image_tower(self.features.image, "mobilenet_v2", options.image_weights, 1.0)
+        self.tower = build_image_tower(self.features.image, "mobilenet_v2", options.image_weights, 1.0, pooling="avg_max")
         self.encoder = build_transformer_encoder(self.features.texts[0], options.text_encoder)
-        whole = self.build(self.features, lexical_encoder=build_lexical_encoder)
+        whole = self.build(self.features)
         encoders, trained = split_at_frozen(whole, self.features, self.features.modalities)
         cache = FeatureCache(folder, "all", self.features, encoders, list(trained.input))
         self.arrays = {name: np.array(array) for name, array in cache.arrays.items()}
@@ -121,7 +125,8 @@ def _measure(data: _Data, name: str, inputs: tuple[str, ...], options: argparse.
             )
             for label, visible in shown.items():
                 hidden = {present(m): np.zeros(len(test), bool) for m in inputs if m not in visible}
-                logits = model.predict(asked | hidden, batch_size=256, verbose=0)
+                answer = model.predict(asked | hidden, batch_size=256, verbose=0)
+                logits = answer["logits"] if isinstance(answer, dict) else answer
                 accuracies.setdefault(label, []).append(float((logits.argmax(axis=1) == data.labels[test]).mean()))
     for label, values in accuracies.items():
         line = {"bench": "fusion", "label": options.label, "recipe": name, "inputs": " + ".join(inputs) + label}
@@ -130,12 +135,17 @@ def _measure(data: _Data, name: str, inputs: tuple[str, ...], options: argparse.
         print(json.dumps(line), flush=True)
 
 
-def _train(data: _Data, recipe: dict, features: FeatureSpec, rows: np.ndarray, options, seed: int) -> keras.Model:
+def _train(
+    data: _Data, recipe: tuple[dict, dict], features: FeatureSpec, rows: np.ndarray, options: argparse.Namespace, seed: int
+) -> keras.Model:
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
-    _, model = split_at_frozen(data.build(features, **recipe), features, features.modalities)
+    built, trained = recipe
+    whole = data.build(features, **built)
+    _, model = split_at_frozen(whole, features, features.modalities, trained.get("auxiliary_weight", 0.0))
+    loss = make_loss(False, label_smoothing=trained.get("label_smoothing", options.label_smoothing))
     steps = -(-len(rows) // 32) * options.epochs
-    model.compile(make_optimizer(steps, options.learning_rate), make_loss(False), jit_compile=False)
+    model.compile(make_optimizer(steps, learning_rate=options.learning_rate), loss, jit_compile=False)
     inputs = {part: data.arrays[part][rows] for part in model.input}
     model.fit(inputs, data.labels[rows], batch_size=32, epochs=options.epochs, verbose=0)
     return model
