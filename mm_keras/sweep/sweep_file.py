@@ -75,9 +75,11 @@ class Search:
     space: dict[str, Range | tuple[str, ...]]
 
     def setting(self, sweep: Sweep, drawn: Mapping[str, object]) -> Setting:
-        """The setting of a value for each parameter; of choices, the gin expression."""
+        """The setting of a value for each parameter: of choices the gin expression, of ranges a number (four digits count)."""
         names = _short(list(self.space))
-        texts = {key: str(drawn[key]) if isinstance(drawn[key], str) else repr(drawn[key]) for key in self.space}
+        texts = {
+            key: repr(float(f"{drawn[key]:.4g}")) if isinstance(drawn[key], float) else str(drawn[key]) for key in self.space
+        }
         shown = {names[key]: _shown(text) for key, text in texts.items()}
         return Setting(shown, sweep.configs[0], (*sweep.bindings, *(f"{key} = {text}" for key, text in texts.items())))
 
