@@ -59,16 +59,20 @@ class _Search:
                 yield trial
 
     def go_on(self, trial: Trial) -> bool:
-        """Reports the epochs that are done; is the training worth to be gone on with?"""
-        for epoch, value in _followed(trial):
-            if epoch > self._reported.get(trial, 0):
-                self._asked[trial].report(value, epoch - 1)
-                self._reported[trial] = epoch
+        """Is the training as good as others were at its epoch?"""
+        self._report(trial)
         if self._reported.get(trial) and self._asked[trial].should_prune():
             self._pruned.add(trial)
         return trial not in self._pruned
 
+    def _report(self, trial: Trial) -> None:
+        for epoch, value in _followed(trial):
+            if epoch > self._reported.get(trial, 0):
+                self._asked[trial].report(value, epoch - 1)
+                self._reported[trial] = epoch
+
     def ended(self, trial: Trial, status: int) -> None:
+        self._report(trial)
         if status == 0:
             trial.finish()
             best = max(value for _, value in _followed(trial))

@@ -98,6 +98,9 @@ assert not heavy, heavy
         (["--mode=late_fusion", "--workdir=x", "--runs=a,b", "--method=mean"], "Received: 'mean'"),
         (["--mode=evaluate", "--workdir=none", "--runs=a,b"], "--runs goes with --mode=late_fusion"),
         (["--mode=add_classes", "--workdir=none", "--classes=x.csv", "--output=y"], "'none' is no run folder"),
+        (["--mode=experiments", "--workdir=x"], "--mode=experiments needs --sweep=FILE; its config and bindings stand in that"),
+        (["--mode=experiments", "--sweep=x.toml", "--config=quickstart.gin"], "its config and bindings stand in that file"),
+        (["--config=quickstart.gin", "--workers=2"], "--workers goes with --mode=experiments"),
     ],
 )
 def test_wrong_call_ends_with_status_two_and_says_why(run, tmp_path, monkeypatch, arguments, message):
