@@ -20,7 +20,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pyarrow.parquet as pq
 from sklearn.model_selection import StratifiedKFold
 
 from mm_keras.data.feature_cache import FeatureCache
@@ -35,7 +34,6 @@ from mm_keras.model.transformer_encoder import build_transformer_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.optimizer import make_optimizer
-from tfrecords_tools.index import INDEX_FOLDER
 from tfrecords_tools.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 
@@ -96,9 +94,8 @@ class _Data:
         whole = self.build(self.features)
         encoders, trained = split_at_frozen(whole, self.features, self.features.modalities)
         cache = FeatureCache(folder, "all", self.features, encoders, list(trained.input))
-        self.arrays = {name: np.array(array) for name, array in cache.arrays.items()}
-        self.labels = np.array(cache.labels)
-        self.ids = [row["id"] for row in pq.read_table(folder / INDEX_FOLDER, columns=["id"]).to_pylist()]
+        self.arrays = cache.inputs(np.arange(len(cache.labels)))
+        self.labels, self.ids = cache.labels, cache.ids
 
     def build(self, features: FeatureSpec, **recipe) -> keras.Model:
         return build_two_tower(features, image_tower=lambda _: self.tower, text_encoder=lambda *_, **__: self.encoder, **recipe)

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 import mm_keras
+from mm_keras.cache_choice import choose_cached
 from mm_keras.checkpoint import check_room, load_latest, prune, replacing
 from mm_keras.checkpoint_callbacks import KeepBest
 from mm_keras.class_embeddings import ClassEmbeddings
@@ -22,11 +23,11 @@ from mm_keras.data.input_wait import InputWait
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
 from mm_keras.distribute import build_for_replicas, make_strategy
-from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.features import FeatureSpec
 from mm_keras.fit import fit
 from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
-from mm_keras.model.frozen import frozen_modalities, split_at_frozen
+from mm_keras.model.frozen import split_at_frozen
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.multi_worker import check_same, own_folder, this_worker
 from mm_keras.optimizer import make_optimizer
@@ -36,7 +37,6 @@ from mm_keras.run_folder import RunFolder
 from mm_keras.thresholds import tune_thresholds
 from mm_keras.training_setup import check_setup, describe_features, describe_training, save_setup
 from tfrecords_tools.dataset_info import DatasetInfo
-from tfrecords_tools.index import most_texts
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     train_split: str = "train",
     val_split: str | None = "val",
     augment: bool | Augmentation = True,
-    cache_frozen: bool = True,
+    cache_frozen: bool | str = True,
     auxiliary_weight: float = 0.0,
     seed: int = 0,
     strategy: str = "auto",
@@ -85,8 +85,8 @@ def train(
             are tuned on it. None: the last epoch is kept.
         augment: what `make_augmentation` says; True: crop and mirror the training images at random; False: nothing.
         cache_frozen: compute what frozen encoders make of each example once, keep it beside the dataset and train the rest on
-            it, wherever that gives the same: no image is augmented or goes through a tower that is trained, and no field has
-            several texts to draw from.
+            it, wherever that gives the same: nothing is augmented. False: never. Of a tower that is frozen in part, "towers"
+            keeps nothing, "cut" what its frozen part gives, and True that where it saves time, see `choose_cached`.
         auxiliary_weight: how much the loss of a linear head on each single modality counts beside the model's own, at least 0;
             with it every tower learns to tell the classes apart alone, however strong another is. Such heads end with the
             training.
@@ -145,8 +145,8 @@ def train(
     classes = embed_classes(dataset) if embed_classes else None
     with scope.scope():
         model = build_model(features, class_embeddings=classes.values) if classes else build_model(features)
-        cached = _cacheable(model, features, dataset, train_split, augment) if cache_frozen else ()
-        encoders, trained = None, model
+        cached = choose_cached(model, features, augment, cache_frozen, training.num_examples)
+        encoders, trained = {}, model
         if cached or auxiliary_weight:
             encoders, trained = split_at_frozen(model, features, cached, auxiliary_weight)
         metrics = make_metrics(features.multi_label, len(features.labels))
@@ -270,20 +270,6 @@ class _TensorBoard(keras.callbacks.TensorBoard):
         super().on_epoch_end(epoch, {name: value for name, value in (logs or {}).items() if name != "val_loss"})
 
 
-def _cacheable(
-    model: keras.Model, features: FeatureSpec, dataset: str, split: str, augment: bool | Augmentation
-) -> tuple[str, ...]:
-    """The modalities whose frozen encoders need to run only once an example; none where training on that were another."""
-    frozen = frozen_modalities(model, features)
-    if features.image and (augment or IMAGE not in frozen):
-        return ()
-    if isinstance(augment, Augmentation) and augment.token_dropout:
-        return ()
-    if any(most_texts(dataset, split, text.field) > 1 for text in features.texts):
-        return ()
-    return frozen
-
-
 def _describe(
     model: keras.Model, features: FeatureSpec, training, scope: tf.distribute.Strategy, cached: tuple[str, ...]
 ) -> None:
@@ -298,4 +284,4 @@ def _describe(
         if isinstance(layer, keras.Model):
             print(f"  {layer.name:<28} {layer.count_params():>12,}")
     if cached:
-        print(f"frozen encoders run once an example: {', '.join(cached)}")
+        print(f"frozen encoders run once an example, and once a text: {', '.join(cached)}")

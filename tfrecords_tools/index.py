@@ -13,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfrecords_tools.dataset_info import DatasetInfo
 from tfrecords_tools.labels import LabelVocabulary
 from tfrecords_tools.schema import TEXT_PREFIX, Record
 
@@ -81,26 +80,6 @@ class ShardIndex:
         temporary = path.with_name(path.name + ".tmp")
         pq.write_table(self.table(), temporary, compression="zstd")
         temporary.replace(path)
-
-
-def most_texts(folder: str | Path, split: str, field: str) -> int:
-    """The largest number of texts that a record of a split has in a field.
-
-    Raises:
-        FileNotFoundError: if the dataset was packed by a version that wrote no index.
-    """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    column = TEXT_PREFIX + field
-    most = 0
-    for shard in DatasetInfo.load(folder).shards(split):
-        path = Path(folder) / index_file(shard.file)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: pack the dataset again")
-        lengths = pc.list_value_length(pq.read_table(path, columns=[column])[column])
-        most = max(most, pc.max(lengths).as_py() or 0)
-    return most
 
 
 def _utf8(text: str) -> str:

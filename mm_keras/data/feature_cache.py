@@ -1,53 +1,49 @@
-"""What frozen encoders make of a split, computed once and kept beside the dataset.
-
-    <dataset>/.features/<fingerprint>/
-        image_encoded.npy        float32 [N, D]: a file an input of the trained part, in the order of the records
-        title_token_ids.npy      what else the trained part reads
-        labels.npy  weights.npy
-
-The fingerprint is of the encoders with their weights, the preprocessing and the records: a stale cache is never found.
-"""
+"""Batches for a model whose frozen encoders have run once for all, see `encode_once`; no record is read for them."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
 import tensorflow as tf
 
-import mm_keras
-from mm_keras.data.pipeline import Batches, make_evaluation_batches, read_ids
-from mm_keras.features import FeatureSpec
-from mm_keras.workers import ALONE, Worker, one_worker_at_a_time
+from mm_keras.data.encode_once import ENCODED, encode_images, encode_texts
+from mm_keras.data.pipeline import Batches
+from mm_keras.data.stored_blocks import StoredRows
+from mm_keras.data.text_table import TextTable
+from mm_keras.features import IMAGE, FeatureSpec, present
+from mm_keras.workers import ALONE, Worker
 from tfrecords_tools.dataset_info import DatasetInfo
-from tfrecords_tools.progress import progress_bar
-from tfrecords_tools.shards import sha256_of
+from tfrecords_tools.index import index_file
+from tfrecords_tools.schema import TEXT_PREFIX
 
-CACHE_FOLDER = ".features"
-_LABELS, _WEIGHTS = "labels", "weights"
+_IN_MEMORY = 2**30  # bytes of an array; larger ones stay on disk
+_LABELS, _WEIGHTS = "the labels", "the weights"
 
 
 class FeatureCache:
-    """The arrays of one split, memory-mapped.
+    """What the trained part of a model sees of one split; filled when it is made.
 
     Args:
         folder: the dataset folder.
         split: its split.
         features: of the whole model.
-        encoders: the frozen part, of `split_at_frozen`.
+        encoders: the frozen parts by modality, of `split_at_frozen`.
         inputs: names of the trained part's inputs.
-        batch_size: of the encoders; only memory depends on it.
 
     Attributes:
-        arrays: name -> [N, …] of each input of the trained part.
-        labels, weights: [N] or [N, L]; [N].
+        labels: of the labelled records, in their order: int32 [N] or float32 [N, L].
+        weights: float32 [N], theirs.
+        ids: strings [N], theirs.
+
+    Raises:
+        FileNotFoundError: if the dataset was packed by a version that wrote no index.
+        OSError: if the cache cannot be written beside the dataset.
     """
 
     def __init__(
@@ -55,35 +51,55 @@ class FeatureCache:
         folder: str | Path,
         split: str,
         features: FeatureSpec,
-        encoders: keras.Model,
-        inputs: list[str],
-        batch_size: int = 64,
+        encoders: Mapping[str, keras.Model],
+        inputs: Sequence[str],
     ):
-        path = Path(folder) / CACHE_FOLDER / _fingerprint(folder, split, features, encoders, inputs)
-        with one_worker_at_a_time(path):
-            if not path.is_dir():
-                _fill(path, folder, split, features, encoders, inputs, batch_size)
-        self._folder, self._split = folder, split
-        self.arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in inputs}
-        self.labels, self.weights = (np.load(path / f"{name}.npy", mmap_mode="r") for name in (_LABELS, _WEIGHTS))
+        index, counts = _read_index(folder, split, features)
+        self.ids = index["id"].to_numpy()
+        self.weights = index["weight"].to_numpy()
+        self.labels = _labels(index["label/ids"], features)
+        self._texts = {text.field: TextTable(index[TEXT_PREFIX + text.field]) for text in features.texts}
+        tables: dict[str, tuple[str, np.ndarray | StoredRows]] = {}  # input -> (whose rows it has, its rows)
+        if features.image:
+            tables[present(IMAGE)] = IMAGE, index["image/height"].to_numpy() > 0
+        if IMAGE in encoders:
+            encoded = encode_images(folder, split, features, encoders[IMAGE], counts)
+            tables |= dict.fromkeys((f"{IMAGE}_{ENCODED}", f"{IMAGE}_cut"), (IMAGE, encoded))
+        for text in features.texts:
+            field, table = text.field, self._texts[text.field]
+            tables[present(field)] = field, table.present
+            for encoder, names in ((encoders.get(field), [ENCODED]), (None, list(text.inputs()))):
+                if any(f"{field}_{name}" in inputs for name in names):
+                    made = encode_texts(folder, features, text, encoder, table)
+                    tables |= {f"{field}_{name}": (field, rows) for name, rows in made.items()}
+        self._tables = {name: tables[name] for name in inputs}
+
+    def inputs(self, records: np.ndarray) -> dict[str, np.ndarray]:
+        """What the trained part sees of some records, numbers [B] -> name -> [B, …]; of several texts in a field the first."""
+        rows = self._rows(records, 0.0)
+        return {name: _take(table, rows[of]) for name, (of, table) in self._tables.items()}
 
     def training_batches(self, batch_size: int, epochs: int, seed: int, start: int = 0, worker: Worker = ALONE) -> Batches:
-        """As `make_training_batches`: each epoch in another order, less than a batch of it left out."""
+        """As `make_training_batches`: each epoch in another order, less than a batch of it left out, texts drawn anew."""
         steps = len(self.labels) // batch_size
 
-        def rows() -> Iterator[np.ndarray]:
+        def chosen() -> Iterator[tuple[np.ndarray, np.random.Generator]]:
             for epoch in range(start // steps, epochs):
-                order = np.random.default_rng((seed, epoch)).permutation(len(self.labels))
-                seen = start % steps if epoch == start // steps else 0
-                yield from order[: steps * batch_size].reshape(steps, batch_size)[seen:, worker.index :: worker.count]
+                rng = np.random.default_rng((seed, epoch))
+                order = rng.permutation(len(self.labels))[: steps * batch_size].reshape(steps, batch_size)
+                drawn = rng.random((len(self._texts), *order.shape))
+                part = slice(start % steps if epoch == start // steps else 0, None), slice(worker.index, None, worker.count)
+                yield order[part], drawn[:, *part]
+
+        def rows() -> Iterator[dict[str, np.ndarray]]:
+            yield from (self._rows(records, drawn) for records, drawn in chosen())
 
         def ids() -> Iterator[np.ndarray]:
-            every = np.array(read_ids(self._folder, self._split), object)
-            yield from (every[chosen] for chosen in rows())
+            yield from (self.ids[batch] for records, _ in chosen() for batch in records)
 
-        dataset = self._dataset(rows, steps * epochs - start, batch_size // worker.count)
-        of_batch = tf.TensorSpec([batch_size // worker.count], tf.string)
-        ids_of_batches = tf.data.Dataset.from_generator(ids, output_signature=of_batch)
+        size = batch_size // worker.count
+        dataset = self._dataset(rows, steps * epochs - start, size)
+        ids_of_batches = tf.data.Dataset.from_generator(ids, output_signature=tf.TensorSpec([size], tf.string))
         return Batches(dataset, steps, steps * batch_size, batch_size, ids_of_batches)
 
     def evaluation_batches(self, batch_size: int, worker: Worker = ALONE) -> Batches:
@@ -91,69 +107,74 @@ class FeatureCache:
         count = len(self.labels)
         steps = -(-count // batch_size)
 
-        def rows() -> Iterator[np.ndarray]:
+        def rows() -> Iterator[dict[str, np.ndarray]]:
             every = np.pad(np.arange(count), (0, steps * batch_size - count), constant_values=-1).reshape(steps, -1)
-            yield from every[:, worker.index :: worker.count]
+            records = every[:, worker.index :: worker.count]
+            yield self._rows(records, 0.0) | {_WEIGHTS: (records >= 0).astype(np.float32)}
 
         return Batches(self._dataset(rows, steps, batch_size // worker.count, weigh=False), steps, count, batch_size)
 
+    def _rows(self, records: np.ndarray, drawn: np.ndarray | float) -> dict[str, np.ndarray]:
+        """The rows of some records in each kind of table; `drawn` is [fields, *records.shape] or 0 for the first texts."""
+        drawn = np.broadcast_to(drawn, (len(self._texts), *records.shape))
+        texts = {field: table.rows(records, each) for (field, table), each in zip(self._texts.items(), drawn, strict=True)}
+        return {IMAGE: records} | texts
+
     def _dataset(self, rows, steps: int, batch_size: int, weigh: bool = True) -> tf.data.Dataset:
-        def batches() -> Iterator[tuple]:
-            for chosen in rows():
-                weights = self.weights[chosen] if weigh else (chosen >= 0).astype(np.float32)
-                yield {name: array[chosen] for name, array in self.arrays.items()}, self.labels[chosen], weights
+        """Batches from a generator of rows, [some steps, B] of each kind at a time."""
+        tables = self._tables | {_LABELS: (IMAGE, self.labels)} | ({_WEIGHTS: (IMAGE, self.weights)} if weigh else {})
+        lookups = {name: (of, _lookup(table)) for name, (of, table) in tables.items()}
 
-        def spec(array: np.ndarray) -> tf.TensorSpec:
-            return tf.TensorSpec((batch_size, *array.shape[1:]), array.dtype)
+        def batch(row: dict[str, tf.Tensor]) -> tuple:
+            made = {name: look_up(row[of]) for name, (of, look_up) in lookups.items()}
+            labels, weights = made.pop(_LABELS), made.pop(_WEIGHTS) if weigh else row[_WEIGHTS]
+            return made, labels, weights
 
-        signature = ({name: spec(array) for name, array in self.arrays.items()}, spec(self.labels), spec(self.weights))
-        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-        return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
-
-
-def _fill(
-    path: Path, folder, split: str, features: FeatureSpec, encoders: keras.Model, inputs: list[str], batch_size: int
-) -> None:
-    batches = make_evaluation_batches(folder, split, features, batch_size, record_weights=True)
-    count = batches.num_examples
-    path.parent.mkdir(exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix="unfinished-", dir=path.parent))
-    arrays: dict[str, np.ndarray] = {}
-    needed = list(encoders.input)
-    # `predict` would give each replica of a strategy the whole batch, and wait for workers that wait for this one.
-    encode = tf.function(functools.partial(encoders, training=False), autograph=False)
-    try:
-        with progress_bar(f"encoding {split}", "examples", count) as bar:
-            for step, (batch, labels, weights) in enumerate(batches.dataset.as_numpy_iterator()):
-                first = step * batch_size
-                size = min(batch_size, count - first)
-                encoded = encode({name: tf.constant(batch[name]) for name in needed})
-                made = batch | {name: value.numpy() for name, value in encoded.items()}
-                values = {name: made[name] for name in inputs} | {_LABELS: labels, _WEIGHTS: weights}
-                for name, value in values.items():
-                    if name not in arrays:
-                        arrays[name] = np.lib.format.open_memmap(
-                            staging / f"{name}.npy", "w+", value.dtype, (count, *value.shape[1:])
-                        )
-                    arrays[name][first : first + size] = value[:size]
-                bar.update(size)
-        for array in arrays.values():
-            array.flush()
-        staging.chmod(0o755)
-        staging.replace(path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        signature = dict.fromkeys((IMAGE, *self._texts), tf.TensorSpec([None, batch_size], tf.int64))
+        signature |= {} if weigh else {_WEIGHTS: tf.TensorSpec([None, batch_size], tf.float32)}
+        dataset = tf.data.Dataset.from_generator(rows, output_signature=signature).flat_map(tf.data.Dataset.from_tensor_slices)
+        dataset = dataset.map(batch, num_parallel_calls=2).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
+        options = tf.data.Options()
+        options.autotune.enabled = False  # there is little to tune, and its thread takes longer than the batches
+        return dataset.with_options(options)
 
 
-def _fingerprint(folder, split: str, features: FeatureSpec, encoders: keras.Model, inputs: list[str]) -> str:
-    digest = hashlib.sha256()
-    shards = [shard.sha256 for shard in DatasetInfo.load(folder).shards(split)]
-    architecture = re.sub(r'_\d+"', '"', encoders.to_json())  # Keras numbers the layers that a program has made so far
-    for part in (mm_keras.__version__, keras.__version__, split, shards, features, architecture, sorted(inputs)):
-        digest.update(repr(part).encode())
-    for folder in sorted({text.embedder.path for text in features.texts if text.embedder}):
-        for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-            digest.update(sha256_of(file).encode())
-    for weight in encoders.weights:
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()[:24]
+def _lookup(table: np.ndarray | StoredRows):
+    """A function of the graph: row numbers [B] -> rows [B, …]."""
+    if isinstance(table, np.ndarray) or np.prod(table.shape) * table.dtype.itemsize <= _IN_MEMORY:
+        with tf.device("CPU"):
+            array = tf.constant(_take(table, np.arange(len(table))))
+        return lambda rows: tf.gather(array, rows % len(table))
+
+    def look_up(rows: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(table.take, [rows], table.dtype), [*rows.shape, *table.shape[1:]])
+
+    return look_up
+
+
+def _take(table: np.ndarray | StoredRows, rows: np.ndarray) -> np.ndarray:
+    return table[rows] if isinstance(table, np.ndarray) else table.take(rows)
+
+
+def _read_index(folder: str | Path, split: str, features: FeatureSpec) -> tuple[pa.Table, list[int]]:
+    """(what the index says of a split's labelled records, how many of them each file has)"""
+    columns = ["id", "weight", "label/ids", "image/height", *(TEXT_PREFIX + text.field for text in features.texts)]
+    tables = []
+    for shard in DatasetInfo.load(folder).shards(split):
+        path = Path(folder) / index_file(shard.file)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: pack the dataset again")
+        table = pq.read_table(path, columns=columns)
+        if not features.multi_label:  # there, no label says "none of them"
+            table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["label/ids"]), 0))
+        tables.append(table)
+    return pa.concat_tables(tables), [len(table) for table in tables]
+
+
+def _labels(column: pa.ChunkedArray, features: FeatureSpec) -> np.ndarray:
+    ids = pa.compute.list_flatten(column).to_numpy()
+    if not features.multi_label:
+        return ids[np.cumsum([0, *pa.compute.list_value_length(column).to_numpy()[:-1]])].astype(np.int32)
+    labels = np.zeros((len(column), len(features.labels)), np.float32)
+    labels[pa.compute.list_parent_indices(column).to_numpy(), ids] = 1
+    return labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -181,6 +181,19 @@ def make_evaluation_batches(
     return Batches(_finished(dataset, preprocessor, features, steps), steps, num_examples, batch_size)
 
 
+def make_image_batches(folder: str | Path, files: Sequence[str], features: FeatureSpec, batch_size: int) -> tf.data.Dataset:
+    """The pictures of some files' labelled records as evaluation sees them, in order: float32 [up to batch_size, H, W, 3];
+    zeros where there is none."""
+    records = tf.data.TFRecordDataset([str(Path(folder) / file) for file in files])
+    if not features.multi_label:
+        records = records.filter(lambda serialized: tf.size(parse_example(serialized, [])["label_ids"]) > 0)
+
+    def pixels(serialized: tf.Tensor) -> tf.Tensor:
+        return _stored_image(parse_example(serialized, [])["image"], features.image)
+
+    return _not_autotuned(records.map(pixels, num_parallel_calls=_CALLS).batch(batch_size).prefetch(2))
+
+
 def iter_texts(folder: str | Path, split: str, fields: list[str], max_examples: int = 200_000) -> Iterator[list[bytes]]:
     """Yields batches of a split's texts of all `fields` together, for vocabularies."""
     info = DatasetInfo.load(folder)
@@ -189,14 +202,6 @@ def iter_texts(folder: str | Path, split: str, fields: list[str], max_examples: 
     texts = records.map(lambda serialized: _all_texts(parse_example(serialized, fields)), num_parallel_calls=_CALLS)
     for batch in _not_autotuned(texts.unbatch().batch(1024)).as_numpy_iterator():
         yield batch.tolist()
-
-
-def read_ids(folder: str | Path, split: str) -> list[bytes]:
-    """The ids of a split's labelled records, in their order."""
-    info = DatasetInfo.load(folder)
-    records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)])
-    ids = _drop_unlabelled(records, info, split).map(_record_id, num_parallel_calls=_CALLS).batch(1024)
-    return [each for batch in _not_autotuned(ids).as_numpy_iterator() for each in batch]
 
 
 def _record_id(serialized: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ import keras
 
 from mm_keras.features import IMAGE, FeatureSpec
 from mm_keras.model.auxiliary import SUFFIX, AuxiliaryTraining
+from mm_keras.model.cut_tower import cut_tower
 from mm_keras.model.layers import MaskedMeanPooling
 from mm_keras.model.two_tower import answer
 
@@ -19,19 +20,19 @@ def frozen_modalities(model: keras.Model, features: FeatureSpec) -> tuple[str, .
 
 def split_at_frozen(
     model: keras.Model, features: FeatureSpec, modalities: Sequence[str] = (), auxiliary_weight: float = 0.0
-) -> tuple[keras.Model | None, keras.Model]:
+) -> tuple[dict[str, keras.Model], keras.Model]:
     """Cuts a two-tower model behind the encoders of some modalities; the layers stay those of the model.
 
     Args:
         model: of `build_two_tower`.
         features: what it was built for.
-        modalities: some of `frozen_modalities`.
+        modalities: some of `frozen_modalities`; also the image, if `cut_tower` can cut its tower.
         auxiliary_weight: of the losses of a new linear head for each modality, see `AuxiliaryTraining`; 0: there is none.
 
     Returns:
-        (encoders: the model's inputs of these modalities -> {"<modality>_encoded": [B, D]}; None without modalities,
-        trained part: those and the inputs that are still needed -> logits [B, num_labels]; with auxiliary heads a dict of
-        "logits" and "<modality>_auxiliary").
+        (encoder of each of these modalities, of a tower that is trained in part its frozen part alone;
+        trained part: what they give, "<modality>_encoded" or "image_cut", and the inputs that are still needed -> logits
+        [B, num_labels]; with auxiliary heads a dict of "logits" and "<modality>_auxiliary").
 
     Raises:
         ValueError: for a negative weight.
@@ -39,21 +40,31 @@ def split_at_frozen(
     if auxiliary_weight < 0:
         raise ValueError(f"auxiliary_weight must be at least 0. Received: {auxiliary_weight}")
     parts = {layer.name: layer for layer in model.layers}
-    own = {modality: _input_names(features, modality) for modality in modalities}
-    encoded = {f"{modality}_encoded": parts[f"{modality}_encoded"].output for modality in modalities}
-    seen = {name: model.input[name] for names in own.values() for name in names.values()}
-    encoders = keras.Model(seen, encoded, name="encoders") if modalities else None
+    encoders = {modality: _encoder_of(model, modality) for modality in modalities}
+    rest = {}  # of encoders that are trained in part
+    for modality, encoder in encoders.items():
+        if encoder.trainable_weights:
+            encoders[modality], rest[modality] = cut_tower(encoder)
     # The lexical encoder reads the tokens, too.
-    dropped = {name for modality, names in own.items() if f"{modality}_words" not in parts for name in names.values()}
-    needed = encoded | {name: tensor for name, tensor in model.input.items() if name not in dropped}
-    inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in needed.items()}
+    read = {modality for modality in modalities if f"{modality}_words" not in parts}
+    dropped = {name for modality in read for name in _input_names(features, modality).values()}
+    inputs = {
+        name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)
+        for name, tensor in model.input.items()
+        if name not in dropped
+    }
     embeddings = {}
     for modality in features.modalities:
-        if modality in own:
-            embeddings[modality] = inputs[f"{modality}_encoded"]
-            continue
-        seen = {part: inputs[name] for part, name in _input_names(features, modality).items()}
-        embeddings[modality] = _encoder_of(model, modality)(seen[IMAGE] if modality == IMAGE else seen)
+        if modality in rest:
+            inputs["image_cut"] = keras.Input(encoders[modality].output.shape[1:], name="image_cut")
+            embeddings[modality] = rest[modality](inputs["image_cut"])
+        elif modality in encoders:
+            name = f"{modality}_encoded"
+            inputs[name] = keras.Input(parts[name].output.shape[1:], dtype=parts[name].output.dtype, name=name)
+            embeddings[modality] = inputs[name]
+        else:
+            seen = {part: inputs[name] for part, name in _input_names(features, modality).items()}
+            embeddings[modality] = _encoder_of(model, modality)(seen[IMAGE] if modality == IMAGE else seen)
     logits, tuned = answer(parts, embeddings, inputs)
     if not auxiliary_weight:
         return encoders, keras.Model(inputs, logits, name="trained_part")

@@ -1,3 +1,4 @@
+import errno
 import functools
 import json
 from pathlib import Path
@@ -5,15 +6,22 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from mm_keras.data import encode_once, feature_cache
 from mm_keras.data.augment import make_augmentation
-from mm_keras.data.feature_cache import CACHE_FOLDER, FeatureCache
+from mm_keras.data.encode_once import CACHE_FOLDER
+from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.data.preprocess import Preprocessor
+from mm_keras.data.text import make_word_tokenizer
 from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.run_folder import RunFolder
 from tfrecords_tools.example import SourceExample
+from tfrecords_tools.schema import decode_example
+from tfrecords_tools.shards import iter_records
 
 NUM = 50
 
@@ -67,17 +75,36 @@ def parts(folder, make_small_features, build_frozen):
 @pytest.fixture
 def cache(folder, parts):
     features, _, encoders, trained = parts
-    return FeatureCache(folder, "train", features, encoders, list(trained.input), batch_size=16)
+    return FeatureCache(folder, "train", features, encoders, list(trained.input))
+
+
+def _everything(cache):
+    return cache.inputs(np.arange(len(cache.labels)))
 
 
 def test_cache_holds_what_the_encoders_make_of_each_record(folder, parts, cache):
     features, model, _, trained = parts
     (inputs, labels, weights), *_ = make_evaluation_batches(folder, "train", features, NUM, record_weights=True).dataset
-    given = {name: np.array(array) for name, array in cache.arrays.items()}
+    given = _everything(cache)
     np.testing.assert_allclose(trained(given), model(inputs), atol=1e-5)
     np.testing.assert_array_equal(cache.labels, labels)
     np.testing.assert_array_equal(cache.weights, weights)
     assert sorted(set(cache.weights)) == [1, 2]
+    np.testing.assert_array_equal(given["title_present"], inputs["title_present"])
+    np.testing.assert_array_equal(given["image_present"], inputs["image_present"])
+    records = (decode_example(each) for shard in sorted(folder.glob("*.tfrecord")) for each in iter_records(shard))
+    assert cache.ids.tolist() == [record.id for record in records if record.label_ids]
+
+
+def test_labels_of_a_multi_label_dataset_come_as_zeros_and_ones(multi_label_dataset, make_small_features, build_frozen):
+    features = make_small_features(multi_label_dataset, text_fields=(), max_tokens={}, image_size=(16, 16))
+    model = build_frozen(features)
+    encoders, trained = split_at_frozen(model, features, ("image",))
+    cache = FeatureCache(multi_label_dataset, "val", features, encoders, list(trained.input))
+    batches = make_evaluation_batches(multi_label_dataset, "val", features, 8).dataset
+    labels = np.concatenate([labels for _, labels, _ in batches])[: len(cache.labels)]
+    np.testing.assert_array_equal(cache.labels, labels)
+    assert cache.labels.sum() > len(cache.labels)
 
 
 def test_epochs_visit_each_example_at_most_once_in_orders_of_their_own(cache):
@@ -88,19 +115,34 @@ def test_epochs_visit_each_example_at_most_once_in_orders_of_their_own(cache):
         return rows.reshape(2, 48, -1)
 
     first, second = order(0)
-    assert len(np.unique(cache.arrays["image_encoded"], axis=0)) > 40  # pictures differ; a missing one is zeros
+    assert len(np.unique(_everything(cache)["image_encoded"], axis=0)) > 40  # pictures differ; a missing one is zeros
     assert len(np.unique(first, axis=0)) >= len(np.unique(first[:40], axis=0)) > 30
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(order(0), [first, second])
     assert not np.array_equal(order(1)[0], first)
 
 
+def test_batches_name_their_records(cache):
+    batches = cache.training_batches(8, epochs=2, seed=3)
+    rows = {record_id: row for row, record_id in enumerate(cache.ids)}
+    seen = 0
+    for (inputs, labels, _), ids in zip(batches.dataset, batches.ids, strict=True):
+        records = np.array([rows[each.decode()] for each in ids.numpy()])
+        np.testing.assert_array_equal(inputs["title_encoded"], cache.inputs(records)["title_encoded"])
+        np.testing.assert_array_equal(labels, cache.labels[records])
+        seen += len(records)
+    assert seen == 96
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("start", [1, 6, 8])  # 6 steps an epoch
-def test_resumed_training_goes_on_with_the_batches_that_were_left(cache, start):
+def test_resumed_training_goes_on_with_the_batches_that_were_left(cache, start, in_memory, monkeypatch):
+    monkeypatch.setattr(feature_cache, "_IN_MEMORY", 2**30 if in_memory else 0)
     whole, rest = ([*cache.training_batches(8, 3, 5, start).dataset.as_numpy_iterator()] for start in (0, start))
     assert len(rest) == 18 - start
     for (one, *_), (other, *_) in zip(whole[start:], rest, strict=True):
         np.testing.assert_array_equal(one["image_encoded"], other["image_encoded"])
+        np.testing.assert_array_equal(one["title_encoded"], other["title_encoded"])
 
 
 def test_evaluation_counts_every_example_once(cache):
@@ -111,39 +153,111 @@ def test_evaluation_counts_every_example_once(cache):
     np.testing.assert_array_equal(labels[:NUM], cache.labels)
 
 
+def _caches(folder):
+    return sorted(path.name for path in (folder / CACHE_FOLDER).iterdir())
+
+
 def test_cache_is_filled_once_and_anew_for_other_weights_or_features(folder, parts, make_small_features, build_frozen):
     features, model, encoders, trained = parts
 
     def fill(features=features, encoders=encoders):
         FeatureCache(folder, "train", features, encoders, list(trained.input))
-        return sorted(path.name for path in (folder / CACHE_FOLDER).iterdir())
+        return _caches(folder)
 
     once = fill()
-    marker = folder / CACHE_FOLDER / once[0] / "marker"
-    marker.touch()
+    assert len(once) == 2  # of the image and of the title
+    times = {path: path.stat().st_mtime_ns for path in (folder / CACHE_FOLDER).rglob("*.npy")}
     keras.layers.Dense(3)  # names of layers made later are numbered otherwise
     again = build_frozen(features)
     again.set_weights(model.get_weights())
     same, _ = split_at_frozen(again, features, frozen_modalities(again, features))
     assert fill(encoders=same) == once
-    assert marker.exists()
-    smaller = make_small_features(folder, **TITLE_ALONE, image_size=(24, 24))
-    small = build_frozen(smaller)
-    assert len(fill(smaller, split_at_frozen(small, smaller, frozen_modalities(small, smaller))[0])) == 2
-    encoders.weights[0].assign(encoders.weights[0] + 1)
-    assert len(fill()) == 3
+    assert times == {path: path.stat().st_mtime_ns for path in (folder / CACHE_FOLDER).rglob("*.npy")}
+    assert len(fill(features=make_small_features(folder, **TITLE_ALONE, image_fit="crop"))) == 3  # the title's is shared
+    encoders["title"].weights[0].assign(encoders["title"].weights[0] + 1)
+    assert len(fill()) == 4
 
 
-def test_filling_that_fails_leaves_nothing(folder, parts, monkeypatch):
+def test_trainings_share_what_they_have_in_common(folder, parts, make_small_features, build_frozen):
     features, _, encoders, trained = parts
+    FeatureCache(folder, "train", features, encoders, list(trained.input))
+    once = _caches(folder)
+    alone = features.only(["image"])
+    _, baseline = split_at_frozen(build_frozen(alone), alone, ("image",))
+    FeatureCache(folder, "train", alone, {"image": encoders["image"]}, list(baseline.input))
+    assert _caches(folder) == once
 
-    def fail(*_, **__):
-        raise MemoryError("no room")
 
-    monkeypatch.setattr(encoders, "call", fail)
-    with pytest.raises(MemoryError):
+def test_each_distinct_text_is_encoded_once_and_only_as_long_as_it_is(folder, parts, monkeypatch):
+    features, _, encoders, trained = parts
+    seen = []
+    monkeypatch.setattr(encode_once, "_BLOCK_TEXTS", 4)
+    iter_buckets = encode_once.iter_buckets
+
+    def watched(given, **options):
+        for rows, batch in iter_buckets(given, **options):
+            seen.append(batch["padding_mask"])
+            yield rows, batch
+
+    monkeypatch.setattr(encode_once, "iter_buckets", watched)
+    cache = FeatureCache(folder, "train", features, encoders, list(trained.input))
+    titles = {(index % 5, index % 3) if index % 5 or not index % 7 else None for index in range(NUM)}
+    assert sum(map(len, seen)) == len(titles)
+    assert all(mask.any(axis=0).all() for mask in seen if mask.any())
+    assert np.ptp(_everything(cache)["title_encoded"], axis=0).max() > 0
+
+
+def test_of_several_texts_training_draws_one_an_epoch_and_evaluation_takes_the_first(
+    tmp_path, pack_examples, make_small_features, build_frozen
+):
+    texts = {f"e{i}": [f"text{i}", "both", f"third{i}"][: 1 + i % 3] for i in range(24)}
+    examples = [
+        SourceExample(name, "rows", texts={"title": each}, labels=["ab"[len(each) % 2]]) for name, each in texts.items()
+    ]
+    folder = Path(pack_examples(tmp_path / "captions", examples, ("title",)))
+    features = make_small_features(
+        folder, image_size=None, **TITLE_ALONE, make_tokenizer=functools.partial(make_word_tokenizer, min_count=1)
+    )
+    model = build_frozen(features)
+    encoders, trained = split_at_frozen(model, features, ("title",))
+    cache = FeatureCache(folder, "train", features, encoders, list(trained.input))
+
+    def embed(text):
+        made = Preprocessor(features).texts({"title": tf.constant([text])})
+        return encoders["title"]({name: made[f"title_{name}"] for name in encoders["title"].input})[0]
+
+    evaluated = _everything(cache)
+    for record, name in enumerate(cache.ids):
+        assert evaluated["title_present"][record]
+        np.testing.assert_allclose(evaluated["title_encoded"][record], embed(texts[name][0]), atol=1e-6)
+    drawn = {name: set() for name in texts}
+    batches = cache.training_batches(8, epochs=20, seed=0)
+    for (inputs, *_), ids in zip(batches.dataset, batches.ids, strict=True):
+        for embedding, record_id in zip(inputs["title_encoded"].numpy(), ids.numpy(), strict=True):
+            name = record_id.decode()
+            match = [text for text in texts[name] if np.allclose(embed(text), embedding, atol=1e-6)]
+            assert match
+            drawn[name].update(match)
+    assert drawn == {name: set(each) for name, each in texts.items()}
+
+
+def test_filling_that_fails_says_so_and_goes_on_where_it_stopped(folder, parts, monkeypatch):
+    features, _, encoders, trained = parts
+    monkeypatch.setattr(encode_once, "_BLOCK_TEXTS", 4)
+    iter_buckets, calls = encode_once.iter_buckets, []
+
+    def fail_at_the_third(given, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        yield from iter_buckets(given, **options)
+
+    monkeypatch.setattr(encode_once, "iter_buckets", fail_at_the_third)
+    with pytest.raises(OSError, match=r"the disk is full.*cache_frozen = False"):
         FeatureCache(folder, "train", features, encoders, list(trained.input))
-    assert list((folder / CACHE_FOLDER).iterdir()) == []
+    assert not list((folder / CACHE_FOLDER).rglob("*.unfinished"))
+    FeatureCache(folder, "train", features, encoders, list(trained.input))
+    assert len(calls) == 3 + 4 - 2  # blocks: two before the failure, which is repeated, and one more than that
 
 
 def _train(train_small, workdir, folder, make_small_features, build, **options):
@@ -156,7 +270,7 @@ def _train(train_small, workdir, folder, make_small_features, build, **options):
 def test_training_on_the_cache_keeps_a_whole_model(folder, tmp_path, train_small, make_small_features, build_frozen):
     model, losses = _train(train_small, tmp_path / "run", folder, make_small_features, build_frozen, val_split="train")
     assert losses[1] < losses[0]
-    assert len(list((folder / CACHE_FOLDER).iterdir())) == 1
+    assert len(_caches(folder)) == 2
     run = RunFolder(tmp_path / "run")
     kept, features = run.load_model()
     assert [path.name for path in run.best.parent.iterdir()] == ["best.keras"]
@@ -174,18 +288,14 @@ def test_training_without_the_cache_learns_the_same(folder, tmp_path, train_smal
     assert losses[0][-1] < 0.95 * losses[0][0]
 
 
-@pytest.mark.parametrize("what", ["augmented images", "a trained tower", "several texts", "switched off", "dropped tokens"])
+@pytest.mark.parametrize("what", ["augmented images", "a trained tower", "switched off", "dropped tokens"])
 def test_nothing_is_cached_where_that_would_be_another_training(
-    folder, tmp_path, train_small, make_small_features, build_frozen, pack_examples, what
+    folder, tmp_path, train_small, make_small_features, build_frozen, what
 ):
     build, options = build_frozen, {"cache_frozen": what != "switched off", "augment": what == "augmented images"}
     if what == "a trained tower":
         build = functools.partial(build_frozen, image_tower=functools.partial(build_small_cnn, widths=(8, 8)))
     if what == "dropped tokens":
         options |= {"augment": make_augmentation(token_dropout=0.1), "modalities": ("title",)}
-    if what == "several texts":
-        examples = [SourceExample(f"e{i}", "rows", texts={"title": ["one", "two"]}, labels=["ab"[i % 2]]) for i in range(20)]
-        folder = Path(pack_examples(tmp_path / "captions", examples, ("title",)))
-        options["modalities"] = ("title",)
     _train(train_small, tmp_path / "run", folder, make_small_features, build, **options)
     assert not (folder / CACHE_FOLDER).exists()

@@ -1,0 +1,189 @@
+"""What frozen encoders make of a split's pictures and of each of its distinct texts, computed once and kept on disk.
+
+    <dataset>/.features/<fingerprint>/
+        train-00000-of-00004/encoded.npy        float32 [n, D]: of the pictures, a block a file of the dataset
+    <dataset>/.features/<fingerprint>/
+        00000/encoded.npy                       float32 [n, D]: of distinct texts
+
+A fingerprint is of the encoder with its weights, the preprocessing, and the pictures or texts: a stale cache is never found,
+and trainings share what they have in common, such as a baseline that sees the image alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import mm_keras
+from mm_keras.data.pipeline import make_image_batches
+from mm_keras.data.preprocess import Preprocessor
+from mm_keras.data.stored_blocks import MOST_BLOCKS, NewBlock, StoredRows, fill_blocks
+from mm_keras.data.text_table import TextTable
+from mm_keras.features import FeatureSpec, TextSpec
+from tfrecords_tools.dataset_info import DatasetInfo
+from tfrecords_tools.shards import sha256_of
+
+CACHE_FOLDER = ".features"
+ENCODED = "encoded"
+_BLOCK_TEXTS = 16_384  # lengths are sorted within a block
+_BATCH_TOKENS = 4096
+_MOST_TEXTS = 256  # a batch
+
+
+def encode_images(
+    folder: str | Path, split: str, features: FeatureSpec, encoder: keras.Model, sizes: Sequence[int], batch_size: int = 64
+) -> StoredRows:
+    """What an encoder makes of each labelled record's picture, in the order of the records.
+
+    Args:
+        folder, split: of the dataset.
+        features: of the model.
+        encoder: float32 [B, H, W, 3] -> [B, …].
+        sizes: labelled records in each file of the split.
+        batch_size: only memory depends on it.
+    """
+    files = [shard.file for shard in DatasetInfo.load(folder).shards(split)]
+    step = -(-len(files) // MOST_BLOCKS)
+    blocks = {Path(files[first]).stem: slice(first, first + step) for first in range(0, len(files), step)}
+    encode = _compiled(encoder)
+
+    def make(block: str, new: NewBlock) -> None:
+        done = 0
+        for pixels in make_image_batches(folder, files[blocks[block]], features, batch_size):
+            encoded = encode(pixels).numpy()
+            new.write(slice(done, done + len(encoded)), {ENCODED: encoded})
+            done += len(encoded)
+
+    shards = [shard.sha256 for shard in DatasetInfo.load(folder).shards(split)]
+    fingerprint = _fingerprint(encoder, features.image, shards, features.multi_label)
+    counts = {block: sum(sizes[part]) for block, part in blocks.items()}
+    counts = {block: count for block, count in counts.items() if count}
+    paths = fill_blocks(Path(folder) / CACHE_FOLDER / fingerprint, counts, make, f"encoding the images of {split}")
+    return StoredRows([path / f"{ENCODED}.npy" for path in paths])
+
+
+def encode_texts(
+    folder: str | Path, features: FeatureSpec, spec: TextSpec, encoder: keras.Model | None, table: TextTable
+) -> dict[str, StoredRows]:
+    """What an encoder makes of each distinct text of a field; without an encoder, the field's tokens.
+
+    Batches are of texts of about the same length and are padded to their longest one.
+
+    Args:
+        folder: of the dataset.
+        features: of the model.
+        spec: the field.
+        encoder: the inputs of `spec` -> [B, …], or None.
+        table: the texts.
+
+    Returns:
+        {"encoded": [number of texts, …]}, or the inputs of `spec` by name.
+    """
+    size = max(_BLOCK_TEXTS, -(-len(table.texts) // MOST_BLOCKS))
+    starts = {f"{index:05d}": first for index, first in enumerate(range(0, len(table.texts), size))}
+    names = [ENCODED] if encoder else list(spec.inputs())
+
+    @functools.cache  # not before it is needed: a tokenizer takes a while to be made
+    def preprocess():
+        preprocessor = Preprocessor(features.only([spec.field]))
+        return tf.function(preprocessor.texts, input_signature=[{spec.field: tf.TensorSpec([None], tf.string)}])
+
+    encode = _compiled(encoder) if encoder else None
+
+    def make(block: str, new: NewBlock) -> None:
+        texts = table.texts.slice(starts[block], size).to_numpy(zero_copy_only=False)
+        made = [preprocess()({spec.field: tf.constant(texts[first : first + 1024])}) for first in range(0, len(texts), 1024)]
+        given = {name: np.concatenate([each[f"{spec.field}_{name}"] for each in made]) for name in spec.inputs()}
+        if not encoder:
+            new.write(slice(None), given)
+            return
+        for rows, batch in iter_buckets(given, fixed=_has_fixed_length(encoder)):
+            encoded = encode(batch).numpy()
+            if len(encoded.shape) == 3 and "token_ids" in given:  # a state a token: zeros are padding
+                whole = _states_of(encoder, spec.max_tokens)
+                encoded = np.pad(encoded, [(0, 0), (0, whole - encoded.shape[1]), (0, 0)])
+            new.write(rows, {ENCODED: encoded})
+
+    digest = hashlib.sha256()
+    for start in starts.values():
+        digest.update(repr(table.texts.slice(start, size).to_pylist()).encode())
+    made_of = (spec.tokenizer, spec.max_tokens, _sha256_of_embedder(spec), digest.hexdigest(), names)
+    fingerprint = _fingerprint(encoder, *made_of)
+    counts = {block: min(size, len(table.texts) - start) for block, start in starts.items()}
+    what = "encoding" if encoder else "tokenising"
+    paths = fill_blocks(Path(folder) / CACHE_FOLDER / fingerprint, counts, make, f"{what} texts of {spec.field!r}")
+    return {name: StoredRows([path / f"{name}.npy" for path in paths]) for name in names}
+
+
+def iter_buckets(
+    given: dict[str, np.ndarray], fixed: bool = False, batch_tokens: int = _BATCH_TOKENS
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Batches of texts of about the same length, the longest first: what does not fit into memory fails at once.
+
+    Args:
+        given: "token_ids" int32 and "padding_mask" bool [N, T]; or anything without length, which is cut into batches.
+        fixed: leave them padded to T.
+        batch_tokens: about how many tokens are in a batch, padding among them.
+
+    Yields:
+        (numbers of the texts [B], their rows of each array, cut to the longest of them).
+    """
+    num = len(next(iter(given.values())))
+    if "padding_mask" not in given or fixed:
+        lengths = np.full(num, given["padding_mask"].shape[1] if "padding_mask" in given else 1)
+    else:
+        lengths = np.maximum(1, given["padding_mask"].sum(axis=1))
+    order = np.argsort(-lengths, kind="stable")
+    first = 0
+    while first < num:
+        longest = int(lengths[order[first]])
+        rows = order[first : first + max(1, min(_MOST_TEXTS, batch_tokens // longest))]
+        tokens = "padding_mask" in given
+        yield rows, {name: array[rows, :longest] if tokens else array[rows] for name, array in given.items()}
+        first += len(rows)
+
+
+def _compiled(encoder: keras.Model):
+    """`predict` would give each replica of a strategy the whole batch, and wait for workers that wait for this one."""
+
+    def spec(tensor: keras.KerasTensor) -> tf.TensorSpec:
+        return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
+
+    def encode(inputs) -> tf.Tensor:
+        return tf.cast(encoder(inputs, training=False), tf.float32)  # NumPy's files know no bfloat16
+
+    return tf.function(encode, input_signature=[tf.nest.map_structure(spec, encoder.input)])
+
+
+def _has_fixed_length(encoder: keras.Model) -> bool:
+    return "token_ids" in encoder.input and encoder.input["token_ids"].shape[1] is not None
+
+
+def _states_of(encoder: keras.Model, max_tokens: int) -> int:
+    """How many states an encoder gives to a text of `max_tokens`."""
+    given = {name: keras.KerasTensor((1, max_tokens), tensor.dtype) for name, tensor in encoder.input.items()}
+    return encoder.compute_output_spec(given).shape[1]
+
+
+def _sha256_of_embedder(spec: TextSpec) -> list[str]:
+    if not spec.embedder:
+        return []
+    return [sha256_of(path) for path in sorted(Path(spec.embedder.path).rglob("*")) if path.is_file()]
+
+
+def _fingerprint(encoder: keras.Model | None, *made_of) -> str:
+    digest = hashlib.sha256()
+    # Keras numbers the layers that a program has made so far.
+    architecture = re.sub(r'_\d+"', '"', encoder.to_json()) if encoder else None
+    for part in (mm_keras.__version__, keras.__version__, architecture, *made_of):
+        digest.update(repr(part).encode())
+    for weight in encoder.weights if encoder else ():
+        digest.update(np.ascontiguousarray(weight))
+    return digest.hexdigest()[:24]

@@ -1,0 +1,133 @@
+"""Arrays that take long to make, in blocks on disk: several processes fill them, a killed one is gone on from."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import filelock
+import numpy as np
+
+from tfrecords_tools.progress import progress_bar
+
+MOST_BLOCKS = 64  # each array of each block keeps a file open
+
+
+class StoredRows:
+    """[N, …]: the rows of several files, memory-mapped one after the other.
+
+    Attributes:
+        shape, dtype: of all rows together.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self._blocks = [np.load(file, mmap_mode="r") for file in files]
+        self._ends = np.cumsum([len(block) for block in self._blocks])
+        self.shape, self.dtype = (int(self._ends[-1]), *self._blocks[0].shape[1:]), self._blocks[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of these numbers, [B] -> [B, …]; -1 is the last one."""
+        if len(self._blocks) == 1:
+            return self._blocks[0][rows]
+        rows = rows % len(self)
+        taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        block_of = np.searchsorted(self._ends, rows, side="right")
+        for index in np.unique(block_of):
+            block, places = self._blocks[index], np.flatnonzero(block_of == index)
+            taken[places] = block[rows[places] - (self._ends[index] - len(block))]
+        return taken
+
+
+class NewBlock:
+    """The files of a block that is being made; arrays appear as their first rows are written.
+
+    Args:
+        folder: an empty one.
+        size: rows.
+        written: told how many rows are done.
+    """
+
+    def __init__(self, folder: Path, size: int, written: Callable[[int], object]):
+        self._folder, self._size, self._written = folder, size, written
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def write(self, rows: slice | np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+        """Puts [b, …] of each array into b rows."""
+        for name, value in values.items():
+            if name not in self._arrays:
+                file, shape = self._folder / f"{name}.npy", (self._size, *value.shape[1:])
+                self._arrays[name] = np.lib.format.open_memmap(file, "w+", value.dtype, shape)
+                if hasattr(os, "posix_fallocate"):  # a memory map of a full disk ends the process
+                    with open(file, "r+b") as opened:
+                        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+            self._arrays[name][rows] = value
+        self._written(len(next(iter(values.values()))))
+
+    def flush(self) -> None:
+        for array in self._arrays.values():
+            array.flush()
+
+
+def fill_blocks(folder: Path, sizes: Mapping[str, int], make: Callable[[str, NewBlock], None], description: str) -> list[Path]:
+    """Makes the blocks that are not there yet.
+
+    A block gets its name when it is complete, so a killed process loses the one that it was at. Of several processes each
+    makes blocks that no other is at, and all of them return when all blocks are there.
+
+    Args:
+        folder: of all blocks; made if it is not there.
+        sizes: block -> rows.
+        make: `(block, new_block) -> None`: writes all rows of a block.
+        description: of the progress bar.
+
+    Returns:
+        the folders of the blocks, each with a file `<array>.npy` an array.
+
+    Raises:
+        OSError: if the folder cannot be written to, or the disk is full; of the block in question nothing is left then.
+    """
+    paths = [folder / block for block in sizes]
+    missing = [block for block, path in zip(sizes, paths, strict=True) if not path.is_dir()]
+    if not missing:
+        return paths
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        total = sum(sizes.values())
+        with progress_bar(description, "examples", total) as bar:
+            bar.update(total - sum(sizes[block] for block in missing))
+            for timeout in (0, -1):  # first what nobody is at; then wait for the others
+                for block in missing:
+                    try:
+                        with filelock.FileLock(folder / f".{block}.lock", timeout):
+                            if not (folder / block).is_dir():
+                                _make_block(folder, block, sizes[block], make, bar.update)
+                    except filelock.Timeout:
+                        pass
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise OSError(
+            error.errno,
+            f"{'the disk is full' if full else error.strerror}: what frozen encoders make of each example is kept beside the "
+            "dataset; make room there, or set train.cache_frozen = False",
+            str(folder),
+        ) from error
+    return paths
+
+
+def _make_block(folder: Path, block: str, size: int, make: Callable[[str, NewBlock], None], written) -> None:
+    staging = folder / f".{block}.unfinished"
+    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+    staging.mkdir()
+    try:
+        new = NewBlock(staging, size, written)
+        make(block, new)
+        new.flush()
+        staging.replace(folder / block)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

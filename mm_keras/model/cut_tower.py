@@ -1,0 +1,64 @@
+"""Where the frozen first part of a tower ends, and the tower cut there. Pure Keras."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+
+def cut_tower(tower: keras.Model) -> tuple[keras.Model, keras.Model] | None:
+    """Cuts a tower behind the last place up to which nothing is trained and through which everything passes.
+
+    In a residual network that is the end of a block. A transformer, being one layer, is not cut.
+
+    Args:
+        tower: pixels [B, H, W, 3] -> embedding [B, D].
+
+    Returns:
+        (pixels -> activations, activations -> embedding, which has the tower's name); their layers are the tower's own, so
+        that training the second one trains the tower. None where nothing with weights is frozen before such a place.
+    """
+    cut, backbone = _last_cut(tower)
+    inner = cut_tower(backbone) if backbone else None
+    if inner:
+        activations = keras.Input(inner[1].input.shape[1:], dtype=inner[1].input.dtype, name="activations")
+        behind = backbone._inbound_nodes[0].outputs[0]
+        rest = inner[1](activations)
+        rest = rest if behind is tower.output else keras.Model(behind, tower.output, name="pooling")(rest)
+        return keras.Model(tower.input, inner[0](cut), name="frozen_part"), keras.Model(activations, rest, name=tower.name)
+    before = keras.Model(tower.input, cut, name="frozen_part")
+    return (before, keras.Model(cut, tower.output, name=tower.name)) if before.weights else None
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """About how many of them an example takes, all but those of convolutions and dense layers left out."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            total += multiply_adds(layer)
+        else:
+            places = math.prod(layer.output.shape[1:-1]) if layer.weights else 0
+            total += places * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
+    return total
+
+
+def _last_cut(model: keras.Model) -> tuple[keras.KerasTensor, keras.Model | None]:
+    """(the last tensor that all goes through and that nothing trained is before, the nested model that begins there)"""
+    nodes = [(operation, operation._inbound_nodes[0]) for operation in model.operations]  # each after what it depends on
+    last_use = {id(tensor): index for index, (_, node) in enumerate(nodes) for tensor in node.input_tensors}
+    cut, used_later = model.input, set()
+    for index, (operation, node) in enumerate(nodes):
+        if not _is_fixed(operation):
+            starts_here = isinstance(operation, keras.Model) and node.input_tensors[0] is cut and used_later == {id(cut)}
+            return cut, operation if starts_here else None
+        used_later |= {id(tensor) for tensor in node.outputs}
+        used_later = {tensor for tensor in used_later if last_use.get(tensor, len(nodes)) > index}
+        if len(used_later) == 1 and id(node.outputs[0]) in used_later:
+            cut = node.outputs[0]
+    return cut, None
+
+
+def _is_fixed(operation: keras.Operation) -> bool:
+    """Does it give the same, whatever is trained? What is frozen does not drop out; what counts or draws has variables."""
+    return not isinstance(operation, keras.Layer) or not operation.trainable or not operation.variables
