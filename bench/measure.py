@@ -67,6 +67,17 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def best_times(run: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Seconds, and seconds of CPU time of all threads, of the best of several rounds, after one that does not count."""
+    run()
+    seconds, cpu_seconds = [], []
+    for _ in range(rounds):
+        before = time.process_time()
+        seconds.append(timed(run))
+        cpu_seconds.append(time.process_time() - before)
+    return min(seconds), min(cpu_seconds)
+
+
 def run_elsewhere(python: str, script: str, arguments: dict, packages: Sequence[str], install: str) -> dict:
     """Runs a script of this folder with another Python, which has the peer; returns the JSON object that it prints last.
 

@@ -10,13 +10,13 @@ Without arguments all of them are measured, one after another, each in a process
 from __future__ import annotations
 
 import argparse
+import functools
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
-from measure import report, timed
+from measure import best_times, report
 
 from mm_keras.features import ImageSpec
 from mm_keras.model.architectures import ARCHITECTURES
@@ -45,20 +45,15 @@ def measure(name: str, batch_size: int, rounds: int) -> None:
     size = ARCHITECTURES[name].size
     tower = build_image_tower(ImageSpec((size, size)), name, weights=None, freeze_fraction=1)
     pictures = np.random.default_rng(0).uniform(0, 255, (batch_size, size, size, 3)).astype("float32")
-    tower.predict_on_batch(pictures)  # traces
-    seconds, cpu_seconds = [], []
-    for _ in range(rounds):
-        before = time.process_time()
-        seconds.append(timed(lambda: tower.predict_on_batch(pictures)))
-        cpu_seconds.append(time.process_time() - before)
+    seconds, cpu_seconds = best_times(functools.partial(tower.predict_on_batch, pictures), rounds)
     report(
         "models",
         name,
         parameters=tower.count_params(),
         image_size=size,
         embedding=tower.output.shape[-1],
-        images_per_second=round(batch_size / min(seconds), 1),
-        images_per_cpu_second=round(batch_size / min(cpu_seconds), 1),
+        images_per_second=round(batch_size / seconds, 1),
+        images_per_cpu_second=round(batch_size / cpu_seconds, 1),
         batch_size=batch_size,
         backend=keras.backend.backend(),
     )

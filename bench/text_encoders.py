@@ -14,13 +14,12 @@ import functools
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 
 import keras
 import keras_hub
 import numpy as np
-from measure import report, timed
+from measure import best_times, report
 
 from mm_keras.features import TextSpec, TokenizerSpec
 from mm_keras.model.layers import MaskedMeanPooling
@@ -85,21 +84,15 @@ def measure(name: str, batch_size: int, rounds: int) -> None:
             "token_ids": np.random.default_rng(0).integers(5, vocabulary, (batch_size, length), dtype="int32"),
             "padding_mask": np.ones((batch_size, length), bool),
         }
-        run = functools.partial(encoder.predict_on_batch, batch)
-        run()  # traces
-        seconds, cpu_seconds = [], []
-        for _ in range(rounds):
-            before = time.process_time()
-            seconds.append(timed(run))
-            cpu_seconds.append(time.process_time() - before)
+        seconds, cpu_seconds = best_times(functools.partial(encoder.predict_on_batch, batch), rounds)
         report(
             "text_encoders",
             name,
             parameters=encoder.count_params(),
             tokens=length,
             embedding=encoder.output.shape[-1],
-            texts_per_second=round(batch_size / min(seconds), 1),
-            texts_per_cpu_second=round(batch_size / min(cpu_seconds), 1),
+            texts_per_second=round(batch_size / seconds, 1),
+            texts_per_cpu_second=round(batch_size / cpu_seconds, 1),
             batch_size=batch_size,
             backend=keras.backend.backend(),
         )
