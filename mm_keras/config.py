@@ -30,7 +30,7 @@ def configurable_functions() -> list[Callable]:
     """All functions that a config can bind."""
     from mm_keras import experiment, losses, metrics, schedules
     from mm_keras.class_embeddings import embed_classes
-    from mm_keras.data import augment, make_features, packed, saved_model, text
+    from mm_keras.data import augment, make_features, packed, sampling, saved_model, text
     from mm_keras.evaluate import evaluate
     from mm_keras.export import export
     from mm_keras.model import (
@@ -58,6 +58,7 @@ def configurable_functions() -> list[Callable]:
         packed.webvision_dataset,
         make_features.make_features,
         augment.make_augmentation,
+        sampling.make_sampling,
         saved_model.make_saved_model_embedder,
         text.make_caption_tokenizer,
         text.make_word_tokenizer,

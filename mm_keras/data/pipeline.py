@@ -12,6 +12,7 @@ import tensorflow as tf
 from mm_keras.data.augment import Augmentation, augment_batch, augmented_image, make_augmentation
 from mm_keras.data.images import fit_stored
 from mm_keras.data.preprocess import Preprocessor, made_or_zeros
+from mm_keras.data.sampling import SampledRecords, Sampling
 from mm_keras.data.sharding import files_of
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
 from mm_keras.workers import ALONE, Worker
@@ -52,6 +53,7 @@ def make_training_batches(
     shuffle_buffer: int = 4096,
     start: int = 0,
     worker: Worker = ALONE,
+    sampling: Sampling | None = None,
 ) -> Batches:
     """Batches of `epochs` passes over a split, each in another order that depends on `(seed, epoch)` alone.
 
@@ -72,18 +74,21 @@ def make_training_batches(
         worker: of several, each gets its part of every batch. Where the split's files can be dealt out so that each worker has
             enough of them for all steps, it reads its own alone; else every worker reads all records and decodes its own, and
             the batches are those of one worker.
+        sampling: what `make_sampling` says: then an epoch shows some examples several times and others not at all; it still
+            depends on `(seed, epoch)` alone.
 
     Raises:
         ValueError: if the dataset does not have what `features` asks for, or fewer labelled examples than a batch.
     """
     info = DatasetInfo.load(folder)
     _check(info, features, folder)
-    num_labelled = _num_labelled(info, split)
+    sampled = SampledRecords(folder, split, sampling) if sampling else None
+    num_labelled = sampled.num_examples if sampled else _num_labelled(info, split)
     steps = num_labelled // batch_size
     if not steps:
         raise ValueError(f"batch_size {batch_size} is larger than split {split!r} with its {num_labelled} labelled examples")
     own_size = batch_size // worker.count
-    own_files = files_of(worker, info.shards(split), num_labelled, least=steps * own_size)
+    own_files = None if sampled else files_of(worker, info.shards(split), num_labelled, least=steps * own_size)
     files = [str(Path(folder) / shard.file) for shard in own_files or info.shards(split)]
     read_size = own_size if own_files else batch_size
 
@@ -112,12 +117,17 @@ def make_training_batches(
         return made
 
     epoch, seen = divmod(start, steps)
-    records = tf.data.Dataset.range(epoch, epochs).flat_map(epoch_records)
+    if sampled:
+        records = sampled.numbers(steps * batch_size, seed, epoch, epochs)
+    else:
+        records = tf.data.Dataset.range(epoch, epochs).flat_map(epoch_records)
     numbered = records.enumerate(epoch * steps * read_size).skip(seen * read_size)
     if own_files:
         numbered = numbered.map(lambda index, serialized: (index * worker.count + worker.index, serialized))
     else:
         numbered = numbered.shard(worker.count, worker.index)
+    if sampled:
+        numbered = numbered.map(lambda index, number: (index, sampled.read(number)), num_parallel_calls=_CALLS)
     dataset = numbered.map(parse, num_parallel_calls=_CALLS).batch(own_size, drop_remainder=True)
 
     def augmented(indices: tf.Tensor, *batch):

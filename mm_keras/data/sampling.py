@@ -1,0 +1,184 @@
+"""How often each record is shown: classes brought closer to each other, several datasets mixed.
+
+Records are drawn by their numbers and read from where the datasets' index/ says they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from tfrecords_tools.dataset_info import DatasetInfo
+from tfrecords_tools.index import index_file
+from tfrecords_tools.shards import read_record
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """What `make_sampling` says."""
+
+    balance: float
+    mix: tuple[tuple[str, float], ...]
+
+    def describe(self, split: str) -> dict[str, object]:
+        """For telling whether two trainings are the same; datasets may move."""
+        shards = {f"mix[{index}]": [shard.sha256 for shard in DatasetInfo.load(folder).shards(split)]
+                  for index, (folder, _) in enumerate(self.mix)}  # fmt: skip
+        return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **shards}
+
+
+def make_sampling(balance: float = 0.0, mix: Mapping[str, float] | None = None) -> Sampling:
+    """Says how often classes and datasets are shown in training.
+
+    Args:
+        balance: a class of n examples is shown in proportion to n^(1 - balance): 0: as often as its examples ask for; 0.5: to
+            their square root; 1: all classes equally often. An example of several labels counts as one of its rarest.
+        mix: other dataset folder -> its part of an epoch; the rest is of `train.dataset`. Classes are balanced within each.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+    mix = {str(folder): rate for folder, rate in (mix or {}).items()}
+    if not 0 <= balance <= 1:
+        raise ValueError(f"balance is within 0 (classes as they are) and 1 (all equally often). Received: {balance!r}")
+    if not all(0 < rate < 1 for rate in mix.values()) or sum(mix.values()) >= 1:
+        raise ValueError(
+            "mix gives each other dataset its part of an epoch, above 0 and together below 1: the rest is of train.dataset. "
+            f"Received: {mix}"
+        )
+    if not balance and not mix:
+        raise ValueError(
+            "make_sampling needs balance, mix, or both; leave train.sampling out to show each example once an epoch"
+        )
+    return Sampling(balance, tuple(mix.items()))
+
+
+class SampledRecords:
+    """Labelled records of a split of one or several datasets, and which of them each epoch shows.
+
+    Args:
+        folder, split: of `train.dataset`; the split of the others has the same name.
+        sampling: what `make_sampling` said.
+
+    Attributes:
+        num_examples: an epoch shows: as many as `train.dataset` has where it is alone; else so many that its own part of them
+            is as large as it is.
+
+    Raises:
+        FileNotFoundError: if a dataset was packed by a version that wrote no index.
+        ValueError: if a dataset lacks the split, or has other labels or fields than the first.
+    """
+
+    def __init__(self, folder: str | Path, split: str, sampling: Sampling):
+        own_part = 1 - math.fsum(rate for _, rate in sampling.mix)
+        self._paths: list[str] = []
+        shards, offsets, rates, groups = [], [], [], []
+        first = DatasetInfo.load(folder)
+        for each, part in ((str(folder), own_part), *sampling.mix):
+            info = DatasetInfo.load(each)
+            _check_alike(folder, first, each, info, split)
+            table = _read_index(each, info, split)
+            labels, weights = class_weights(table["label/ids"], len(info.labels), sampling.balance)
+            if not len(weights):
+                raise ValueError(f"split {split!r} of dataset {each} has no labelled example")
+            names = [shard.file for shard in info.shards(split)]
+            numbers = {name: len(self._paths) + index for index, name in enumerate(names)}
+            self._paths += [str(Path(each) / name) for name in names]
+            shards += [numbers[name] for name in table["shard"].to_pylist()]
+            offsets.append(table["offset"].to_numpy())
+            rates.append(part * weights / weights.sum())
+            groups.append(labels + len(groups) * (len(info.labels) + 1))
+        self.num_examples = round(len(rates[0]) / own_part)
+        self._rates = np.concatenate(rates) * self.num_examples
+        self._groups = np.concatenate(groups)  # a class of a dataset
+        self._shards, self._offsets = np.array(shards), np.concatenate(offsets)
+
+    def numbers(self, count: int, seed: int, epoch: int, epochs: int) -> tf.data.Dataset:
+        """Numbers of the records of the epochs from `epoch` on, int64, `count` an epoch; they depend on (seed, epoch) alone."""
+
+        def of_epochs():
+            for each in range(epoch, epochs):
+                yield draw(self._rates, self._groups, count, np.random.default_rng((seed, each)))
+
+        drawn = tf.data.Dataset.from_generator(of_epochs, output_signature=tf.TensorSpec([count], tf.int64))
+        return drawn.flat_map(tf.data.Dataset.from_tensor_slices)
+
+    def read(self, number: tf.Tensor) -> tf.Tensor:
+        """The record of that number, as it is in its file."""
+
+        def apply(index: np.ndarray) -> bytes:
+            return read_record(self._paths[self._shards[index]], int(self._offsets[index]))
+
+        return tf.ensure_shape(tf.numpy_function(apply, [number], tf.string), [])
+
+
+def draw(rates: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers below N, int64 [count], in random order: each about as often as its rate says, and so are those of each group.
+
+    Of 2.3, that is two or three times: how often an example or a group is shown is left to chance no more than it must.
+    """
+    order = rng.permutation(len(rates))
+    order = order[np.argsort(groups[order], kind="stable")]
+    ends = np.cumsum(rates[order])
+    places = np.searchsorted(ends, (np.arange(count) + rng.random()) * (ends[-1] / count), side="right")
+    return rng.permutation(order[np.minimum(places, len(rates) - 1)]).astype(np.int64)
+
+
+def class_weights(label_ids: pa.ChunkedArray, num_labels: int, balance: float) -> tuple[np.ndarray, np.ndarray]:
+    """(rarest label of each example, int64 [N], and n^-balance, float64 [N], where n examples have that label).
+
+    Those without a label count as one more class, `num_labels`.
+    """
+    lengths = pa.compute.list_value_length(label_ids).to_numpy()
+    ids = pa.compute.list_flatten(label_ids).to_numpy()
+    counts = np.append(np.bincount(ids, minlength=num_labels), np.count_nonzero(lengths == 0))
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    rarest_last = np.lexsort((-counts[ids], owners))
+    rarest = np.full(len(lengths), num_labels)
+    rarest[owners[rarest_last]] = ids[rarest_last]  # the last one that is written stays
+    return rarest, counts[rarest].astype(float) ** -balance
+
+
+def _read_index(folder: str, info: DatasetInfo, split: str) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    tables = []
+    for shard in info.shards(split):
+        path = Path(folder) / index_file(shard.file)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist, by which records are drawn: pack the dataset again")
+        table = pq.read_table(path, columns=["shard", "offset", "label/ids"])
+        if not info.multi_label:
+            table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["label/ids"]), 0))
+        tables.append(table)
+    return pa.concat_tables(tables)
+
+
+def _check_alike(folder: str | Path, first: DatasetInfo, other: str, info: DatasetInfo, split: str) -> None:
+    if split not in info.splits:
+        raise ValueError(f"dataset {other} has no split {split!r} to mix in; it has {sorted(info.splits)}")
+    if info.multi_label != first.multi_label:
+        kinds = {True: "several labels an example", False: "one label an example"}
+        raise ValueError(f"{folder} has {kinds[first.multi_label]}, {other} {kinds[info.multi_label]}: they cannot be mixed")
+    ours, theirs = first.labels.names, info.labels.names
+    if ours != theirs:
+        pairs = zip(ours, theirs, strict=False)
+        at = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+        names = [repr(labels[at]) if at < len(labels) else "nothing" for labels in (ours, theirs)]
+        raise ValueError(
+            f"{folder} and {other} have other labels: number {at} is {names[0]} there and {names[1]} here; pack the latter "
+            f"with --labels={Path(folder) / 'labels.txt'}"
+        )
+    missing = sorted(set(first.text_fields) ^ set(info.text_fields))
+    if missing:
+        place = folder if missing[0] in first.text_fields else other
+        raise ValueError(
+            f"{folder} and {other} have other text fields: {missing[0]!r} is only in {place}; pack the other one with a field "
+            "of that name, which may be empty"
+        )
