@@ -32,13 +32,55 @@ from tfrecords_tools.shards import sha256_of
 
 CACHE_FOLDER = ".features"
 ENCODED = "encoded"
-_BLOCK_TEXTS = 16_384  # lengths are sorted within a block
+_BLOCK_TEXTS = 4096  # lengths are sorted within a block
 _BATCH_TOKENS = 4096
 _MOST_TEXTS = 256  # a batch
 
 
+class FrozenEncoder:
+    """An encoder, or the frozen part of one, as a graph that is traced once, for batches of any size and texts of any length.
+
+    Args:
+        model: inputs -> [B, …].
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        tokens = model.input.get("token_ids") if isinstance(model.input, dict) else None
+        self.takes_tokens = tokens is not None
+        self.has_fixed_length = self.takes_tokens and tokens.shape[1] is not None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of architecture and weights."""
+        # Keras numbers the layers that a program has made so far.
+        digest = hashlib.sha256(re.sub(r'_\d+"', '"', self._model.to_json()).encode())
+        for weight in self._model.weights:
+            digest.update(np.ascontiguousarray(weight))
+        return digest.hexdigest()
+
+    def __call__(self, inputs) -> np.ndarray:
+        return self._traced(inputs).numpy()
+
+    def num_states(self, num_tokens: int) -> int:
+        """How many states it gives to a text of so many tokens, where it gives any."""
+        given = {name: keras.KerasTensor((1, num_tokens), tensor.dtype) for name, tensor in self._model.input.items()}
+        return self._model.compute_output_spec(given).shape[1]
+
+    @functools.cached_property
+    def _traced(self):
+        # `predict` would give each replica of a strategy the whole batch, and wait for workers that wait for this one.
+        def encode(inputs) -> tf.Tensor:
+            return tf.cast(self._model(inputs, training=False), tf.float32)  # NumPy's files know no bfloat16
+
+        def spec(tensor: keras.KerasTensor) -> tf.TensorSpec:
+            return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
+
+        return tf.function(encode).get_concrete_function(tf.nest.map_structure(spec, self._model.input))
+
+
 def encode_images(
-    folder: str | Path, split: str, features: FeatureSpec, encoder: keras.Model, sizes: Sequence[int], batch_size: int = 64
+    folder: str | Path, split: str, features: FeatureSpec, encoder: FrozenEncoder, sizes: Sequence[int], batch_size: int = 64
 ) -> StoredRows:
     """What an encoder makes of each labelled record's picture, in the order of the records.
 
@@ -52,17 +94,16 @@ def encode_images(
     files = [shard.file for shard in DatasetInfo.load(folder).shards(split)]
     step = -(-len(files) // MOST_BLOCKS)
     blocks = {Path(files[first]).stem: slice(first, first + step) for first in range(0, len(files), step)}
-    encode = _compiled(encoder)
 
     def make(block: str, new: NewBlock) -> None:
         done = 0
         for pixels in make_image_batches(folder, files[blocks[block]], features, batch_size):
-            encoded = encode(pixels).numpy()
+            encoded = encoder(pixels)
             new.write(slice(done, done + len(encoded)), {ENCODED: encoded})
             done += len(encoded)
 
     shards = [shard.sha256 for shard in DatasetInfo.load(folder).shards(split)]
-    fingerprint = _fingerprint(encoder, features.image, shards, features.multi_label)
+    fingerprint = _fingerprint(encoder.digest, features.image, shards, features.multi_label)
     counts = {block: sum(sizes[part]) for block, part in blocks.items()}
     counts = {block: count for block, count in counts.items() if count}
     paths = fill_blocks(Path(folder) / CACHE_FOLDER / fingerprint, counts, make, f"encoding the images of {split}")
@@ -70,7 +111,7 @@ def encode_images(
 
 
 def encode_texts(
-    folder: str | Path, features: FeatureSpec, spec: TextSpec, encoder: keras.Model | None, table: TextTable
+    folder: str | Path, features: FeatureSpec, spec: TextSpec, encoder: FrozenEncoder | None, table: TextTable
 ) -> dict[str, StoredRows]:
     """What an encoder makes of each distinct text of a field; without an encoder, the field's tokens.
 
@@ -95,8 +136,6 @@ def encode_texts(
         preprocessor = Preprocessor(features.only([spec.field]))
         return tf.function(preprocessor.texts, input_signature=[{spec.field: tf.TensorSpec([None], tf.string)}])
 
-    encode = _compiled(encoder) if encoder else None
-
     def make(block: str, new: NewBlock) -> None:
         texts = table.texts.slice(starts[block], size).to_numpy(zero_copy_only=False)
         made = [preprocess()({spec.field: tf.constant(texts[first : first + 1024])}) for first in range(0, len(texts), 1024)]
@@ -104,10 +143,10 @@ def encode_texts(
         if not encoder:
             new.write(slice(None), given)
             return
-        for rows, batch in iter_buckets(given, fixed=_has_fixed_length(encoder)):
-            encoded = encode(batch).numpy()
-            if len(encoded.shape) == 3 and "token_ids" in given:  # a state a token: zeros are padding
-                whole = _states_of(encoder, spec.max_tokens)
+        for rows, batch in iter_buckets(given, fixed=encoder.has_fixed_length):
+            encoded = encoder(batch)
+            if encoder.takes_tokens and encoded.ndim == 3:  # a state a token: zeros are padding
+                whole = encoder.num_states(spec.max_tokens)
                 encoded = np.pad(encoded, [(0, 0), (0, whole - encoded.shape[1]), (0, 0)])
             new.write(rows, {ENCODED: encoded})
 
@@ -115,7 +154,7 @@ def encode_texts(
     for start in starts.values():
         digest.update(repr(table.texts.slice(start, size).to_pylist()).encode())
     made_of = (spec.tokenizer, spec.max_tokens, _sha256_of_embedder(spec), digest.hexdigest(), names)
-    fingerprint = _fingerprint(encoder, *made_of)
+    fingerprint = _fingerprint(encoder and encoder.digest, *made_of)
     counts = {block: min(size, len(table.texts) - start) for block, start in starts.items()}
     what = "encoding" if encoder else "tokenising"
     paths = fill_blocks(Path(folder) / CACHE_FOLDER / fingerprint, counts, make, f"{what} texts of {spec.field!r}")
@@ -150,40 +189,14 @@ def iter_buckets(
         first += len(rows)
 
 
-def _compiled(encoder: keras.Model):
-    """`predict` would give each replica of a strategy the whole batch, and wait for workers that wait for this one."""
-
-    def spec(tensor: keras.KerasTensor) -> tf.TensorSpec:
-        return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
-
-    def encode(inputs) -> tf.Tensor:
-        return tf.cast(encoder(inputs, training=False), tf.float32)  # NumPy's files know no bfloat16
-
-    return tf.function(encode, input_signature=[tf.nest.map_structure(spec, encoder.input)])
-
-
-def _has_fixed_length(encoder: keras.Model) -> bool:
-    return "token_ids" in encoder.input and encoder.input["token_ids"].shape[1] is not None
-
-
-def _states_of(encoder: keras.Model, max_tokens: int) -> int:
-    """How many states an encoder gives to a text of `max_tokens`."""
-    given = {name: keras.KerasTensor((1, max_tokens), tensor.dtype) for name, tensor in encoder.input.items()}
-    return encoder.compute_output_spec(given).shape[1]
-
-
 def _sha256_of_embedder(spec: TextSpec) -> list[str]:
     if not spec.embedder:
         return []
     return [sha256_of(path) for path in sorted(Path(spec.embedder.path).rglob("*")) if path.is_file()]
 
 
-def _fingerprint(encoder: keras.Model | None, *made_of) -> str:
+def _fingerprint(*made_of) -> str:
     digest = hashlib.sha256()
-    # Keras numbers the layers that a program has made so far.
-    architecture = re.sub(r'_\d+"', '"', encoder.to_json()) if encoder else None
-    for part in (mm_keras.__version__, keras.__version__, architecture, *made_of):
+    for part in (mm_keras.__version__, keras.__version__, *made_of):
         digest.update(repr(part).encode())
-    for weight in encoder.weights if encoder else ():
-        digest.update(np.ascontiguousarray(weight))
     return digest.hexdigest()[:24]

@@ -12,8 +12,9 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from mm_keras.data.encode_once import ENCODED, encode_images, encode_texts
+from mm_keras.data.encode_once import ENCODED, FrozenEncoder, encode_images, encode_texts
 from mm_keras.data.pipeline import Batches
+from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.stored_blocks import StoredRows
 from mm_keras.data.text_table import TextTable
 from mm_keras.features import IMAGE, FeatureSpec, present
@@ -59,16 +60,18 @@ class FeatureCache:
         self.weights = index["weight"].to_numpy()
         self.labels = _labels(index["label/ids"], features)
         self._texts = {text.field: TextTable(index[TEXT_PREFIX + text.field]) for text in features.texts}
+        each = {id(model): FrozenEncoder(model) for model in encoders.values()}  # fields may share one
+        own = {modality: each[id(model)] for modality, model in encoders.items()}
         tables: dict[str, tuple[str, np.ndarray | StoredRows]] = {}  # input -> (whose rows it has, its rows)
         if features.image:
             tables[present(IMAGE)] = IMAGE, index["image/height"].to_numpy() > 0
-        if IMAGE in encoders:
-            encoded = encode_images(folder, split, features, encoders[IMAGE], counts)
+        if IMAGE in own:
+            encoded = encode_images(folder, split, features, own[IMAGE], counts)
             tables |= dict.fromkeys((f"{IMAGE}_{ENCODED}", f"{IMAGE}_cut"), (IMAGE, encoded))
         for text in features.texts:
             field, table = text.field, self._texts[text.field]
             tables[present(field)] = field, table.present
-            for encoder, names in ((encoders.get(field), [ENCODED]), (None, list(text.inputs()))):
+            for encoder, names in ((own.get(field), [ENCODED]), (None, list(text.inputs()))):
                 if any(f"{field}_{name}" in inputs for name in names):
                     made = encode_texts(folder, features, text, encoder, table)
                     tables |= {f"{field}_{name}": (field, rows) for name, rows in made.items()}
@@ -79,14 +82,27 @@ class FeatureCache:
         rows = self._rows(records, 0.0)
         return {name: _take(table, rows[of]) for name, (of, table) in self._tables.items()}
 
-    def training_batches(self, batch_size: int, epochs: int, seed: int, start: int = 0, worker: Worker = ALONE) -> Batches:
-        """As `make_training_batches`: each epoch in another order, less than a batch of it left out, texts drawn anew."""
+    def training_batches(
+        self,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        start: int = 0,
+        worker: Worker = ALONE,
+        sampled: SampledRecords | None = None,
+    ) -> Batches:
+        """As `make_training_batches`: each epoch in another order, less than a batch of it left out, texts drawn anew.
+
+        `sampled` is of the same records: it says which of them each epoch shows.
+        """
         steps = len(self.labels) // batch_size
 
         def chosen() -> Iterator[tuple[np.ndarray, np.random.Generator]]:
             for epoch in range(start // steps, epochs):
                 rng = np.random.default_rng((seed, epoch))
-                order = rng.permutation(len(self.labels))[: steps * batch_size].reshape(steps, batch_size)
+                count = steps * batch_size
+                order = sampled.epoch(count, seed, epoch) if sampled else rng.permutation(len(self.labels))[:count]
+                order = order.reshape(steps, batch_size)
                 drawn = rng.random((len(self._texts), *order.shape))
                 part = slice(start % steps if epoch == start // steps else 0, None), slice(worker.index, None, worker.count)
                 yield order[part], drawn[:, *part]

@@ -1,0 +1,77 @@
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from mm_keras.cache_choice import choose_cached
+from mm_keras.data.augment import make_augmentation
+from mm_keras.model.image_tower import build_image_tower, build_small_cnn
+from mm_keras.model.text_encoder import build_small_text_encoder
+
+
+def _build_frozen_text_encoder(spec, name):
+    model = build_small_text_encoder(spec, width=8, name=name)
+    model.trainable = False
+    return model
+
+
+def _build_half_frozen_cnn(spec):
+    tower = build_small_cnn(spec, widths=(8, 8))
+    for name in ("conv_0", "norm_0"):
+        tower.get_layer(name).trainable = False
+    return tower
+
+
+@pytest.fixture
+def build_half_frozen(build_small_model):
+    return functools.partial(
+        build_small_model,
+        image_tower=_build_half_frozen_cnn,
+        text_encoder=_build_frozen_text_encoder,
+        modality_dropout=0.0,
+    )
+
+
+def test_tower_is_cut_if_it_is_asked_for_or_saves_time(make_spec, build_small_model, monkeypatch):
+    features = make_spec((96, 96))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+
+    def choose(architecture, cache_frozen, num_examples=1000, **options):
+        tower = functools.partial(build_image_tower, architecture=architecture, weights=None, **options)
+        model = build_small_model(features, image_tower=tower, text_encoder=_build_frozen_text_encoder)
+        return choose_cached(model, features, False, cache_frozen, num_examples)
+
+    assert choose("mobilenet_v2", True) == ("image", "title")  # 9 KB a picture
+    assert choose("mobilenet_v2", "towers") == ()
+    assert choose("mobilenet_v2", False) == ()
+    assert choose("mobilenet_v2", True, num_examples=10**8) == ()
+    early = {"freeze_fraction": 0.03}  # one convolution makes 295 KB
+    assert choose("mobilenet_v2", True, **early) == ()
+    assert choose("mobilenet_v2", "cut", **early) == ("image", "title")
+    assert choose("mobilenet_v2", True, freeze_fraction=1.0) == ("image", "title")
+    with pytest.raises(ValueError, match="has none that can be cut off"):
+        choose("mobilenet_v2", "cut", freeze_fraction=0.0)
+    with pytest.raises(ValueError, match=r"cache_frozen is one of .* Received: 'tower'"):
+        choose("mobilenet_v2", "tower")
+
+
+@pytest.mark.parametrize("augment", [True, make_augmentation(token_dropout=0.1)])
+def test_what_changes_from_epoch_to_epoch_is_not_cached(make_spec, build_half_frozen, augment):
+    features = make_spec((16, 16))
+    assert choose_cached(build_half_frozen(features), features, augment, "cut", 100) == ()
+
+
+def test_training_on_the_activations_at_a_cut_learns_what_training_on_pixels_does(
+    dataset, tmp_path, train_small, build_half_frozen
+):
+    runs = {}
+    for choice in ("cut", "towers"):
+        model = train_small(dataset, tmp_path / choice, build_model=build_half_frozen, epochs=4, cache_frozen=choice)
+        runs[choice] = model, [json.loads(line) for line in (tmp_path / choice / "metrics.jsonl").read_text().splitlines()]
+    (model, cut), (_, whole) = runs["cut"], runs["towers"]
+    assert cut[-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=0.2)
+    assert cut[-1]["loss"] < 0.98 * cut[0]["loss"]
+    tower = model.get_layer("image_tower")
+    assert not np.array_equal(tower.get_layer("norm_1").gamma, np.ones(8))
+    np.testing.assert_array_equal(tower.get_layer("norm_0").gamma, np.ones(8))
