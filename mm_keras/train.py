@@ -22,6 +22,7 @@ from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.input_wait import InputWait
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
+from mm_keras.data.sampling import SampledRecords, Sampling
 from mm_keras.distribute import build_for_replicas, make_strategy
 from mm_keras.features import FeatureSpec
 from mm_keras.fit import fit
@@ -53,6 +54,7 @@ def train(
     train_split: str = "train",
     val_split: str | None = "val",
     augment: bool | Augmentation = True,
+    sampling: Sampling | None = None,
     cache_frozen: bool | str = True,
     auxiliary_weight: float = 0.0,
     seed: int = 0,
@@ -83,6 +85,7 @@ def train(
         train_split: its labelled examples are learned from.
         val_split: measured after every epoch; the epoch that is best on it is kept, and for multi-label data its thresholds
             are tuned on it. None: the last epoch is kept.
+        sampling: what `make_sampling` says: how often classes and other datasets are shown. None: each example once an epoch.
         augment: what `make_augmentation` says; True: crop and mirror the training images at random; False: nothing.
         cache_frozen: compute what frozen encoders make of each example once, keep it beside the dataset and train the rest on
             it, wherever that gives the same: nothing is augmented. False: never. Of a tower that is frozen in part, "towers"
@@ -140,11 +143,18 @@ def train(
             f"patience is a number of epochs, at least 1, without a better metric on val_split. Received: patience={patience}, "
             f"val_split={val_split!r}"
         )
-    training = make_training_batches(dataset, train_split, features, batch_size, epochs, seed, augment, worker=worker)
+    make_batches = functools.partial(
+        make_training_batches,
+        *(dataset, train_split, features, batch_size, epochs, seed, augment),
+        worker=worker,
+        sampling=sampling,
+    )
+    training = make_batches()
     validation = make_evaluation_batches(dataset, val_split, features, batch_size, worker=worker) if val_split else None
     classes = embed_classes(dataset) if embed_classes else None
     with scope.scope():
         model = build_model(features, class_embeddings=classes.values) if classes else build_model(features)
+        cache_frozen = cache_frozen and not (sampling and sampling.mix)  # a cache is of one dataset
         cached = choose_cached(model, features, augment, cache_frozen, training.num_examples)
         encoders, trained = {}, model
         if cached or auxiliary_weight:
@@ -174,6 +184,7 @@ def train(
         augment=augment,
         seed=seed,
         patience=patience,
+        **({"sampling": sampling.describe(train_split)} if sampling else {}),
     )
     checkpoint = None
     if resume:
@@ -213,13 +224,10 @@ def train(
     if cached:
         inputs = list(trained.input)
         make_batches = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches
-        make_batches = functools.partial(make_batches, batch_size, epochs, seed, worker=worker)
+        sampled = SampledRecords(dataset, train_split, sampling) if sampling else None
+        make_batches = functools.partial(make_batches, batch_size, epochs, seed, worker=worker, sampled=sampled)
         if validation:
             validation = FeatureCache(dataset, val_split, features, encoders, inputs).evaluation_batches(batch_size, worker)
-    else:
-        make_batches = functools.partial(
-            make_training_batches, dataset, train_split, features, batch_size, epochs, seed, augment, worker=worker
-        )
     check_same(training=google_crc32c.value(json.dumps(setup).encode()), step=checkpoint.step if checkpoint else 0)
     build_for_replicas(trained, make_batches().dataset)
     # Of cached features, the clock would take longer than the waiting; on several replicas, it would not see it.

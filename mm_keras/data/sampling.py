@@ -99,14 +99,17 @@ class SampledRecords:
         self._groups = np.concatenate(groups)  # a class of a dataset
         self._shards, self._offsets = np.array(shards), np.concatenate(offsets)
 
+    def epoch(self, count: int, seed: int, epoch: int) -> np.ndarray:
+        """Numbers of an epoch's records, int64 [count]; they depend on (seed, epoch) alone."""
+        return draw(self._rates, self._groups, count, np.random.default_rng((seed, epoch)))
+
     def numbers(self, count: int, seed: int, epoch: int, epochs: int) -> tf.data.Dataset:
-        """Numbers of the records of the epochs from `epoch` on, int64, `count` an epoch; they depend on (seed, epoch) alone."""
+        """Those of the epochs from `epoch` on, one after the other."""
 
-        def of_epochs():
-            for each in range(epoch, epochs):
-                yield draw(self._rates, self._groups, count, np.random.default_rng((seed, each)))
+        def each():
+            yield from (self.epoch(count, seed, number) for number in range(epoch, epochs))
 
-        drawn = tf.data.Dataset.from_generator(of_epochs, output_signature=tf.TensorSpec([count], tf.int64))
+        drawn = tf.data.Dataset.from_generator(each, output_signature=tf.TensorSpec([count], tf.int64))
         return drawn.flat_map(tf.data.Dataset.from_tensor_slices)
 
     def read(self, number: tf.Tensor) -> tf.Tensor:

@@ -1,12 +1,17 @@
 import collections
+import functools
 import itertools
+import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from mm_keras.checkpoint import CheckpointError
+from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.pipeline import make_training_batches
 from mm_keras.data.sampling import SampledRecords, class_weights, draw, make_sampling
+from mm_keras.train import train
 from mm_keras.workers import Worker
 from tfrecords_tools.example import SourceExample
 from tfrecords_tools.labels import LabelVocabulary
@@ -162,3 +167,32 @@ def test_datasets_that_differ_are_not_mixed(skewed, pack_classes):
         mix(pack_classes({"a": 4, "b": 4, "c": 4}, "g", multi_label=True))
     with pytest.raises(ValueError, match=r"has no split 'train' to mix in; it has \['test'\]"):
         mix(pack_classes({"a": 4, "b": 4, "c": 4}, "h", fractions={"test": 1.0}))
+
+
+def test_cached_features_are_shown_in_the_same_order(skewed, text_features):
+    sampling = make_sampling(0.5)
+    ids, _ = _ids(skewed, text_features, sampling, epochs=2)
+    cache = FeatureCache(skewed, "train", text_features, {}, list(text_features.inputs()))
+    batches = cache.training_batches(4, 2, 0, sampled=SampledRecords(skewed, "train", sampling))
+    assert [[each.decode() for each in batch] for batch in batches.ids.as_numpy_iterator()] == ids
+    labels = ["".join("abc"[label] for label in labels.numpy()) for _, labels, _ in batches.dataset]
+    assert labels == ["".join(each[1] for each in batch) for batch in ids]
+
+
+def test_training_mixes_datasets_and_is_resumed_with_the_same_sampling_alone(
+    skewed, pack_classes, tmp_path, make_small_features, build_small_model
+):
+    web = pack_classes({"a": 4, "b": 30, "c": 20}, "w", labels=LabelVocabulary(["a", "b", "c"]))
+    options = {
+        "make_features": functools.partial(make_small_features, image_size=None, text_fields=("title",), max_tokens=4),
+        "build_model": build_small_model,
+        "epochs": 1,
+        "batch_size": 16,
+        "val_split": None,
+    }
+    train(skewed, tmp_path / "run", sampling=make_sampling(1.0, mix={web: 0.25}), **options)
+    facts = tmp_path / "run" / "run.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"finished": False}))
+    for sampling in (None, make_sampling(0.5, mix={web: 0.25}), make_sampling(1.0)):
+        with pytest.raises(CheckpointError, match=r"sampling\."):
+            train(skewed, tmp_path / "run", sampling=sampling, resume=True, **options)
