@@ -112,13 +112,14 @@ class SampledRecords:
         drawn = tf.data.Dataset.from_generator(each, output_signature=tf.TensorSpec([count], tf.int64))
         return drawn.flat_map(tf.data.Dataset.from_tensor_slices)
 
-    def read(self, number: tf.Tensor) -> tf.Tensor:
-        """The record of that number, as it is in its file."""
+    def read(self, numbers: tf.Tensor) -> tf.Tensor:
+        """The records of these numbers, int64 [n] -> strings [n], as they are in their files."""
 
-        def apply(index: np.ndarray) -> bytes:
-            return read_record(self._paths[self._shards[index]], int(self._offsets[index]))
+        def apply(numbers: np.ndarray) -> np.ndarray:
+            places = zip(self._shards[numbers], self._offsets[numbers], strict=True)
+            return np.array([read_record(self._paths[shard], int(offset)) for shard, offset in places], object)
 
-        return tf.ensure_shape(tf.numpy_function(apply, [number], tf.string), [])
+        return tf.ensure_shape(tf.numpy_function(apply, [numbers], tf.string), numbers.shape)
 
 
 def draw(rates: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
