@@ -87,7 +87,7 @@ def _make_tpu_strategy(name: str) -> tf.distribute.Strategy:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         raise ValueError(
-            f"there is no TPU {name!r} to be reached: {error}; name one in TPU_NAME or with strategy='tpu:<name>'"
+            f"TPU {name!r} is not to be reached: {str(error).splitlines()[0]}; name one in TPU_NAME, or as strategy='tpu:…'"
         ) from error

@@ -156,7 +156,7 @@ def _add_up(values: tf.Tensor) -> tf.Tensor:
 def tell_of_lost_workers() -> Iterator[None]:
     """Inside of its block, TensorFlow's errors about workers that are gone become WorkerLostError.
 
-    A worker that dies is missed after a moment, one whose machine is gone or that hangs after half a minute.
+    A worker that is gone, or hangs, is missed after some ten seconds.
     """
     try:
         yield
@@ -164,7 +164,7 @@ def tell_of_lost_workers() -> Iterator[None]:
         worker = this_worker()
         if worker == ALONE:
             raise
-        says = [line for line in str(error).splitlines() if "ollective" in line or "task:" in line]
+        says = [line.strip() for line in str(error).splitlines() if "aborted by" in line or line.startswith("/job:")]
         raise WorkerLostError(
             f"worker {worker.index} of {worker.count} stops, because another one is gone: see the end of the others' output. "
             f"Run the same command again on all of them with --resume to go on. TensorFlow says: {' '.join(says) or error}"

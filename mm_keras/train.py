@@ -33,6 +33,7 @@ from mm_keras.model.two_tower import build_two_tower
 from mm_keras.multi_worker import check_same, own_folder, this_worker
 from mm_keras.optimizer import make_optimizer
 from mm_keras.optimizer_callbacks import make_optimizer_callbacks
+from mm_keras.precision import LossScale, using_precision
 from mm_keras.progress import Progress
 from mm_keras.run_folder import RunFolder
 from mm_keras.thresholds import tune_thresholds
@@ -59,6 +60,7 @@ def train(
     auxiliary_weight: float = 0.0,
     seed: int = 0,
     strategy: str = "auto",
+    precision: str = "float32",
     modalities: Sequence[str] | None = None,
     patience: int | None = None,
     checkpoint_minutes: float = 10,
@@ -95,6 +97,8 @@ def train(
             training.
         seed: of initial weights, order, augmentation and dropout.
         strategy: see `make_strategy`.
+        precision: in which layers compute: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", for GPUs,
+            with the loss scaled so that small gradients survive.
         modalities: let the model see only these of the features (a baseline).
         patience: epochs in a row without a better first metric on `val_split`, after which the training stops; None: it goes on
             to the last epoch.
@@ -152,7 +156,7 @@ def train(
     training = make_batches()
     validation = make_evaluation_batches(dataset, val_split, features, batch_size, worker=worker) if val_split else None
     classes = embed_classes(dataset) if embed_classes else None
-    with scope.scope():
+    with scope.scope(), using_precision(precision):
         model = build_model(features, class_embeddings=classes.values) if classes else build_model(features)
         cache_frozen = cache_frozen and not (sampling and sampling.mix)  # a cache is of one dataset
         cached = choose_cached(model, features, augment, cache_frozen, training.num_examples)
@@ -163,7 +167,7 @@ def train(
         loss = make_loss(features.multi_label, info.label_counts(train_split))
         optimizer = make_optimizer(training.steps * epochs, trained)
         trained.compile(
-            optimizer,
+            LossScale(optimizer) if precision == "mixed_float16" else optimizer,
             loss,
             weighted_metrics=metrics,
             jit_compile=False,  # XLA makes depthwise convolutions 18 times slower on CPUs
@@ -212,6 +216,7 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "replicas": scope.num_replicas_in_sync,
+        "precision": precision,
         "followed": f"val_{metrics[0].name}" if val_split else None,
         "parameters": model.count_params(),
         "weight_bytes": sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights),

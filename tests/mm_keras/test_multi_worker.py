@@ -22,15 +22,17 @@ def unbroken(tmp_path_factory, run_topology, one_file):
     return folder
 
 
-def _assert_resumes(folder, unbroken, run_topology, dataset):
-    assert run_topology(dataset, folder, {"run": OFTEN | {"resume": True}}, workers=2) == 0
+def _assert_resumes(folder, unbroken, run_topology, dataset, workers=2):
+    assert run_topology(dataset, folder, {"run": OFTEN | {"resume": True}}, workers=workers) == 0
     with np.load(folder / "run-0.npz") as resumed, np.load(unbroken / "run-0.npz") as expected:
         for name in expected.files:
-            np.testing.assert_allclose(resumed[name], expected[name], atol=1e-6)
+            np.testing.assert_allclose(resumed[name], expected[name], atol=1e-6 if workers == 2 else 1e-5)
     lines = [(each / "run" / "metrics.jsonl").read_text().splitlines() for each in (folder, unbroken)]
     for line, expected in zip(*(map(json.loads, each) for each in lines), strict=True):
         metrics = [name for name in expected if name not in ("examples_per_second", "input_wait")]
-        assert {name: line[name] for name in metrics} == pytest.approx({name: expected[name] for name in metrics}, rel=1e-5)
+        assert {name: line[name] for name in metrics} == pytest.approx(
+            {name: expected[name] for name in metrics}, rel=1e-5 if workers == 2 else 1e-4
+        )
 
 
 @pytest.mark.parametrize("worker", [pytest.param(0, marks=pytest.mark.slow), 1])
@@ -52,20 +54,21 @@ def test_killed_worker_ends_all_and_the_training_is_resumed(
     err = capfd.readouterr().err
     assert f"worker {worker} of 2 was ended by SIGKILL, so all are ended" in err
     if worker == 1:
-        assert (
-            "worker 0 of 2 stops, because another one is gone: see the end of the others' output. Run the same" in err
-        )
+        assert "worker 0 of 2 stops, because another one is gone: see the end of the others' output. Run the same" in err
+        assert "/job:worker/" in err
     assert 0 < load(checkpoints(tmp_path / "run" / "checkpoints")[-1]).step <= STEPS + 5
     _assert_resumes(tmp_path, unbroken, run_topology, one_file)
 
 
 @pytest.mark.slow
-def test_worker_that_is_asked_to_end_stops_all_at_one_step(tmp_path, run_topology, one_file, unbroken, capfd):
+def test_worker_that_is_asked_to_end_stops_all_at_one_step_from_which_one_process_goes_on(
+    tmp_path, run_topology, one_file, unbroken, capfd
+):
     kill = {"worker": 1, "step": STEPS + 5, "signal": signal.SIGTERM}
     assert run_topology(one_file, tmp_path, {"run": {}}, kill, workers=2) == EXIT_CODE
     assert f"asked to end (SIGTERM) after step {STEPS + 6}; its last checkpoint is {tmp_path}" in capfd.readouterr().err
     assert load(checkpoints(tmp_path / "run" / "checkpoints")[-1]).step == STEPS + 6
-    _assert_resumes(tmp_path, unbroken, run_topology, one_file)
+    _assert_resumes(tmp_path, unbroken, run_topology, one_file, workers=1)
 
 
 @pytest.mark.slow
