@@ -38,7 +38,8 @@ patience = time.time() + 20
 for epoch in (1, 2, 3):
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"epoch": epoch, "top_1": 1.0, "val_top_1": value * epoch / 3}) + chr(10))
-    while time.time() < patience and epoch == 2 and ((workdir / "hold").exists() or (size > 90 and (workdir / "hold_large").exists())):
+    holding = [workdir / "hold", *([workdir / "hold_large"] if size > 90 else [])]
+    while epoch == 2 and time.time() < patience and any(path.exists() for path in holding):
         time.sleep(0.05)
 """
 
