@@ -15,7 +15,7 @@ TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 LATE_IN_TOOLS = ("tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_datasets", "httpx", "wikipediaapi")
 LATE_IN_TOOLS += ("nltk", "scipy", "sklearn")
 OPTIONAL = {  # package -> what to do about an import at module level
-    **dict.fromkeys(("tensorflow_text", "safetensors", "keras_hub"), "it takes seconds, or comes with an extra only"),
+    **dict.fromkeys(("tensorflow_text", "keras_hub"), "it takes seconds, or comes with an extra only"),
     **dict.fromkeys(("sklearn", "matplotlib", "pandas", "apache_beam", "tensorflow_hub", "optuna"), "it is not always needed"),
 }
 
