@@ -66,16 +66,16 @@ class SavedModelEncoder(keras.layers.Layer):
         super().__init__(**kwargs)
         self.width = width
         self._stored = {}
-        self._embedder = None
+        self.embedder = None
         if path is not None:
             self._load(path)
 
     def call(self, texts):
-        if self._embedder is None:
+        if self.embedder is None:
             raise ValueError(f"layer {self.name!r} has no SavedModel: it comes with a .keras file alone, not with its config")
         missing = tf.equal(texts, "")
         # Not the empty string: gradients through what a model makes of nothing need not be finite.
-        embedding = self._embedder(tf.where(missing, ".", texts))
+        embedding = self.embedder(tf.where(missing, ".", texts))
         return tf.where(missing[:, tf.newaxis], 0.0, tf.ensure_shape(embedding, [texts.shape[0], self.width]))
 
     def compute_output_spec(self, texts):
@@ -88,7 +88,7 @@ class SavedModelEncoder(keras.layers.Layer):
         shutil.copytree(self._source, folder, dirs_exist_ok=True)
 
     def load_own_variables(self, store):
-        if self._embedder is None:  # variables are read before assets
+        if self.embedder is None:  # variables are read before assets
             self._stored = {name: np.array(store[name]) for name in list(store.keys())}
         else:
             super().load_own_variables(store)
@@ -103,8 +103,8 @@ class SavedModelEncoder(keras.layers.Layer):
 
     def _load(self, path):
         self._source = Path(path)
-        self._embedder = SavedModelEmbedder(path, device=None)
-        variables = self._embedder.trained_variables()
+        self.embedder = SavedModelEmbedder(path, device=None)
+        variables = self.embedder.trained_variables()
         if not variables:
             raise ValueError(f"{path} has nothing to train: set make_saved_model_embedder.trainable = False")
         self._tracker.unlock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.features import FeatureSpec
+from mm_keras.saved_model import SavedModelEncoder
 
 
 class ServingModule(tf.Module):
@@ -33,22 +35,23 @@ class ServingModule(tf.Module):
         super().__init__()
         self._features = features
         self._thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
-        self._model = model
         for layer in model._flatten_layers():
             if hasattr(layer, "use_cudnn"):
                 layer.use_cudnn = False  # its kernels exist for GPUs alone: an export made on one would not run on a CPU
+        # Its variables and SavedModels, not itself: saving would trace each nested Keras model anew, for nobody.
+        self._resources = [variable.value for variable in model.variables]
+        self._resources += [layer.embedder for layer in model._flatten_layers() if isinstance(layer, SavedModelEncoder)]
         self._preprocessor = Preprocessor(features)
         self._labels = tf.constant(features.labels)
-        self._function = tf.function(self._serve)
+        # In a closure: a tf.function that is an attribute would be traced once more when it is saved.
+        self._trace = lambda **specs: tf.function(functools.partial(self._serve, model)).get_concrete_function(**specs)
 
     def signature(self):
         """The concrete function of any batch size, with named inputs."""
-        return self._function.get_concrete_function(
-            **{name: tf.TensorSpec([None], tf.string, name=name) for name in self._features.modalities}
-        )
+        return self._trace(**{name: tf.TensorSpec([None], tf.string, name=name) for name in self._features.modalities})
 
-    def _serve(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = self._model(self._preprocessor.raw(raw), training=False)
+    def _serve(self, model: keras.Model, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = model(self._preprocessor.raw(raw), training=False)
         probabilities = tf.sigmoid(logits) if self._features.multi_label else tf.nn.softmax(logits)
         best, indices = tf.math.top_k(probabilities, min(5, len(self._features.labels)))
         answer = {
