@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -59,34 +60,35 @@ def export(
     """
     run = RunFolder(workdir)
     dataset = run.dataset(dataset)
-    model, features = run.load_model()
-    run.export.mkdir(exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix="unfinished-", dir=run.export))  # no integer: servers ignore it
-    try:
-        thresholds = load_thresholds(run, features)
-        module = ServingModule(model, features, thresholds and thresholds.values)
-        tf.saved_model.save(module, str(staging), signatures=module.signature())
-        raw = _first_records(dataset, split, features, num_checked)
-        num_checked = len(raw[features.modalities[0]])
-        batches = make_evaluation_batches(dataset, split, features, num_checked)
-        inputs, _, _ = next(iter(batches.dataset))
-        expected = probabilities_of(model.predict_on_batch(inputs), features.multi_label)[:num_checked]
-        found = _ask_fresh_process(staging, raw, features)
-        difference = float(np.abs(found - expected).max())
-        if not difference <= tolerance:
-            raise ParityError(
-                f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
-                f"(allowed: {tolerance:.0e}) on {num_checked} records of {dataset}, split {split!r}"
-            )
-        extra = staging / "assets.extra"
-        extra.mkdir()
-        features.save(extra, with_models=False)
-        staging.chmod(0o755)
-        versions = [int(path.name) for path in run.export.iterdir() if path.name.isdecimal()]
-        exported = run.export / str(max(versions, default=0) + 1)
-        staging.replace(exported)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with contextlib.closing(_FreshProcess()) as fresh:  # it loads TensorFlow while this one loads the model and traces
+        model, features = run.load_model()
+        run.export.mkdir(exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="unfinished-", dir=run.export))  # no integer: servers ignore it
+        try:
+            thresholds = load_thresholds(run, features)
+            module = ServingModule(model, features, thresholds and thresholds.values)
+            tf.saved_model.save(module, str(staging), signatures=module.signature())
+            raw = _first_records(dataset, split, features, num_checked)
+            num_checked = len(raw[features.modalities[0]])
+            batches = make_evaluation_batches(dataset, split, features, num_checked)
+            inputs, _, _ = next(iter(batches.dataset))
+            expected = probabilities_of(model.predict_on_batch(inputs), features.multi_label)[:num_checked]
+            found = fresh.ask(staging, raw, features)
+            difference = float(np.abs(found - expected).max())
+            if not difference <= tolerance:
+                raise ParityError(
+                    f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
+                    f"(allowed: {tolerance:.0e}) on {num_checked} records of {dataset}, split {split!r}"
+                )
+            extra = staging / "assets.extra"
+            extra.mkdir()
+            features.save(extra, with_models=False)
+            staging.chmod(0o755)
+            versions = [int(path.name) for path in run.export.iterdir() if path.name.isdecimal()]
+            exported = run.export / str(max(versions, default=0) + 1)
+            staging.replace(exported)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     print(f"exported {exported}: equal to the trained model on {num_checked} records (largest difference {difference:.1e})")
     return exported
 
@@ -107,17 +109,29 @@ def _first_records(dataset: str, split: str, features: FeatureSpec, num_records:
     return raw
 
 
-def _ask_fresh_process(saved_model: Path, raw: dict[str, list[bytes]], features: FeatureSpec) -> np.ndarray:
-    """Probabilities of a SavedModel, asked in an isolated interpreter."""
-    request = {
-        "saved_model": str(saved_model.absolute()),
-        "needs_tensorflow_text": any(text.embedder or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts),
-        "inputs": {name: [base64.b64encode(value).decode() for value in values] for name, values in raw.items()},
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "probabilities.npy"
-        command = [sys.executable, "-I", str(_CHECK), str(answer)]
-        done = subprocess.run(command, input=json.dumps(request), text=True, capture_output=True, cwd=folder, check=False)
-        if done.returncode:
-            raise ParityError(f"the exported model does not run in a fresh process:\n{done.stderr[-2000:]}")
-        return np.load(answer)
+class _FreshProcess:
+    """An isolated interpreter with TensorFlow alone."""
+
+    def __init__(self):
+        self._folder = tempfile.mkdtemp()
+        self._answer = Path(self._folder) / "probabilities.npy"
+        command = [sys.executable, "-I", str(_CHECK), str(self._answer)]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self._process = subprocess.Popen(command, text=True, cwd=self._folder, **pipes)
+
+    def ask(self, saved_model: Path, raw: dict[str, list[bytes]], features: FeatureSpec) -> np.ndarray:
+        """Probabilities of a SavedModel."""
+        request = {
+            "saved_model": str(saved_model.absolute()),
+            "needs_tensorflow_text": any(text.embedder or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts),
+            "inputs": {name: [base64.b64encode(value).decode() for value in values] for name, values in raw.items()},
+        }
+        _, errors = self._process.communicate(json.dumps(request))
+        if self._process.returncode:
+            raise ParityError(f"the exported model does not run in a fresh process:\n{errors[-2000:]}")
+        return np.load(self._answer)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)

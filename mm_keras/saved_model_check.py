@@ -10,10 +10,10 @@ import sys
 
 
 def main() -> None:
-    request = json.load(sys.stdin)
     import numpy as np
     import tensorflow as tf
 
+    request = json.load(sys.stdin)
     if request["needs_tensorflow_text"]:
         import tensorflow_text  # noqa: F401  registers its ops
     served = tf.saved_model.load(request["saved_model"]).signatures["serving_default"]
