@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import functools
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +30,7 @@ from mm_keras.run_folder import RunFolder
 from mm_keras.workers import ALONE, Worker, worker_of_environment
 
 _KERAS = "3.15"  # of which `prepare` is known to mend what is broken
+_LONGEST_WAIT = 900  # seconds, for the other workers to start
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
@@ -48,17 +52,26 @@ def start() -> tf.distribute.Strategy:
             f"keras=={_KERAS}.*, or find out with tests/mm_keras/test_multi_worker.py what this one needs and change "
             "mm_keras/multi_worker.py"
         )
-    if worker_of_environment() == ALONE:
+    worker = worker_of_environment()
+    if worker == ALONE:
         raise ValueError(
             "multi_worker needs the addresses of two or more workers in TF_CONFIG; on one machine, `mm-keras … "
             "--local_workers=2` starts them. Received: TF_CONFIG of one worker, or none"
         )
+    minutes = _LONGEST_WAIT // 60
+    print(f"worker {worker.index} of {worker.count} waits for the others of TF_CONFIG, {minutes} minutes at most", flush=True)
+    faulthandler.dump_traceback_later(_LONGEST_WAIT, exit=True)  # TensorFlow waits without an end, for no signal or thread
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise RuntimeError(
             f"workers are joined before anything else is done with TensorFlow: {error}; call multi_worker.start() sooner"
         ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    if threading.current_thread() is threading.main_thread():  # TensorFlow has taken SIGTERM, and does nothing on it
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return strategy
 
 
 def this_worker() -> Worker:

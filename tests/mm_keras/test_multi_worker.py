@@ -1,7 +1,10 @@
 """What several workers do when one of them dies, is asked to end, or trains something else."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -9,8 +12,24 @@ import pytest
 
 from mm_keras import multi_worker
 from mm_keras.checkpoint import checkpoints, load
+from mm_keras.local_workers import run_local_workers
 from mm_keras.preemption import EXIT_CODE
 
+ASKED_TO_END = """
+import os, signal, sys, time
+from mm_keras import multi_worker
+from mm_keras.preemption import EXIT_CODE, Preempted, raise_on_sigterm
+
+try:
+    with raise_on_sigterm():
+        multi_worker.start()
+        if multi_worker.this_worker().index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+except Preempted as stop:
+    print(stop, file=sys.stderr)
+    sys.exit(EXIT_CODE)
+"""
 STEPS = 13  # an epoch
 OFTEN = {"checkpoint_minutes": 0.0005}  # at any step
 
@@ -75,6 +94,22 @@ def test_worker_that_is_asked_to_end_stops_all_at_one_step_from_which_one_proces
 def test_workers_that_do_not_train_the_same_are_told_so(tmp_path, run_topology, one_file, capfd):
     assert run_topology(one_file, tmp_path, {"run": {"seed": "of the worker"}}, workers=2) == 1
     assert "the workers do not train the same: training is " in capfd.readouterr().err
+
+
+def test_worker_outside_of_its_steps_can_be_asked_to_end(capfd):
+    assert run_local_workers([sys.executable, "-c", ASKED_TO_END], 2) == EXIT_CODE
+    assert "asked to end (SIGTERM); run the same command again" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_worker_that_waits_in_vain_ends(capfd):
+    script = "from mm_keras import multi_worker; multi_worker._LONGEST_WAIT = 5; multi_worker.start()"
+    cluster = {"cluster": {"worker": ["127.0.0.1:29871", "127.0.0.1:29872"]}, "task": {"type": "worker", "index": 0}}
+    environment = os.environ | {"TF_CONFIG": json.dumps(cluster), "CUDA_VISIBLE_DEVICES": ""}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, timeout=120, check=False).returncode == 1
+    out, err = capfd.readouterr()
+    assert "worker 0 of 2 waits for the others of TF_CONFIG" in out
+    assert "Timeout (0:00:05)!" in err
 
 
 def test_another_keras_is_refused(monkeypatch):
