@@ -89,6 +89,21 @@ def test_shares_of_classes_give_the_mean_of_what_each_would_alone(case):
     assert float(loss(shares, LOGITS)) == pytest.approx(sum(of_classes), rel=1e-5)
 
 
+def test_an_example_s_weight_multiplies_its_gradient_and_no_other(case):
+    import tensorflow as tf
+
+    loss, _ = case
+    gradients = []
+    for weights in (None, WEIGHTS):
+        logits = tf.constant(LOGITS)
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(_labels(loss), logits, weights)
+        gradients.append(tape.gradient(value, logits).numpy())
+    assert np.abs(gradients[0]).max() > 1e-3
+    np.testing.assert_allclose(gradients[1], gradients[0] * WEIGHTS[:, None], rtol=1e-4, atol=1e-7)
+
+
 def test_large_and_zero_logits_give_a_finite_loss_and_gradient(case):
     import tensorflow as tf
 
