@@ -60,6 +60,8 @@ def _train(folder, workdir, image_tower, **options):
         image_tower=image_tower,
         text_encoder=functools.partial(build_small_text_encoder, width=8),
         modality_dropout=0.0,
+        lexical_encoder=None,
+        tune_image=False,
     )
     fixed = {"epochs": 2, "batch_size": BATCH, "val_split": None, "augment": False, "checkpoint_minutes": 0}
     return train(folder, workdir, features, build, **(fixed | options))
