@@ -272,7 +272,7 @@ def test_config_passes_a_dry_run(name, bindings, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["webvision_use.gin", "webvision_bert_mobilenet.gin"])
+@pytest.mark.parametrize("name", ["webvision_use.gin", pytest.param("webvision_bert_mobilenet.gin", marks=pytest.mark.slow)])
 def test_webvision_goes_from_pack_to_export(name, bindings, tmp_path, capsys):
     few = ["train.epochs = 1", f"DATASET = '{tmp_path}/data'", "make_features.image_size = (32, 32)"]
     flags = [f"--gin_bindings={binding}" for binding in [*bindings[name], *few]]
