@@ -312,7 +312,7 @@ def test_poolings_that_mean_nothing_are_errors(presets):
     source = presets("roberta")[0]
     with pytest.raises(ValueError, match=r"pooling 'native' is of CLIP and SigLIP; .* is a RobertaBackbone"):
         build_transformer_encoder(_spec(source), source, "native")
-    with pytest.raises(ValueError, match=r"one of \['cls', 'max', 'mean', 'native'\]. Received: 'sum'"):
+    with pytest.raises(ValueError, match=r"one of \['cls', 'max', 'mean', 'native', 'none'\]. Received: 'sum'"):
         build_transformer_encoder(_spec(source), source, "sum")
 
 
