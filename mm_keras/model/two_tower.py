@@ -41,7 +41,7 @@ def build_two_tower(
         features: what goes in and comes out.
         image_tower: `(ImageSpec) -> model`.
         text_encoder: `(TextSpec, name=) -> model`.
-        tuning_dnn: `(width, name=) -> model`, one per text field.
+        tuning_dnn: `(width, name=) -> model`, one a modality (the image only with `tune_image`).
         fusion: `(shapes by modality) -> model`. Sequences, of encoders whose pooling is "none", come to it without tuning.
         head: `(width, num_labels) -> model`.
         lexical_encoder: `(TextSpec, name=) -> model`, "<field>_words", for each text field whose tokens are known and whose
