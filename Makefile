@@ -17,7 +17,7 @@ quickstart: .venv/installed
 	$(BIN)/mm-keras --mode=predict --workdir=runs/quickstart --image=runs/quickstart/pictures/00000.jpg --text="title=Solid oak"
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/developing
 	$(BIN)/ruff check .
