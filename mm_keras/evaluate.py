@@ -7,13 +7,11 @@ import math
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from mm_keras.data.pipeline import Batches, make_evaluation_batches
+from mm_keras.encode_split import encode_split
 from mm_keras.features import IMAGE, FeatureSpec, present
 from mm_keras.metrics import evaluate_logits, mean_logits
-from mm_keras.model.late_fusion import split_at_embeddings
 from mm_keras.run_folder import RunFolder
 from mm_keras.streaming_metrics import AVERAGES, SCORES
 from mm_keras.thresholds import load_thresholds
@@ -117,34 +115,17 @@ def _evaluate_model(run: RunFolder, dataset: str, split: str, batch_size: int, t
         raise ValueError(f"texts_per_field must be at least 1. Received: {texts_per_field}")
     model, features = run.load_model()
     thresholds = load_thresholds(run, features)
-    encoders, fusion_and_head = split_at_embeddings(model, features.modalities)
-    encoded = [
-        _encode(encoders, features, make_evaluation_batches(dataset, split, features, batch_size, text_index))
-        for text_index in range(texts_per_field if features.texts else 1)
-    ]
-    labels = encoded[0][1]
+    encoded, labels, behind = encode_split(run, model, features, dataset, split, batch_size, texts_per_field)
     trained = "fused" if run.late_fusion.is_file() else "together" if len(features.modalities) > 1 else "alone"
     rows = []
     for name, shown in _combinations(features).items():
         hidden = {present(m): np.zeros(len(labels), bool) for m in features.modalities if m not in shown}
-        answers = [fusion_and_head.predict(inputs | hidden, batch_size=1024, verbose=0) for inputs, _ in encoded]
-        with_input = np.any([encoded[0][0][present(modality)] for modality in shown], axis=0).sum()
+        answers = [behind.predict(inputs | hidden, batch_size=1024, verbose=0) for inputs in encoded]
+        with_input = np.any([encoded[0][present(modality)] for modality in shown], axis=0).sum()
         logits = mean_logits(answers, features.multi_label)
         metrics = evaluate_logits(logits, labels, features.multi_label, thresholds and thresholds.values)
         rows.append({"inputs": name, "trained": trained, "present": int(with_input), **metrics})
     return len(labels), rows
-
-
-def _encode(encoders: keras.Model, features: FeatureSpec, batches: Batches) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(embeddings and presence flags, labels) of all examples of a split."""
-    parts: list[dict[str, np.ndarray]] = []
-    labels: list[np.ndarray] = []
-    for inputs, batch_labels, _ in batches.dataset:
-        flags = {present(modality): inputs[present(modality)].numpy() for modality in features.modalities}
-        parts.append(encoders.predict_on_batch(inputs) | flags)
-        labels.append(batch_labels.numpy())
-    whole = {name: np.concatenate([part[name] for part in parts])[: batches.num_examples] for name in parts[0]}
-    return whole, np.concatenate(labels)[: batches.num_examples]
 
 
 def _combinations(features: FeatureSpec) -> dict[str, tuple[str, ...]]:

@@ -70,11 +70,11 @@ def export(
             tf.saved_model.save(module, str(staging), signatures=module.signature())
             raw = _first_records(dataset, split, features, num_checked)
             num_checked = len(raw[features.modalities[0]])
+            fresh.ask(staging, raw, features)
             batches = make_evaluation_batches(dataset, split, features, num_checked)
             inputs, _, _ = next(iter(batches.dataset))
             expected = probabilities_of(model.predict_on_batch(inputs), features.multi_label)[:num_checked]
-            found = fresh.ask(staging, raw, features)
-            difference = float(np.abs(found - expected).max())
+            difference = float(np.abs(fresh.answer() - expected).max())
             if not difference <= tolerance:
                 raise ParityError(
                     f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
@@ -114,22 +114,29 @@ class _FreshProcess:
 
     def __init__(self):
         self._folder = tempfile.mkdtemp()
-        self._answer = Path(self._folder) / "probabilities.npy"
-        command = [sys.executable, "-I", str(_CHECK), str(self._answer)]
+        self._probabilities = Path(self._folder) / "probabilities.npy"
+        command = [sys.executable, "-I", str(_CHECK), str(self._probabilities)]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self._process = subprocess.Popen(command, text=True, cwd=self._folder, **pipes)
 
-    def ask(self, saved_model: Path, raw: dict[str, list[bytes]], features: FeatureSpec) -> np.ndarray:
-        """Probabilities of a SavedModel."""
+    def ask(self, saved_model: Path, raw: dict[str, list[bytes]], features: FeatureSpec) -> None:
+        """Begins to ask a SavedModel."""
         request = {
             "saved_model": str(saved_model.absolute()),
             "needs_tensorflow_text": any(text.embedder or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts),
             "inputs": {name: [base64.b64encode(value).decode() for value in values] for name, values in raw.items()},
         }
-        _, errors = self._process.communicate(json.dumps(request))
+        for send in (lambda: self._process.stdin.write(json.dumps(request)), self._process.stdin.close):
+            with contextlib.suppress(BrokenPipeError):  # it ended, and `answer` says why
+                send()
+        self._process.stdin = None  # or `communicate` would flush it
+
+    def answer(self) -> np.ndarray:
+        """Probabilities."""
+        _, errors = self._process.communicate()
         if self._process.returncode:
             raise ParityError(f"the exported model does not run in a fresh process:\n{errors[-2000:]}")
-        return np.load(self._answer)
+        return np.load(self._probabilities)
 
     def close(self) -> None:
         self._process.kill()

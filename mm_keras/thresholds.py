@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.encode_split import encode_split
 from mm_keras.features import FeatureSpec
 from mm_keras.run_folder import RunFolder
 
@@ -28,7 +28,7 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
     Args:
         workdir: the run folder; thresholds.json is written there, with probabilities by label name.
         dataset: dataset folder; default: the one that the run was trained on.
-        split: its split, not one that is reported on. All its logits, 4 bytes a label and example, are held in memory.
+        split: its split, not one that is reported on. All its embeddings and logits are held in memory.
         batch_size: only memory depends on it.
 
     Returns:
@@ -41,10 +41,8 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
     model, features = run.load_model()
     if not features.multi_label:
         raise ValueError(f"{run.path} is multi-class: its answer is the most probable label, without a threshold")
-    batches = make_evaluation_batches(run.dataset(dataset), split, features, batch_size)
-    parts = [(model.predict_on_batch(inputs), labels.numpy()) for inputs, labels, _ in batches.dataset]
-    logits, labels = (np.concatenate(each)[: batches.num_examples] for each in zip(*parts, strict=True))
-    thresholds = best_thresholds(logits, labels)
+    (inputs,), labels, behind = encode_split(run, model, features, run.dataset(dataset), split, batch_size)
+    thresholds = best_thresholds(behind.predict(inputs, batch_size=1024, verbose=0), labels)
     save_thresholds(run, features, thresholds, split)
     return thresholds
 

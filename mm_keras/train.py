@@ -28,7 +28,7 @@ from mm_keras.features import FeatureSpec
 from mm_keras.fit import fit
 from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
-from mm_keras.model.frozen import split_at_frozen
+from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.multi_worker import check_same, own_folder, this_worker
 from mm_keras.optimizer import make_optimizer
@@ -217,6 +217,7 @@ def train(
         "batch_size": batch_size,
         "replicas": scope.num_replicas_in_sync,
         "precision": precision,
+        "frozen": frozen_modalities(model, features),
         "followed": f"val_{metrics[0].name}" if val_split else None,
         "parameters": model.count_params(),
         "weight_bytes": sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights),

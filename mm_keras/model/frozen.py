@@ -18,6 +18,12 @@ def frozen_modalities(model: keras.Model, features: FeatureSpec) -> tuple[str, .
     return tuple(modality for modality in features.modalities if not _encoder_of(model, modality).trainable_weights)
 
 
+def freeze(model: keras.Model, modalities: Sequence[str]) -> None:
+    """Freezes the towers and encoders of some modalities: a model that was loaded may not know that they were."""
+    for modality in modalities:
+        _encoder_of(model, modality).trainable = False
+
+
 def split_at_frozen(
     model: keras.Model, features: FeatureSpec, modalities: Sequence[str] = (), auxiliary_weight: float = 0.0
 ) -> tuple[dict[str, keras.Model], keras.Model]:

@@ -1,12 +1,18 @@
+import functools
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 
+from mm_keras.data.encode_once import CACHE_FOLDER, FrozenEncoder
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.evaluate import evaluate, format_report
 from mm_keras.metrics import evaluate_logits, mean_logits
+from mm_keras.model.image_tower import build_small_cnn
+from mm_keras.model.lexical_encoder import build_lexical_encoder
+from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.run_folder import RunFolder
 from tfrecords_tools.example import Source, SourceExample
 from tfrecords_tools.labels import LabelVocabulary
@@ -60,6 +66,42 @@ def test_rows_are_what_the_whole_model_says_with_inputs_hidden(tmp_path, request
         assert {metric: rows[name][metric] for metric in metrics} == pytest.approx(metrics, abs=1e-6)
     names = ("micro_f1", "macro_f1", "mAP") if multi_label else ("top_1", "top_5")
     assert set(names) <= set(rows["all"])
+
+
+def _frozen(build, *args, **options):
+    model = build(*args, **options)
+    model.trainable = False
+    return model
+
+
+def test_frozen_encoders_run_once_for_all_evaluations(tmp_path, dataset, train_small, build_small_model, monkeypatch):
+    dataset = shutil.copytree(dataset, tmp_path / "data")
+    shutil.rmtree(dataset / CACHE_FOLDER, ignore_errors=True)
+    parts = {
+        "image_tower": functools.partial(_frozen, build_small_cnn, widths=(8, 8)),
+        "text_encoder": functools.partial(_frozen, build_small_text_encoder, width=8),
+        "lexical_encoder": build_lexical_encoder,
+    }
+    run = tmp_path / "run"
+    # Augmented, so that the training itself caches nothing.
+    train_small(str(dataset), run, build_model=functools.partial(build_small_model, **parts), augment=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.access", lambda path, mode: mode != os.W_OK)
+        whole = evaluate(run)["rows"]
+    assert not (dataset / CACHE_FOLDER).exists()
+    rows = {row["inputs"]: row for row in evaluate(run)["rows"]}
+    assert (dataset / CACHE_FOLDER).is_dir()
+    for name, (metrics, found) in _recompute(run, dataset).items():
+        assert rows[name]["present"] == found
+        assert {metric: rows[name][metric] for metric in metrics} == pytest.approx(metrics, abs=1e-6)
+    for row, expected in zip(rows.values(), whole, strict=True):
+        assert row == pytest.approx(expected, abs=1e-6)
+
+    def fail(*_):
+        raise AssertionError("an encoder ran again")
+
+    monkeypatch.setattr(FrozenEncoder, "__call__", fail)
+    assert {row["inputs"]: row for row in evaluate(run)["rows"]} == rows
 
 
 @pytest.fixture(scope="module")
