@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import keras
-import tensorflow as tf
 
 from mm_keras.part_optimizers import SGD, Adam
 from mm_keras.schedules import make_cosine_schedule
@@ -41,7 +40,7 @@ def make_optimizer(
         weight_decay: decoupled: with each update a weight loses learning rate × weight_decay of itself; all do but biases,
             normalisation scales and the embeddings of what is missing. None: 1e-4, and 0 for "adam".
         clip_norm: norm of all gradients together to which they are clipped; None: they are not. Accumulated gradients are
-            clipped once, their mean; on several replicas each clips its own.
+            clipped once, their mean.
         accumulate: batches whose mean gradient makes one update: a batch so many times as large, in the memory of one.
             Schedule, average and `unfreeze_at` count updates; what is left at the training's end makes none.
         average: momentum, within (0, 1), of a moving average of the weights, for instance 0.999. Validation, the best epoch's
@@ -53,8 +52,7 @@ def make_optimizer(
             statistics of its batch normalisations move; where it shall stay frozen altogether, freeze it in its builder.
 
     Raises:
-        ValueError: for values out of these ranges, a part that is not there or has nothing to train, or accumulation on
-            several replicas.
+        ValueError: for values out of these ranges, or a part that is not there or has nothing to train.
 
     Reference: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", algorithm 2.
     """
@@ -73,12 +71,6 @@ def make_optimizer(
     if weight_decay and algorithm == "adam":
         raise ValueError(
             f"Adam with weight decay is algorithm='adamw'. Received: algorithm='adam', weight_decay={weight_decay}"
-        )
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if accumulate > 1 and replicas > 1:
-        raise ValueError(
-            f"gradients are accumulated on one replica alone: Keras cannot add them up in a condition. Received: accumulate="
-            f"{accumulate} on {replicas} replicas; set train.strategy = 'none', or a larger train.batch_size"
         )
     if average is not None and model is None:
         raise ValueError(f"average needs the model whose weights are averaged. Received: average={average}, model=None")

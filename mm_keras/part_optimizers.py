@@ -1,10 +1,11 @@
-"""Keras' Adam and SGD, with a learning rate for each part of a model and an average of its weights. Pure Keras."""
+"""Keras' Adam and SGD, with a learning rate for each part of a model and an average of its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from mm_keras.schedules import PlateauRate
@@ -14,6 +15,9 @@ _NOT_DECAYED = ("bias", "gamma", "beta", "scale", "missing")  # what stands in t
 
 class _ByPart:
     """What `Adam` and `SGD` add to Keras' optimizers.
+
+    Gradients of all replicas are added up before they are accumulated and clipped, so the same is done on any topology. (In
+    Keras each replica clips its own, and accumulates in a condition, in which most replicas can not exchange anything.)
 
     Args:
         schedule: update -> learning rate. With gradient accumulation, an update is what several batches make together;
@@ -74,6 +78,42 @@ class _ByPart:
         """That of the next update; of parts that have a rate of their own, before its factor."""
         rate = self.schedule(self.iterations)
         return rate if self.plateau is None else rate * self.plateau["factor"]
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        variables = [getattr(variable, "value", variable) for variable in trainable_variables]
+        grads = [grad for grad, _ in self._all_reduce_sum_gradients(zip(grads, variables, strict=True))]
+        sums = []
+        if self.gradient_accumulation_steps:
+            sums = [self._accumulated_gradients[self._get_variable_index(variable)] for variable in trainable_variables]
+            totals = [grad + ops.convert_to_tensor(before) for grad, before in zip(grads, sums, strict=True)]
+            sums = list(zip(sums, totals, strict=True))
+            grads = [total / self.gradient_accumulation_steps for total in totals]
+        updates = list(zip(self._clip_gradients(grads), variables, strict=True))
+        merge = tf.__internal__.distribute.interim.maybe_merge_call
+        merge(self._update_all, self._distribution_strategy, updates, sums, self.learning_rate)
+
+    def _update_all(self, strategy, updates, sums, learning_rate):
+        self._distributed_tf_update_step(strategy, updates, learning_rate)
+        for variable, total in sums:
+            strategy.extended.update(variable.value, self._keep_sum, args=(total,), group=False)
+
+    def _keep_sum(self, variable, total):
+        variable.assign(ops.where(self._is_update(), ops.zeros_like(total), total))
+
+    def _is_update(self):
+        """Is this the last of the batches whose gradients make an update together?"""
+        return (self._iterations + 1) % self.gradient_accumulation_steps == 0
+
+    # Between updates nothing may move. A condition would keep replicas from exchanging anything, so zeros are added instead.
+
+    def assign(self, variable, value):
+        super().assign(variable, ops.where(self._is_update(), value, variable) if self.gradient_accumulation_steps else value)
+
+    def assign_add(self, variable, value):
+        super().assign_add(variable, ops.where(self._is_update(), value, 0) if self.gradient_accumulation_steps else value)
+
+    def assign_sub(self, variable, value):
+        super().assign_sub(variable, ops.where(self._is_update(), value, 0) if self.gradient_accumulation_steps else value)
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

@@ -7,24 +7,22 @@ import tensorflow as tf
 from mm_keras.distribute import make_strategy
 
 # An average, rates and starts of parts, and Adam, whose first steps are the signs of gradients: those near zero may differ.
-ADAM = {"learning_rate": 1e-2, "average": 0.5, "layer_rates": {"image_tower": 0.5}, "unfreeze_at": {"text_encoder": 0.3}}
+ADAM = {
+    "algorithm": "adamw",
+    "learning_rate": 1e-2,
+    "average": 0.5,
+    "layer_rates": {"image_tower": 0.5},
+    "unfreeze_at": {"text_encoder": 0.3},
+}
+# Three batches make an update; what they sum up to is far above the norm to which it is clipped.
+ACCUMULATED = {"algorithm": "sgd", "learning_rate": 0.1, "accumulate": 3, "clip_norm": 0.2}
 RUNS = {
     "sgd": {},
     "adam": {"optimizer": ADAM, "val_split": None},
+    "accumulated": {"optimizer": ACCUMULATED, "val_split": None},
     "cached": {"frozen": True},
 }
-TOLERANCE = {"sgd": 1e-5, "adam": 1e-3, "cached": 1e-5}
-ACCUMULATE = """
-import tensorflow as tf
-from mm_keras.optimizer import make_optimizer
-two = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    try:
-        make_optimizer(10, accumulate=2)
-    except ValueError as error:
-        print(error)
-"""
+TOLERANCE = {"sgd": 1e-5, "adam": 1e-3, "accumulated": 1e-5, "cached": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +71,7 @@ def test_two_replicas_train_what_one_does(trained, name, topology):
     assert json.loads((one / "run.json").read_text())["replicas"] == 1
     assert json.loads((two / "run.json").read_text())["replicas"] == 2
     assert len(_lines(one)) == 2
-    assert ("val_top_1" in _lines(one)[0]) == (name != "adam")
+    assert ("val_top_1" in _lines(one)[0]) == (name in ("sgd", "cached"))
     for line, expected in zip(_lines(two), _lines(one), strict=True):
         assert line == pytest.approx(expected, rel=1e-4, abs=1e-6)
     for found, expected in zip(_weights(f"{two}-0.npz"), _weights(f"{one}-0.npz"), strict=True):
@@ -87,7 +85,3 @@ def test_workers_end_with_the_same_weights_and_one_of_them_writes(trained, name)
     for chief, other in zip(_weights(f"{run}-0.npz"), _weights(f"{run}-1.npz"), strict=True):
         np.testing.assert_array_equal(chief, other)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.keras"]
-
-
-def test_accumulation_says_that_it_is_for_one_replica(run_python):
-    assert "Received: accumulate=2 on 2 replicas; set train.strategy = 'none'" in run_python(ACCUMULATE)

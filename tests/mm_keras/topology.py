@@ -36,7 +36,7 @@ def build_normalised_tower(spec, frozen=False):
 
 
 def train_same(dataset, workdir, frozen=False, optimizer=None, **options):
-    """Neither dropout nor clipping, which each replica does by itself."""
+    """No dropout, which each replica draws by itself."""
     features = functools.partial(make_features, image_size=(16, 16), text_fields=("title",), max_tokens=8)
     build = functools.partial(
         build_two_tower,
@@ -46,7 +46,9 @@ def train_same(dataset, workdir, frozen=False, optimizer=None, **options):
         head=functools.partial(build_head, dropout=0),
         modality_dropout=0,
     )
-    make = functools.partial(make_optimizer, clip_norm=None, **(optimizer or {"algorithm": "sgd", "learning_rate": 0.01}))
+    make = functools.partial(
+        make_optimizer, **({"clip_norm": None, "algorithm": "sgd", "learning_rate": 0.01} | (optimizer or {}))
+    )
     fixed = {"epochs": 2, "batch_size": 16, "augment": False}
     return train(dataset, workdir, features, build, make, **(fixed | options))
 
