@@ -12,6 +12,8 @@ On a table with columns id, image, title and description, with a frozen MobileNe
   presence flags, and Keras' `fit` on the same arrays. Target: 1.03 times.
 - texts: filling the text cache beside padding every text to the longest that is kept. Target: 4 times, which takes texts
   that are on average less than a quarter of that.
+- runs: steps that train the sentence encoder on batches of runs of eight equal descriptions (`make_sampling.text_runs`),
+  encoded once a run, beside the same batches encoded one by one.
 - run: the command line, from packed records to the export, with a cold cache and start-up. Target: 60 s on 2 idle cores.
 
 Ways take turns; the best run counts. CPU seconds are of this process (run: of its children), and tell more than seconds on a
@@ -76,9 +78,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="epochs,steps,texts,run", help="which, separated by commas (default: %(default)s)")
+    parser.add_argument(
+        "--only", default="epochs,steps,texts,runs,run", help="which, separated by commas (default: %(default)s)"
+    )
     options = parser.parse_args()
-    parts = {"epochs": measure_epochs, "steps": measure_steps, "texts": measure_texts, "run": measure_run}
+    parts = {"epochs": measure_epochs, "steps": measure_steps, "texts": measure_texts, "runs": measure_runs, "run": measure_run}
     if unknown := set(options.only.split(",")) - set(parts):
         parser.error(f"--only: unknown {sorted(unknown)}; there are {sorted(parts)}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -291,6 +295,36 @@ def measure_texts(bench: _Bench) -> None:
 
 def _texts_of(folder: Path, field: str) -> TextTable:
     return TextTable(pq.read_table(folder / "index", columns=[f"text/{field}"])[f"text/{field}"])
+
+
+def measure_runs(bench: _Bench, length: int = 8, steps: int = 3) -> None:
+    features = bench.make_features({"description": 128}).only(["description"])
+    texts = _texts_of(bench.folder, "description").texts.to_numpy(zero_copy_only=False)[
+        1 : 1 + bench.options.batch_size // length
+    ]
+    inputs = Preprocessor(features).texts({"description": tf.constant(np.repeat(texts, length))})
+    labels = np.zeros(len(inputs["description_present"]), np.int32)
+
+    def time_of(text_runs: int):
+        encoder = functools.partial(build_transformer_encoder, source=bench.options.text_encoder, trainable=True)
+        _, model = split_at_frozen(build_two_tower(features, text_encoder=encoder), features, text_runs=text_runs)
+        bench.compile(model, 1000)
+        model.train_on_batch(inputs, labels)
+
+        def seconds() -> float:
+            began = time.perf_counter()
+            for _ in range(steps):
+                model.train_on_batch(inputs, labels)
+            return time.perf_counter() - began
+
+        return seconds
+
+    ways = {"runs: one by one": time_of(1), f"runs: of {length} encoded once": time_of(length)}
+    best = in_turns("train", ways, bench.options.repeats)
+    for way, seconds in best.items():
+        report("train", way, images_per_second=round(steps * len(labels) / seconds, 1))
+    plain, once = best.values()
+    report("train", f"runs: of {length} encoded once", ratio_of_step_times=round(once / plain, 3))
 
 
 def measure_run(bench: _Bench) -> None:

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mm_keras.data.saved_model import SavedModelEmbedder
 from mm_keras.data.text import make_tokenizer, make_word_tokenizer
-from mm_keras.features import FeatureSpec, TextSpec, TokenizerSpec
+from mm_keras.features import EmbedderSpec, FeatureSpec, TextSpec, TokenizerSpec
 from mm_keras.model.text_encoder import build_small_text_encoder
 from tfrecords_tools.dataset_info import CLASS_DESCRIPTIONS_FILE, DatasetInfo
 from tfrecords_tools.progress import progress_bar
@@ -26,39 +27,47 @@ class ClassEncoder:
     """A frozen text encoder with its tokenizer. Call it with texts [N]: it gives their embeddings, float32 [N, D].
 
     Args:
-        encoder: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, D].
-        spec: its tokenizer, and how many tokens of a text are read.
+        spec: its tokenizer, and how many tokens of a text are read; or the SavedModel of strings that it is.
+        encoder: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, D]; None for a SavedModel.
     """
 
-    def __init__(self, encoder: keras.Model, spec: TextSpec):
-        encoder.trainable = False
-        self._encoder = encoder
+    def __init__(self, spec: TextSpec, encoder: keras.Model | None):
         self._spec = spec
-        self._tokenize = make_tokenizer(spec.tokenizer)
+        self._encoder = encoder
+        if encoder:
+            encoder.trainable = False
+            self._tokenize = make_tokenizer(spec.tokenizer)
+        else:
+            self._embedder = SavedModelEmbedder(spec.embedder.path)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         embeddings = []
         with progress_bar("embedding classes", "classes", len(texts), shown=len(texts) > _BATCH_SIZE) as bar:
             for start in range(0, len(texts), _BATCH_SIZE):
                 batch = [text.strip() for text in texts[start : start + _BATCH_SIZE]]
-                token_ids, padding_mask = self._tokenize(tf.constant(batch), self._spec.max_tokens)
-                inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-                embeddings.append(self._encoder(inputs, training=False).numpy().astype("float32"))
+                embeddings.append(self._embed(tf.constant(batch)).numpy().astype("float32"))
                 bar.update(len(batch))
         return np.concatenate(embeddings)
+
+    def _embed(self, texts: tf.Tensor) -> tf.Tensor:
+        if not self._encoder:
+            return self._embedder(texts)
+        token_ids, padding_mask = self._tokenize(texts, self._spec.max_tokens)
+        return self._encoder({"token_ids": token_ids, "padding_mask": padding_mask}, training=False)
 
     def save(self, folder: Path) -> None:
         """Writes the encoder and its tokenizer into a new folder."""
         folder.mkdir(parents=True)
-        self._encoder.save(folder / _ENCODER_FILE)
-        # A spec of features knows how to keep a tokenizer; its labels mean nothing here.
+        if self._encoder:
+            self._encoder.save(folder / _ENCODER_FILE)
+        # A spec of features knows how to keep a tokenizer or a SavedModel; its labels mean nothing here.
         FeatureSpec(image=None, texts=(self._spec,), labels=("", ""), multi_label=False).save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> ClassEncoder:
         """What `save` wrote."""
         (spec,) = FeatureSpec.load(folder).texts
-        return cls(keras.models.load_model(folder / _ENCODER_FILE, compile=False), spec)
+        return cls(spec, None if spec.embedder else keras.models.load_model(folder / _ENCODER_FILE, compile=False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +97,7 @@ def embed_classes(
     text_encoder: Callable[..., keras.Model] = build_small_text_encoder,
     make_tokenizer: Callable[..., TokenizerSpec] = make_word_tokenizer,
     max_tokens: int = 64,
+    make_embedder: Callable[[], EmbedderSpec] | None = None,
 ) -> ClassEmbeddings:
     """Embeds the labels of a dataset for `build_class_embedding_head`.
 
@@ -99,6 +109,8 @@ def embed_classes(
         text_encoder: `(TextSpec, name=) -> model`; it is frozen. A pretrained one knows words that no class has told it.
         make_tokenizer: `(batches of texts) -> tokenizer` of the encoder.
         max_tokens: how many tokens of a text are read.
+        make_embedder: `() -> embedder`: a SavedModel of strings, such as the Universal Sentence Encoder, instead of an encoder
+            and its tokenizer; see `make_saved_model_embedder`. It is as it was published, also where texts fine-tune it.
 
     Raises:
         FileNotFoundError: if there is no such file of texts.
@@ -115,8 +127,11 @@ def embed_classes(
                 "embed_classes.names_for_missing = True to embed them by their names"
             )
         of_labels |= {name: found[name] for name in names if name not in set(missing)}
-    spec = TextSpec("class_text", make_tokenizer([[text.encode() for text in of_labels.values()]]), max_tokens)
-    encoder = ClassEncoder(text_encoder(spec, name="class_encoder"), spec)
+    if make_embedder:
+        spec = TextSpec("class_text", None, embedder=dataclasses.replace(make_embedder(), trainable=False))
+    else:
+        spec = TextSpec("class_text", make_tokenizer([[text.encode() for text in of_labels.values()]]), max_tokens)
+    encoder = ClassEncoder(spec, None if make_embedder else text_encoder(spec, name="class_encoder"))
     values = encoder(list(of_labels.values()))
     report_equal(names, values)
     return ClassEmbeddings(of_labels, values, encoder)

@@ -22,7 +22,7 @@ from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.input_wait import InputWait
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
-from mm_keras.data.sampling import SampledRecords, Sampling
+from mm_keras.data.sampling import SampledRecords, Sampling, check_runs
 from mm_keras.distribute import build_for_replicas, make_strategy
 from mm_keras.features import FeatureSpec
 from mm_keras.fit import fit
@@ -160,9 +160,11 @@ def train(
         model = build_model(features, class_embeddings=classes.values) if classes else build_model(features)
         cache_frozen = cache_frozen and not (sampling and sampling.mix)  # a cache is of one dataset
         cached = choose_cached(model, features, augment, cache_frozen, training.num_examples)
+        text_runs = sampling.text_runs if sampling else 1
+        check_runs(text_runs, features, cached, batch_size, scope.num_replicas_in_sync, worker, augment)
         encoders, trained = {}, model
-        if cached or auxiliary_weight:
-            encoders, trained = split_at_frozen(model, features, cached, auxiliary_weight)
+        if cached or auxiliary_weight or text_runs > 1:
+            encoders, trained = split_at_frozen(model, features, cached, auxiliary_weight, text_runs)
         metrics = make_metrics(features.multi_label, len(features.labels))
         loss = make_loss(features.multi_label, info.label_counts(train_split))
         optimizer = make_optimizer(training.steps * epochs, trained)
@@ -230,7 +232,7 @@ def train(
     if cached:
         inputs = list(trained.input)
         make_batches = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches
-        sampled = SampledRecords(dataset, train_split, sampling) if sampling else None
+        sampled = SampledRecords(dataset, train_split, sampling, [text.field for text in features.texts]) if sampling else None
         make_batches = functools.partial(make_batches, batch_size, epochs, seed, worker=worker, sampled=sampled)
         if validation:
             validation = FeatureCache(dataset, val_split, features, encoders, inputs).evaluation_batches(batch_size, worker)

@@ -83,7 +83,7 @@ def make_training_batches(
     """
     info = DatasetInfo.load(folder)
     _check(info, features, folder)
-    sampled = SampledRecords(folder, split, sampling) if sampling else None
+    sampled = SampledRecords(folder, split, sampling, [text.field for text in features.texts]) if sampling else None
     num_labelled = sampled.num_examples if sampled else _num_labelled(info, split)
     steps = num_labelled // batch_size
     if not steps:

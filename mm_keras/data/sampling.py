@@ -1,4 +1,4 @@
-"""How often each record is shown: classes brought closer to each other, several datasets mixed.
+"""How often each record is shown: classes brought closer to each other, several datasets mixed, equal texts side by side.
 
 Records are drawn by their numbers and read from where the datasets' index/ says they are.
 """
@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from mm_keras.data.augment import Augmentation
+from mm_keras.data.text_table import TextTable
+from mm_keras.features import FeatureSpec
+from mm_keras.workers import Worker
 from tfrecords_tools.dataset_info import DatasetInfo
 from tfrecords_tools.index import index_file
+from tfrecords_tools.schema import TEXT_PREFIX
 from tfrecords_tools.shards import read_record
 
 
@@ -25,21 +30,26 @@ class Sampling:
 
     balance: float
     mix: tuple[tuple[str, float], ...]
+    text_runs: int = 1
 
     def describe(self, split: str) -> dict[str, object]:
         """For telling whether two trainings are the same; datasets may move."""
         shards = {f"mix[{index}]": [shard.sha256 for shard in DatasetInfo.load(folder).shards(split)]
                   for index, (folder, _) in enumerate(self.mix)}  # fmt: skip
-        return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **shards}
+        runs = {"text_runs": self.text_runs} if self.text_runs > 1 else {}
+        return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **runs, **shards}
 
 
-def make_sampling(balance: float = 0.0, mix: Mapping[str, float] | None = None) -> Sampling:
-    """Says how often classes and datasets are shown in training.
+def make_sampling(balance: float = 0.0, mix: Mapping[str, float] | None = None, text_runs: int = 1) -> Sampling:
+    """Says how often classes and datasets are shown in training, and whether equal texts stand side by side.
 
     Args:
         balance: a class of n examples is shown in proportion to n^(1 - balance): 0: as often as its examples ask for; 0.5: to
             their square root; 1: all classes equally often. An example of several labels counts as one of its rarest.
         mix: other dataset folder -> its part of an epoch; the rest is of `train.dataset`. Classes are balanced within each.
+        text_runs: so many examples with the same texts follow each other; a text encoder that is trained then runs once for
+            all of them. For texts that examples share, such as descriptions of their classes. A text of fewer examples has some
+            of them shown again.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -52,11 +62,37 @@ def make_sampling(balance: float = 0.0, mix: Mapping[str, float] | None = None) 
             "mix gives each other dataset its part of an epoch, above 0 and together below 1: the rest is of train.dataset. "
             f"Received: {mix}"
         )
-    if not balance and not mix:
+    if text_runs < 1:
+        raise ValueError(f"text_runs is a number of examples, at least 1. Received: {text_runs}")
+    if not balance and not mix and text_runs == 1:
         raise ValueError(
-            "make_sampling needs balance, mix, or both; leave train.sampling out to show each example once an epoch"
+            "make_sampling needs balance, mix or text_runs; leave train.sampling out to show each example once an epoch"
         )
-    return Sampling(balance, tuple(mix.items()))
+    return Sampling(balance, tuple(mix.items()), text_runs)
+
+
+def check_runs(
+    length: int,
+    features: FeatureSpec,
+    cached: Sequence[str],
+    batch_size: int,
+    replicas: int,
+    worker: Worker,
+    augment: bool | Augmentation,
+) -> None:
+    """Raises ValueError where runs of equal texts (`make_sampling.text_runs`) save nothing, or would be torn apart."""
+    if length == 1:
+        return
+    mixing = isinstance(augment, Augmentation) and (augment.mixup or augment.cutmix)
+    encoded = [text.field for text in features.texts if text.embedder is None and text.field not in cached]
+    for wrong, why in (
+        (not encoded, "no text encoder of this training runs in every step: they are frozen, or there is no text"),
+        (batch_size // replicas % length, f"a replica's {batch_size // replicas} examples of a batch are no multiple of it"),
+        (worker.count > 1, f"it is for one process, not for {worker.count} workers"),
+        (mixing, "MixUp and CutMix give an example another one's texts"),
+    ):
+        if wrong:
+            raise ValueError(f"make_sampling.text_runs = {length}: {why}")
 
 
 class SampledRecords:
@@ -65,6 +101,7 @@ class SampledRecords:
     Args:
         folder, split: of `train.dataset`; the split of the others has the same name.
         sampling: what `make_sampling` said.
+        fields: the text fields that the model sees; for `text_runs`.
 
     Attributes:
         num_examples: an epoch shows: as many as `train.dataset` has where it is alone; else so many that its own part of them
@@ -72,18 +109,19 @@ class SampledRecords:
 
     Raises:
         FileNotFoundError: if a dataset was packed by a version that wrote no index.
-        ValueError: if a dataset lacks the split, or has other labels or fields than the first.
+        ValueError: if a dataset lacks the split, or has other labels or fields than the first; or if `text_runs` is asked for
+            where a record has several texts in a field.
     """
 
-    def __init__(self, folder: str | Path, split: str, sampling: Sampling):
+    def __init__(self, folder: str | Path, split: str, sampling: Sampling, fields: Sequence[str] = ()):
         own_part = 1 - math.fsum(rate for _, rate in sampling.mix)
         self._paths: list[str] = []
-        shards, offsets, rates, groups = [], [], [], []
+        shards, offsets, rates, groups, texts = [], [], [], [], []
         first = DatasetInfo.load(folder)
         for each, part in ((str(folder), own_part), *sampling.mix):
             info = DatasetInfo.load(each)
             _check_alike(folder, first, each, info, split)
-            table = _read_index(each, info, split)
+            table = _read_index(each, info, split, fields if sampling.text_runs > 1 else ())
             labels, weights = class_weights(table["label/ids"], len(info.labels), sampling.balance)
             if not len(weights):
                 raise ValueError(f"split {split!r} of dataset {each} has no labelled example")
@@ -93,15 +131,22 @@ class SampledRecords:
             shards += [numbers[name] for name in table["shard"].to_pylist()]
             offsets.append(table["offset"].to_numpy())
             rates.append(part * weights / weights.sum())
+            if sampling.text_runs > 1:
+                texts.append(_equal_texts(each, table, fields) + sum(each.max() + 1 for each in texts))
             groups.append(labels + len(groups) * (len(info.labels) + 1))
         self.num_examples = round(len(rates[0]) / own_part)
         self._rates = np.concatenate(rates) * self.num_examples
         self._groups = np.concatenate(groups)  # a class of a dataset
         self._shards, self._offsets = np.array(shards), np.concatenate(offsets)
+        self._text_runs = sampling.text_runs
+        self._texts = np.concatenate(texts) if texts else None
 
     def epoch(self, count: int, seed: int, epoch: int) -> np.ndarray:
         """Numbers of an epoch's records, int64 [count]; they depend on (seed, epoch) alone."""
-        return draw(self._rates, self._groups, count, np.random.default_rng((seed, epoch)))
+        rng = np.random.default_rng((seed, epoch))
+        if self._texts is None:
+            return draw(self._rates, self._groups, count, rng)
+        return draw_runs(self._rates, self._groups, self._texts, self._text_runs, count, rng)
 
     def numbers(self, count: int, seed: int, epoch: int, epochs: int) -> tf.data.Dataset:
         """Those of the epochs from `epoch` on, one after the other."""
@@ -134,6 +179,26 @@ def draw(rates: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Gener
     return rng.permutation(order[np.minimum(places, len(rates) - 1)]).astype(np.int64)
 
 
+def draw_runs(
+    rates: np.ndarray, groups: np.ndarray, texts: np.ndarray, length: int, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """As `draw`, in runs of `length` numbers of one text each; `count` is a multiple of it.
+
+    Texts are drawn as `draw` does, each as often as its examples' rates ask for together. A text shows its examples in
+    turns: none comes again before all have come.
+    """
+    _, first = np.unique(texts, return_index=True)
+    drawn = draw(np.bincount(texts, rates) / length, groups[first], count // length, rng)
+    order = rng.permutation(len(texts))
+    order = order[np.argsort(texts[order], kind="stable")]
+    sizes = np.bincount(texts)
+    by_text = np.argsort(drawn, kind="stable")
+    earlier = np.empty(len(drawn), np.int64)  # runs of the same text
+    earlier[by_text] = np.arange(len(drawn)) - np.searchsorted(drawn[by_text], drawn[by_text])
+    turns = (earlier[:, np.newaxis] * length + np.arange(length)) % sizes[drawn][:, np.newaxis]
+    return order[(np.cumsum(sizes) - sizes)[drawn][:, np.newaxis] + turns].ravel()
+
+
 def class_weights(label_ids: pa.ChunkedArray, num_labels: int, balance: float) -> tuple[np.ndarray, np.ndarray]:
     """(rarest label of each example, int64 [N], and n^-balance, float64 [N], where n examples have that label).
 
@@ -149,7 +214,18 @@ def class_weights(label_ids: pa.ChunkedArray, num_labels: int, balance: float) -
     return rarest, counts[rarest].astype(float) ** -balance
 
 
-def _read_index(folder: str, info: DatasetInfo, split: str) -> pa.Table:
+def _equal_texts(folder: str, table: pa.Table, fields: Sequence[str]) -> np.ndarray:
+    """A number for each record, from 0, int64 [N]: the same for those whose texts are the same in all these fields."""
+    rows = []
+    for field in fields:
+        texts = TextTable(table[TEXT_PREFIX + field])
+        if texts.counts.max(initial=0) > 1:
+            raise ValueError(f"text_runs is for one text a field; {folder} has records of several in {field!r}")
+        rows.append(texts.rows(np.arange(len(table))))
+    return np.unique(np.stack(rows, axis=1), axis=0, return_inverse=True)[1].ravel()
+
+
+def _read_index(folder: str, info: DatasetInfo, split: str, fields: Sequence[str]) -> pa.Table:
     import pyarrow.parquet as pq
 
     tables = []
@@ -157,7 +233,7 @@ def _read_index(folder: str, info: DatasetInfo, split: str) -> pa.Table:
         path = Path(folder) / index_file(shard.file)
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist, by which records are drawn: pack the dataset again")
-        table = pq.read_table(path, columns=["shard", "offset", "label/ids"])
+        table = pq.read_table(path, columns=["shard", "offset", "label/ids", *(TEXT_PREFIX + field for field in fields)])
         if not info.multi_label:
             table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["label/ids"]), 0))
         tables.append(table)

@@ -10,6 +10,7 @@ from mm_keras.features import IMAGE, FeatureSpec
 from mm_keras.model.auxiliary import SUFFIX, AuxiliaryTraining
 from mm_keras.model.cut_tower import cut_tower
 from mm_keras.model.layers import MaskedMeanPooling
+from mm_keras.model.text_runs import EncodeRuns
 from mm_keras.model.two_tower import answer
 
 
@@ -25,7 +26,11 @@ def freeze(model: keras.Model, modalities: Sequence[str]) -> None:
 
 
 def split_at_frozen(
-    model: keras.Model, features: FeatureSpec, modalities: Sequence[str] = (), auxiliary_weight: float = 0.0
+    model: keras.Model,
+    features: FeatureSpec,
+    modalities: Sequence[str] = (),
+    auxiliary_weight: float = 0.0,
+    text_runs: int = 1,
 ) -> tuple[dict[str, keras.Model], keras.Model]:
     """Cuts a two-tower model behind the encoders of some modalities; the layers stay those of the model.
 
@@ -34,6 +39,7 @@ def split_at_frozen(
         features: what it was built for.
         modalities: some of `frozen_modalities`; also the image, if `cut_tower` can cut its tower.
         auxiliary_weight: of the losses of a new linear head for each modality, see `AuxiliaryTraining`; 0: there is none.
+        text_runs: in training, so many examples that follow each other have the same texts, see `EncodeRuns`.
 
     Returns:
         (encoder of each of these modalities, of a tower that is trained in part its frozen part alone;
@@ -59,7 +65,7 @@ def split_at_frozen(
         for name, tensor in model.input.items()
         if name not in dropped
     }
-    embeddings = {}
+    embeddings, runs = {}, {}
     for modality in features.modalities:
         if modality in rest:
             inputs["image_cut"] = keras.Input(encoders[modality].output.shape[1:], name="image_cut")
@@ -70,7 +76,10 @@ def split_at_frozen(
             embeddings[modality] = inputs[name]
         else:
             seen = {part: inputs[name] for part, name in _input_names(features, modality).items()}
-            embeddings[modality] = _encoder_of(model, modality)(seen[IMAGE] if modality == IMAGE else seen)
+            encoder = _encoder_of(model, modality)
+            if modality != IMAGE and text_runs > 1:
+                encoder = runs.setdefault(encoder.name, EncodeRuns(encoder, text_runs))  # fields may share one
+            embeddings[modality] = encoder(seen[IMAGE] if modality == IMAGE else seen)
     logits, tuned = answer(parts, embeddings, inputs)
     if not auxiliary_weight:
         return encoders, keras.Model(inputs, logits, name="trained_part")

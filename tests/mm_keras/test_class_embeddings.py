@@ -1,10 +1,12 @@
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from mm_keras.class_embeddings import ClassEncoder, embed_classes, report_equal
+from mm_keras.data.saved_model import make_saved_model_embedder
 from mm_keras.data.text import make_pretrained_tokenizer, make_word_tokenizer
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 from tfrecords_tools.dataset_info import DatasetInfo
@@ -60,15 +62,20 @@ def test_more_texts_than_fit_in_a_batch_are_embedded_alike(folder, bert):
     np.testing.assert_allclose(found[1], found[2], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["words", "wordpiece"])
-def test_encoder_is_kept_with_its_tokenizer_and_its_texts(folder, bert, tmp_path, kind):
-    classes = embed_classes(folder, **(bert if kind == "wordpiece" else {"make_tokenizer": words}))
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "SavedModel"])
+def test_encoder_is_kept_with_its_tokenizer_and_its_texts(folder, bert, save_use, tmp_path, kind):
+    source = save_use()
+    use = {"make_embedder": functools.partial(make_saved_model_embedder, source, trainable=True)}
+    classes = embed_classes(folder, **{"words": {"make_tokenizer": words}, "wordpiece": bert, "SavedModel": use}[kind])
     classes.save(tmp_path / "encoder")
+    shutil.rmtree(source)
     loaded = ClassEncoder.load(tmp_path / "encoder")
-    np.testing.assert_allclose(loaded(list(TEXTS.values())), classes.encoder(list(TEXTS.values())), atol=1e-6)
+    found = loaded([TEXTS[name] for name in classes.texts])
+    np.testing.assert_allclose(found, classes.values, atol=1e-6)
+    assert np.ptp(found, axis=0).max() > 0
     rows = map(json.loads, (tmp_path / "encoder" / "class_descriptions.jsonl").read_text("utf-8").splitlines())
     assert {row["label"]: row["text"] for row in rows} == TEXTS
-    assert loaded._encoder.trainable_weights == []
+    assert kind == "SavedModel" or loaded._encoder.trainable_weights == []
 
 
 def test_names_are_texts_if_asked_for(folder):

@@ -8,9 +8,15 @@ import pyarrow as pa
 import pytest
 
 from mm_keras.checkpoint import CheckpointError
+from mm_keras.data.augment import make_augmentation
 from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.pipeline import make_training_batches
-from mm_keras.data.sampling import SampledRecords, class_weights, draw, make_sampling
+from mm_keras.data.sampling import SampledRecords, check_runs, class_weights, draw, make_sampling
+from mm_keras.model.frozen import split_at_frozen
+from mm_keras.model.head import build_head
+from mm_keras.model.text_runs import EncodeRuns
+from mm_keras.model.tuning_dnn import build_tuning_dnn
+from mm_keras.optimizer import make_optimizer
 from mm_keras.train import train
 from mm_keras.workers import Worker
 from tfrecords_tools.example import SourceExample
@@ -145,7 +151,7 @@ def test_each_number_is_drawn_as_often_as_its_rate_says_or_once_more():
         ({"balance": 1.5}, r"balance is within 0 .* Received: 1\.5"),
         ({"mix": {"x": 0}}, r"Received: \{'x': 0\}"),
         ({"mix": {"x": 0.5, "y": 0.5}}, "together below 1"),
-        ({}, "needs balance, mix, or both"),
+        ({}, "needs balance, mix or text_runs"),
     ],
 )
 def test_wrong_numbers_are_named(options, message):
@@ -177,6 +183,96 @@ def test_cached_features_are_shown_in_the_same_order(skewed, text_features):
     assert [[each.decode() for each in batch] for batch in batches.ids.as_numpy_iterator()] == ids
     labels = ["".join("abc"[label] for label in labels.numpy()) for _, labels, _ in batches.dataset]
     assert labels == ["".join(each[1] for each in batch) for batch in ids]
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory, pack_examples):
+    """40 examples of a, 11 of b, 3 of c, each class with one text."""
+    texts = {"a": "oak chair", "b": "steel mug with oak", "c": "blue"}
+    examples = [
+        SourceExample(f"s{label}{index:02}", "", texts={"title": [texts[label]]}, labels=[label])
+        for label, count in (("a", 40), ("b", 11), ("c", 3))
+        for index in range(count)
+    ]
+    return pack_examples(tmp_path_factory.mktemp("described") / "d", examples)
+
+
+def test_equal_texts_come_in_runs_and_examples_take_turns(described, make_small_features):
+    features = make_small_features(described, image_size=None, text_fields=("title",), max_tokens=4)
+    epochs, batches = _ids(described, features, make_sampling(text_runs=4), epochs=2, batch_size=12)
+    assert (len(epochs), batches.steps) == (8, 4)
+    for ids in (epochs[:4], epochs[4:]):
+        shown = [batch[start : start + 4] for batch in ids for start in range(0, 12, 4)]
+        assert all(len({each[1] for each in run}) == 1 for run in shown)
+        runs = collections.Counter(run[0][1] for run in shown)
+        assert runs["a"] in (8, 9) and runs["b"] in (2, 3) and runs["c"] <= 1  # 40, 11 and 3 of 54, in 12 runs of 4
+        times = collections.Counter(itertools.chain(*ids))
+        assert max(times[each] for each in times if each[1] != "c") <= 2
+        assert sum(each[1] == "a" for each in times) == min(4 * runs["a"], 40)
+    assert epochs[:4] != epochs[4:]
+    balanced, _ = _ids(described, features, make_sampling(1.0, text_runs=4), batch_size=12)
+    assert _classes(balanced) == {"a": 16, "b": 16, "c": 16}
+    assert max(collections.Counter(itertools.chain(*balanced)).values()) == 6  # three of c in 16 places
+
+
+def test_runs_of_several_texts_a_field_are_refused(tmp_path, pack_examples):
+    examples = [SourceExample(str(i), "", texts={"title": ["one", "two"]}, labels=["ab"[i % 2]]) for i in range(6)]
+    folder = pack_examples(tmp_path / "d", examples)
+    with pytest.raises(ValueError, match=r"text_runs is for one text a field; .* has records of several in 'title'"):
+        SampledRecords(folder, "train", make_sampling(text_runs=2), ["title"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cached": ["title"]}, "no text encoder of this training runs in every step"),
+        ({"batch_size": 20, "replicas": 2}, "a replica's 10 examples of a batch are no multiple of it"),
+        ({"worker": Worker(0, 2)}, "it is for one process, not for 2 workers"),
+        ({"augment": make_augmentation(mixup=0.2)}, "MixUp and CutMix give an example another one's texts"),
+    ],
+)
+def test_runs_that_save_nothing_or_would_be_torn_apart_are_refused(make_spec, options, message):
+    fine = {"features": make_spec(), "cached": [], "batch_size": 16, "replicas": 1, "worker": Worker(), "augment": False}
+    check_runs(4, **fine)
+    with pytest.raises(ValueError, match=f"make_sampling.text_runs = 4: {message}"):
+        check_runs(4, **fine | options)
+    check_runs(1, **fine | options)
+
+
+def test_training_with_an_encoder_that_runs_once_a_run_ends_with_the_same_weights(
+    described, tmp_path, make_small_features, build_small_model, monkeypatch
+):
+    """SGD, since the first steps of Adam are the signs of gradients. Neither dropout, which differs within a run, nor clipping:
+    TensorFlow takes the norm of word embeddings' gradients before those of one word are added up."""
+    sizes = []
+    whole = EncodeRuns.call
+
+    def call(self, inputs, training=False):
+        made = whole(self, inputs, training)
+        sizes.append((training, inputs["token_ids"].shape[0]))
+        return made
+
+    monkeypatch.setattr(EncodeRuns, "call", call)
+    models = {}
+    for name, split in (("once", split_at_frozen), ("plain", lambda *given: split_at_frozen(*given[:-1], 1))):
+        monkeypatch.setattr("mm_keras.train.split_at_frozen", split)
+        models[name] = train(
+            described,
+            tmp_path / name,
+            functools.partial(make_small_features, image_size=None, text_fields=("title",), max_tokens=4),
+            functools.partial(
+                build_small_model, tuning_dnn=functools.partial(build_tuning_dnn, units=(8,), dropout=0), modality_dropout=0.0,
+                head=functools.partial(build_head, dropout=0),
+            ),
+            functools.partial(make_optimizer, algorithm="sgd", learning_rate=0.1, clip_norm=None),
+            epochs=3,
+            batch_size=12,
+            val_split=None,
+            sampling=make_sampling(text_runs=4),
+        )  # fmt: skip
+    assert (True, 12) in sizes
+    for found, expected in zip(*(model.get_weights() for model in models.values()), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_training_mixes_datasets_and_is_resumed_with_the_same_sampling_alone(
