@@ -60,8 +60,9 @@ def export(
     """
     run = RunFolder(workdir)
     dataset = run.dataset(dataset)
-    with contextlib.closing(_FreshProcess()) as fresh:  # it loads TensorFlow while this one loads the model and traces
-        model, features = run.load_model()
+    features = FeatureSpec.load(run.path)
+    with contextlib.closing(_FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces
+        model, _ = run.load_model()
         run.export.mkdir(exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix="unfinished-", dir=run.export))  # no integer: servers ignore it
         try:
@@ -70,10 +71,10 @@ def export(
             tf.saved_model.save(module, str(staging), signatures=module.signature())
             raw = _first_records(dataset, split, features, num_checked)
             num_checked = len(raw[features.modalities[0]])
-            fresh.ask(staging, raw, features)
+            fresh.ask(staging, raw)
             batches = make_evaluation_batches(dataset, split, features, num_checked)
             inputs, _, _ = next(iter(batches.dataset))
-            expected = probabilities_of(model.predict_on_batch(inputs), features.multi_label)[:num_checked]
+            expected = probabilities_of(model(inputs, training=False).numpy(), features.multi_label)[:num_checked]
             difference = float(np.abs(fresh.answer() - expected).max())
             if not difference <= tolerance:
                 raise ParityError(
@@ -110,20 +111,21 @@ def _first_records(dataset: str, split: str, features: FeatureSpec, num_records:
 
 
 class _FreshProcess:
-    """An isolated interpreter with TensorFlow alone."""
+    """An isolated interpreter with TensorFlow alone, and tensorflow_text for tokenizers and SavedModels that need its ops."""
 
-    def __init__(self):
+    def __init__(self, features: FeatureSpec):
         self._folder = tempfile.mkdtemp()
         self._probabilities = Path(self._folder) / "probabilities.npy"
         command = [sys.executable, "-I", str(_CHECK), str(self._probabilities)]
+        if any(text.embedder or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts):
+            command.append("tensorflow_text")
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self._process = subprocess.Popen(command, text=True, cwd=self._folder, **pipes)
 
-    def ask(self, saved_model: Path, raw: dict[str, list[bytes]], features: FeatureSpec) -> None:
+    def ask(self, saved_model: Path, raw: dict[str, list[bytes]]) -> None:
         """Begins to ask a SavedModel."""
         request = {
             "saved_model": str(saved_model.absolute()),
-            "needs_tensorflow_text": any(text.embedder or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts),
             "inputs": {name: [base64.b64encode(value).decode() for value in values] for name, values in raw.items()},
         }
         for send in (lambda: self._process.stdin.write(json.dumps(request)), self._process.stdin.close):

@@ -21,7 +21,7 @@ from mm_keras.data.augment import Augmentation
 from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.input_wait import InputWait
 from mm_keras.data.make_features import make_features
-from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
+from mm_keras.data.pipeline import count_labelled, count_steps, make_evaluation_batches, make_training_batches
 from mm_keras.data.sampling import SampledRecords, Sampling, check_runs
 from mm_keras.distribute import build_for_replicas, make_strategy
 from mm_keras.features import FeatureSpec
@@ -153,13 +153,15 @@ def train(
         worker=worker,
         sampling=sampling,
     )
-    training = make_batches()
-    validation = make_evaluation_batches(dataset, val_split, features, batch_size, worker=worker) if val_split else None
+    sampled = SampledRecords(dataset, train_split, sampling, [text.field for text in features.texts]) if sampling else None
+    steps = count_steps(dataset, train_split, features, batch_size, sampled)
+    if val_split:
+        count_labelled(dataset, val_split, features)
     classes = embed_classes(dataset) if embed_classes else None
     with scope.scope(), using_precision(precision):
         model = build_model(features, class_embeddings=classes.values) if classes else build_model(features)
         cache_frozen = cache_frozen and not (sampling and sampling.mix)  # a cache is of one dataset
-        cached = choose_cached(model, features, augment, cache_frozen, training.num_examples)
+        cached = choose_cached(model, features, augment, cache_frozen, steps * batch_size)
         text_runs = sampling.text_runs if sampling else 1
         check_runs(text_runs, features, cached, batch_size, scope.num_replicas_in_sync, worker, augment)
         encoders, trained = {}, model
@@ -167,16 +169,16 @@ def train(
             encoders, trained = split_at_frozen(model, features, cached, auxiliary_weight, text_runs)
         metrics = make_metrics(features.multi_label, len(features.labels))
         loss = make_loss(features.multi_label, info.label_counts(train_split))
-        optimizer = make_optimizer(training.steps * epochs, trained)
+        optimizer = make_optimizer(steps * epochs, trained)
         trained.compile(
             LossScale(optimizer) if precision == "mixed_float16" else optimizer,
             loss,
             weighted_metrics=metrics,
             jit_compile=False,  # XLA makes depthwise convolutions 18 times slower on CPUs
         )
-    _describe(model, features, training, scope, cached)
+    _describe(model, features, steps, batch_size, scope, cached)
     if dry_run:
-        inputs, labels, weights = next(iter(training.dataset))
+        inputs, labels, weights = next(iter(make_batches().dataset))
         print(f"one batch: loss {float(loss(labels, model(inputs), weights)):.4f}; dry run: stopping here")
         return model
     setup = describe_training(
@@ -229,18 +231,20 @@ def train(
     if not checkpoint:
         save_setup(run.setup, setup)
     check_room(run.checkpoints, model, trained)
+    validation = None
     if cached:
         inputs = list(trained.input)
         make_batches = FeatureCache(dataset, train_split, features, encoders, inputs).training_batches
-        sampled = SampledRecords(dataset, train_split, sampling, [text.field for text in features.texts]) if sampling else None
         make_batches = functools.partial(make_batches, batch_size, epochs, seed, worker=worker, sampled=sampled)
-        if validation:
+        if val_split:
             validation = FeatureCache(dataset, val_split, features, encoders, inputs).evaluation_batches(batch_size, worker)
+    elif val_split:
+        validation = make_evaluation_batches(dataset, val_split, features, batch_size, worker=worker)
     check_same(training=google_crc32c.value(json.dumps(setup).encode()), step=checkpoint.step if checkpoint else 0)
     build_for_replicas(trained, make_batches().dataset)
     # Of cached features, the clock would take longer than the waiting; on several replicas, it would not see it.
     wait = InputWait() if not cached and scope.num_replicas_in_sync == 1 else None
-    progress = Progress(run.metrics, epochs, training.steps, batch_size, wait and (lambda: wait.seconds))
+    progress = Progress(run.metrics, epochs, steps, batch_size, wait and (lambda: wait.seconds))
     callbacks = [progress, _TensorBoard(run.tensorboard, write_graph=False)]
     kept = run.best if trained is model else run.best.with_name("best_trained_part.weights.h5")
     followed = {"monitor": f"val_{metrics[0].name}", "mode": "max"} if validation else {"monitor": "loss", "mode": "min"}
@@ -287,13 +291,18 @@ class _TensorBoard(keras.callbacks.TensorBoard):
 
 
 def _describe(
-    model: keras.Model, features: FeatureSpec, training, scope: tf.distribute.Strategy, cached: tuple[str, ...]
+    model: keras.Model,
+    features: FeatureSpec,
+    steps: int,
+    batch_size: int,
+    scope: tf.distribute.Strategy,
+    cached: tuple[str, ...],
 ) -> None:
     """Prints what will be trained on what."""
-    print(f"{training.num_examples:,} training examples an epoch, {training.steps} steps of {training.batch_size}")
+    print(f"{steps * batch_size:,} training examples an epoch, {steps} steps of {batch_size}")
     print(f"{len(features.labels)} labels, {'multi-label' if features.multi_label else 'multi-class'}")
     for name, (shape, dtype) in features.inputs().items():
-        print(f"  {name:<28} {dtype:<8} {[training.batch_size, *shape]}")
+        print(f"  {name:<28} {dtype:<8} {[batch_size, *shape]}")
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     print(f"{model.count_params():,} parameters, {trainable:,} trainable; {scope.num_replicas_in_sync} replica(s)")
     for layer in model.layers:

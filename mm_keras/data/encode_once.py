@@ -80,7 +80,7 @@ class FrozenEncoder:
 
 
 def encode_images(
-    folder: str | Path, split: str, features: FeatureSpec, encoder: FrozenEncoder, sizes: Sequence[int], batch_size: int = 64
+    folder: str | Path, split: str, features: FeatureSpec, encoder: FrozenEncoder, sizes: Sequence[int], batch_size: int = 32
 ) -> StoredRows:
     """What an encoder makes of each labelled record's picture, in the order of the records.
 

@@ -82,12 +82,9 @@ def make_training_batches(
         ValueError: if the dataset does not have what `features` asks for, or fewer labelled examples than a batch.
     """
     info = DatasetInfo.load(folder)
-    _check(info, features, folder)
     sampled = SampledRecords(folder, split, sampling, [text.field for text in features.texts]) if sampling else None
-    num_labelled = sampled.num_examples if sampled else _num_labelled(info, split)
-    steps = num_labelled // batch_size
-    if not steps:
-        raise ValueError(f"batch_size {batch_size} is larger than split {split!r} with its {num_labelled} labelled examples")
+    num_labelled = sampled.num_examples if sampled else count_labelled(folder, split, features)
+    steps = count_steps(folder, split, features, batch_size, sampled)
     own_size = batch_size // worker.count
     own_files = None if sampled else files_of(worker, info.shards(split), num_labelled, least=steps * own_size)
     files = [str(Path(folder) / shard.file) for shard in own_files or info.shards(split)]
@@ -144,6 +141,31 @@ def make_training_batches(
     return Batches(dataset, steps, steps * batch_size, batch_size, ids)
 
 
+def count_steps(
+    folder: str | Path, split: str, features: FeatureSpec, batch_size: int, sampled: SampledRecords | None = None
+) -> int:
+    """Batches of an epoch of `make_training_batches`, and its errors, without making any."""
+    num_labelled = count_labelled(folder, split, features)
+    num_labelled = sampled.num_examples if sampled else num_labelled
+    if num_labelled < batch_size:
+        raise ValueError(f"batch_size {batch_size} is larger than split {split!r} with its {num_labelled} labelled examples")
+    return num_labelled // batch_size
+
+
+def count_labelled(folder: str | Path, split: str, features: FeatureSpec) -> int:
+    """Labelled examples of a split.
+
+    Raises:
+        ValueError: if the dataset does not have what `features` asks for, or the split no such example.
+    """
+    info = DatasetInfo.load(folder)
+    _check(info, features, folder)
+    num_labelled = _num_labelled(info, split)
+    if not num_labelled:
+        raise ValueError(f"split {split!r} of dataset {info.name!r} has no labelled example")
+    return num_labelled
+
+
 def make_evaluation_batches(
     folder: str | Path,
     split: str,
@@ -160,10 +182,7 @@ def make_evaluation_batches(
     fewer, counting begins anew. Other arguments and errors as in `make_training_batches`.
     """
     info = DatasetInfo.load(folder)
-    _check(info, features, folder)
-    num_examples = _num_labelled(info, split)
-    if not num_examples:
-        raise ValueError(f"split {split!r} of dataset {info.name!r} has no labelled example")
+    num_examples = count_labelled(folder, split, features)
     steps = -(-num_examples // batch_size)
     preprocessor = Preprocessor(features)
 

@@ -371,7 +371,7 @@ def test_split_without_a_label_cannot_be_evaluated_or_learned(tmp_path, pack_exa
     features = _spec(None, ("title",), labels=("a", "b"))
     with pytest.raises(ValueError, match="split 'new' of dataset 'unlabelled' has no labelled example"):
         make_evaluation_batches(folder, "new", features, 2)
-    with pytest.raises(ValueError, match="larger than split 'new' with its 0 labelled examples"):
+    with pytest.raises(ValueError, match="split 'new' of dataset 'unlabelled' has no labelled example"):
         make_training_batches(folder, "new", features, 2, 1)
 
 
