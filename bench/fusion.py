@@ -33,7 +33,7 @@ from mm_keras.model.image_tower import build_image_tower
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
-from mm_keras.optimizer import make_optimizer
+from mm_keras.training.optimizer import make_optimizer
 from tfrecords_tools.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 

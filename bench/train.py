@@ -52,7 +52,6 @@ from mm_keras.data.pipeline import make_evaluation_batches, make_training_batche
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.text import make_pretrained_tokenizer
 from mm_keras.data.text_table import TextTable
-from mm_keras.fit import fit
 from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
 from mm_keras.model.frozen import split_at_frozen
@@ -60,8 +59,9 @@ from mm_keras.model.image_tower import build_image_tower
 from mm_keras.model.lexical_encoder import BagOfTokens, build_lexical_encoder
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 from mm_keras.model.two_tower import build_two_tower
-from mm_keras.optimizer import make_optimizer
-from mm_keras.progress import Progress
+from mm_keras.training.fit import fit
+from mm_keras.training.optimizer import make_optimizer
+from mm_keras.training.progress import Progress
 from tfrecords_tools.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 

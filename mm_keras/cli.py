@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     with _quiet_start_up():
         import tensorflow  # noqa: F401
     from mm_keras.multi_worker import tell_of_lost_workers
-    from mm_keras.preemption import EXIT_CODE, Preempted, raise_on_sigterm
+    from mm_keras.training.preemption import EXIT_CODE, Preempted, raise_on_sigterm
 
     try:
         with raise_on_sigterm(), tell_of_lost_workers():

@@ -28,7 +28,7 @@ class ConfigError(ValueError):
 
 def configurable_functions() -> list[Callable]:
     """All functions that a config can bind."""
-    from mm_keras import experiment, losses, metrics, schedules
+    from mm_keras import experiment, losses, metrics
     from mm_keras.class_embeddings import embed_classes
     from mm_keras.data import augment, make_features, packed, sampling, saved_model, text
     from mm_keras.evaluate import evaluate
@@ -44,9 +44,10 @@ def configurable_functions() -> list[Callable]:
         two_tower,
         word_vector_encoder,
     )
-    from mm_keras.optimizer import make_optimizer
     from mm_keras.saved_model import build_saved_model_encoder
     from mm_keras.train import train
+    from mm_keras.training import schedules
+    from mm_keras.training.optimizer import make_optimizer
 
     return [
         experiment.train_and_evaluate,

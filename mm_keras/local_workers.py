@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm_keras.preemption import EXIT_CODE
+from mm_keras.training.preemption import EXIT_CODE
 
 _GRACE = 60  # seconds that workers have to end in by themselves, once one has or they were asked to
 _TAIL = 15  # lines of a worker's output that are shown when it dies

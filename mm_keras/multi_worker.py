@@ -25,8 +25,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mm_keras.preemption import Preempted
 from mm_keras.run_folder import RunFolder
+from mm_keras.training.preemption import Preempted
 from mm_keras.workers import ALONE, Worker, worker_of_environment
 
 _KERAS = "3.15"  # of which `prepare` is known to mend what is broken

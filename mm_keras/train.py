@@ -13,9 +13,6 @@ import keras
 import tensorflow as tf
 
 import mm_keras
-from mm_keras.cache_choice import choose_cached
-from mm_keras.checkpoint import check_room, load_latest, prune, replacing
-from mm_keras.checkpoint_callbacks import KeepBest
 from mm_keras.class_embeddings import ClassEmbeddings
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.feature_cache import FeatureCache
@@ -25,19 +22,22 @@ from mm_keras.data.pipeline import count_labelled, count_steps, make_evaluation_
 from mm_keras.data.sampling import SampledRecords, Sampling, check_runs
 from mm_keras.distribute import build_for_replicas, make_strategy
 from mm_keras.features import FeatureSpec
-from mm_keras.fit import fit
 from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
 from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.multi_worker import check_same, own_folder, this_worker
-from mm_keras.optimizer import make_optimizer
-from mm_keras.optimizer_callbacks import make_optimizer_callbacks
-from mm_keras.precision import LossScale, using_precision
-from mm_keras.progress import Progress
 from mm_keras.run_folder import RunFolder
 from mm_keras.thresholds import tune_thresholds
-from mm_keras.training_setup import check_setup, describe_features, describe_training, save_setup
+from mm_keras.training.cache_choice import choose_cached
+from mm_keras.training.checkpoint import check_room, load_latest, prune, replacing
+from mm_keras.training.checkpoint_callbacks import KeepBest
+from mm_keras.training.fit import fit
+from mm_keras.training.optimizer import make_optimizer
+from mm_keras.training.optimizer_callbacks import make_optimizer_callbacks
+from mm_keras.training.precision import LossScale, using_precision
+from mm_keras.training.progress import Progress
+from mm_keras.training.training_setup import check_setup, describe_features, describe_training, save_setup
 from tfrecords_tools.dataset_info import DatasetInfo
 
 

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mm_keras.checkpoint import replacing
 from mm_keras.config import bound_values, find_config, load_config
 from mm_keras.sweep.sweep_file import Setting, Sweep, SweepError
+from mm_keras.training.checkpoint import replacing
 
 TRIALS = "trials"
 _FINISHED = "trial.json"

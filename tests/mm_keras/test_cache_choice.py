@@ -4,10 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from mm_keras.cache_choice import choose_cached
 from mm_keras.data.augment import make_augmentation
 from mm_keras.model.image_tower import build_image_tower, build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
+from mm_keras.training.cache_choice import choose_cached
 
 
 def _build_frozen_text_encoder(spec, name):

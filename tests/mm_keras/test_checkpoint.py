@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from mm_keras import checkpoint
-from mm_keras.checkpoint import CheckpointError, capture, check_room, checkpoint_path, checkpoints, load, restore, save
+from mm_keras.training import checkpoint
+from mm_keras.training.checkpoint import CheckpointError, capture, check_room, checkpoint_path, checkpoints, load, restore, save
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import mm_keras
-from mm_keras.checkpoint_callbacks import SaveCheckpoints
 from mm_keras.cli import _make_parser, main
 from mm_keras.late_fusion import METHODS
+from mm_keras.training.checkpoint_callbacks import SaveCheckpoints
 
 REPOSITORY = Path(mm_keras.__file__).parent.parent
 

@@ -43,7 +43,7 @@ def test_bindings_override_the_file(write):
 
 
 def test_library_functions_know_nothing_of_a_config(write):
-    from mm_keras.optimizer import make_optimizer
+    from mm_keras.training.optimizer import make_optimizer
 
     load_config(write("make_optimizer.clip_norm = 3.0"))
     assert make_optimizer(10).global_clipnorm == 1

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import mm_keras
-from mm_keras.preemption import Preempted, raise_on_sigterm
 from mm_keras.run_folder import RunFolder
 from mm_keras.sweep.experiments import TrialsFailed, experiments
 from mm_keras.sweep.results import draw_box_plots, read_result, write_table
 from mm_keras.sweep.sweep_file import Setting, SweepError
 from mm_keras.sweep.trials import Trial, locked
+from mm_keras.training.preemption import Preempted, raise_on_sigterm
 
 REPOSITORY = Path(mm_keras.__file__).parent.parent
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from mm_keras import multi_worker
-from mm_keras.checkpoint import checkpoints, load
 from mm_keras.local_workers import run_local_workers
-from mm_keras.preemption import EXIT_CODE
+from mm_keras.training.checkpoint import checkpoints, load
+from mm_keras.training.preemption import EXIT_CODE
 
 ASKED_TO_END = """
 import os, signal, sys, time
 from mm_keras import multi_worker
-from mm_keras.preemption import EXIT_CODE, Preempted, raise_on_sigterm
+from mm_keras.training.preemption import EXIT_CODE, Preempted, raise_on_sigterm
 
 try:
     with raise_on_sigterm():

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from mm_keras.checkpoint import checkpoints, load
 from mm_keras.data.make_features import make_features
 from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.two_tower import build_two_tower
-from mm_keras.nan_report import NotFiniteError
 from mm_keras.train import train
+from mm_keras.training.checkpoint import checkpoints, load
+from mm_keras.training.nan_report import NotFiniteError
 from tfrecords_tools.example import SourceExample
 
 NUM, BATCH = 48, 8

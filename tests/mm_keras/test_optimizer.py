@@ -5,10 +5,10 @@ import keras
 import numpy as np
 import pytest
 
-from mm_keras.optimizer import make_optimizer
-from mm_keras.optimizer_callbacks import AveragedWeights, ReduceOnPlateau, make_optimizer_callbacks
-from mm_keras.part_optimizers import Adam
-from mm_keras.schedules import make_constant_schedule, make_plateau_schedule, make_step_schedule
+from mm_keras.training.optimizer import make_optimizer
+from mm_keras.training.optimizer_callbacks import AveragedWeights, ReduceOnPlateau, make_optimizer_callbacks
+from mm_keras.training.part_optimizers import Adam
+from mm_keras.training.schedules import make_constant_schedule, make_plateau_schedule, make_step_schedule
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 3)).astype("float32")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mm_keras.data.pipeline import make_evaluation_batches
-from mm_keras.precision import LossScale, using_precision
 from mm_keras.run_folder import RunFolder
+from mm_keras.training.precision import LossScale, using_precision
 
 # Two replicas; the second one's gradients overflow in the first step alone.
 OVERFLOW = """
@@ -16,7 +16,7 @@ two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 import keras
 import numpy as np
-from mm_keras.precision import LossScale, using_precision
+from mm_keras.training.precision import LossScale, using_precision
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope(), using_precision("mixed_float16"):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mm_keras.data.input_wait import InputWait
-from mm_keras.progress import Progress
+from mm_keras.training.progress import Progress
 
 
 class _Slow(keras.callbacks.Callback):

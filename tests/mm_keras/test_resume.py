@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import pytest
 
-from mm_keras.checkpoint import CheckpointError, checkpoints, load, load_latest
-from mm_keras.checkpoint_callbacks import SaveCheckpoints
-from mm_keras.optimizer import make_optimizer
-from mm_keras.preemption import Preempted
 from mm_keras.run_folder import RunFolder
+from mm_keras.training.checkpoint import CheckpointError, checkpoints, load, load_latest
+from mm_keras.training.checkpoint_callbacks import SaveCheckpoints
+from mm_keras.training.optimizer import make_optimizer
+from mm_keras.training.preemption import Preempted
 from tests.mm_keras import tiny_training
 from tests.mm_keras.tiny_training import EPOCHS, train_tiny
 

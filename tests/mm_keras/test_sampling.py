@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mm_keras.checkpoint import CheckpointError
 from mm_keras.data.augment import make_augmentation
 from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.pipeline import make_training_batches
@@ -16,8 +15,9 @@ from mm_keras.model.frozen import split_at_frozen
 from mm_keras.model.head import build_head
 from mm_keras.model.text_runs import EncodeRuns
 from mm_keras.model.tuning_dnn import build_tuning_dnn
-from mm_keras.optimizer import make_optimizer
 from mm_keras.train import train
+from mm_keras.training.checkpoint import CheckpointError
+from mm_keras.training.optimizer import make_optimizer
 from mm_keras.workers import Worker
 from tfrecords_tools.example import SourceExample
 from tfrecords_tools.labels import LabelVocabulary

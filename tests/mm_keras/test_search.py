@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from mm_keras.config import load_config
-from mm_keras.preemption import Preempted, raise_on_sigterm
 from mm_keras.sweep.experiments import TrialsFailed, experiments
 from mm_keras.sweep.sweep_file import SweepError
 from mm_keras.sweep.trials import Trial
+from mm_keras.training.preemption import Preempted, raise_on_sigterm
 
 optuna = pytest.importorskip("optuna")
 

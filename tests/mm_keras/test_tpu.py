@@ -10,8 +10,8 @@ from mm_keras.data.pipeline import make_evaluation_batches, make_training_batche
 from mm_keras.distribute import make_strategy
 from mm_keras.losses import make_loss
 from mm_keras.metrics import make_metrics
-from mm_keras.optimizer import make_optimizer
-from mm_keras.precision import using_precision
+from mm_keras.training.optimizer import make_optimizer
+from mm_keras.training.precision import using_precision
 
 AUGMENTATION = make_augmentation(mixup=0.4, cutmix=1.0, rand_augment=1, color_jitter=0.3, token_dropout=0.1)
 

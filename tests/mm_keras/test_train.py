@@ -14,9 +14,9 @@ from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.features import FeatureSpec
 from mm_keras.losses import make_asymmetric_loss, make_focal_loss
 from mm_keras.metrics import evaluate_logits, make_metrics
-from mm_keras.optimizer import make_optimizer
 from mm_keras.run_folder import RunFolder
-from mm_keras.schedules import make_constant_schedule, make_plateau_schedule
+from mm_keras.training.optimizer import make_optimizer
+from mm_keras.training.schedules import make_constant_schedule, make_plateau_schedule
 from tfrecords_tools.example import SourceExample
 
 

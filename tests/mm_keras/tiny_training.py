@@ -11,13 +11,13 @@ import sys
 
 import numpy as np
 
-from mm_keras.checkpoint_callbacks import SaveCheckpoints
 from mm_keras.data.make_features import make_features
 from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.train import train
+from mm_keras.training.checkpoint_callbacks import SaveCheckpoints
 
 EPOCHS = 3
 

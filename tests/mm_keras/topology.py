@@ -12,15 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mm_keras.checkpoint_callbacks import SaveCheckpoints
 from mm_keras.data.make_features import make_features
 from mm_keras.model.head import build_head
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
-from mm_keras.optimizer import make_optimizer
-from mm_keras.preemption import EXIT_CODE, Preempted
 from mm_keras.train import train
+from mm_keras.training.checkpoint_callbacks import SaveCheckpoints
+from mm_keras.training.optimizer import make_optimizer
+from mm_keras.training.preemption import EXIT_CODE, Preempted
 from mm_keras.workers import worker_of_environment
 
 

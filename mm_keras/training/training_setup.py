@@ -12,8 +12,8 @@ import google_crc32c
 import keras
 import numpy as np
 
-from mm_keras.checkpoint import CheckpointError, listed, replacing
 from mm_keras.features import FeatureSpec
+from mm_keras.training.checkpoint import CheckpointError, listed, replacing
 from tfrecords_tools.dataset_info import DatasetInfo
 
 # Of the same thing they differ from one process to the next, or repeat what stands elsewhere.

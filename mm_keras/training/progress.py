@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 from tqdm import tqdm
 
-from mm_keras.checkpoint import replacing
+from mm_keras.training.checkpoint import replacing
 
 _NOT_SHOWN = ("examples_per_second", "cross_entropy", "learning_rate", "input_wait")
 

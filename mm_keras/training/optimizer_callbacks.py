@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from mm_keras.part_optimizers import SGD, Adam
-from mm_keras.schedules import PlateauRate
+from mm_keras.training.part_optimizers import SGD, Adam
+from mm_keras.training.schedules import PlateauRate
 
 
 def make_optimizer_callbacks(

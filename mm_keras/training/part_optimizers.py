@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from mm_keras.schedules import PlateauRate
+from mm_keras.training.schedules import PlateauRate
 
 _NOT_DECAYED = ("bias", "gamma", "beta", "scale", "missing")  # what stands in the name of a weight that shall not decay
 

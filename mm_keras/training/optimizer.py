@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-from mm_keras.part_optimizers import SGD, Adam
-from mm_keras.schedules import make_cosine_schedule
+from mm_keras.training.part_optimizers import SGD, Adam
+from mm_keras.training.schedules import make_cosine_schedule
 
 ALGORITHMS = ("adam", "adamw", "sgd")
 

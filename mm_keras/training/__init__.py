@@ -1,0 +1,1 @@
+"""What `mm_keras.train` trains with: the loop, checkpoints, optimizers, precision, progress."""
