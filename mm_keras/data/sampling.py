@@ -1,4 +1,4 @@
-"""How often each record is shown: classes brought closer to each other, several datasets mixed, equal texts side by side.
+"""How often each record is shown: classes or sources brought closer, several datasets mixed, equal texts side by side.
 
 Records are drawn by their numbers and read from where the datasets' index/ says they are.
 """
@@ -31,16 +31,19 @@ class Sampling:
     balance: float
     mix: tuple[tuple[str, float], ...]
     text_runs: int = 1
+    balance_by: str = "class"
 
     def describe(self, split: str) -> dict[str, object]:
         """For telling whether two trainings are the same; datasets may move."""
         shards = {f"mix[{index}]": [shard.sha256 for shard in DatasetInfo.load(folder).shards(split)]
                   for index, (folder, _) in enumerate(self.mix)}  # fmt: skip
-        runs = {"text_runs": self.text_runs} if self.text_runs > 1 else {}
-        return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **runs, **shards}
+        own = {"balance_by": self.balance_by, "text_runs": self.text_runs}
+        return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **own, **shards}
 
 
-def make_sampling(balance: float = 0.0, mix: Mapping[str, float] | None = None, text_runs: int = 1) -> Sampling:
+def make_sampling(
+    balance: float = 0.0, mix: Mapping[str, float] | None = None, text_runs: int = 1, balance_by: str = "class"
+) -> Sampling:
     """Says how often classes and datasets are shown in training, and whether equal texts stand side by side.
 
     Args:
@@ -50,9 +53,11 @@ def make_sampling(balance: float = 0.0, mix: Mapping[str, float] | None = None, 
         text_runs: so many examples with the same texts follow each other; a text encoder that is trained then runs once for
             all of them. For texts that examples share, such as descriptions of their classes. A text of fewer examples has some
             of them shown again.
+        balance_by: what `balance` brings closer to each other: "class"; or "source": the first folder of a record's id, as in
+            "google/q0001/abc.jpg".
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a value is out of its range.
     """
     mix = {str(folder): rate for folder, rate in (mix or {}).items()}
     if not 0 <= balance <= 1:
@@ -62,13 +67,15 @@ def make_sampling(balance: float = 0.0, mix: Mapping[str, float] | None = None, 
             "mix gives each other dataset its part of an epoch, above 0 and together below 1: the rest is of train.dataset. "
             f"Received: {mix}"
         )
+    if balance_by not in ("class", "source"):
+        raise ValueError(f"balance_by is 'class' or 'source'. Received: {balance_by!r}")
     if text_runs < 1:
         raise ValueError(f"text_runs is a number of examples, at least 1. Received: {text_runs}")
     if not balance and not mix and text_runs == 1:
         raise ValueError(
             "make_sampling needs balance, mix or text_runs; leave train.sampling out to show each example once an epoch"
         )
-    return Sampling(balance, tuple(mix.items()), text_runs)
+    return Sampling(balance, tuple(mix.items()), text_runs, balance_by)
 
 
 def check_runs(
@@ -122,7 +129,10 @@ class SampledRecords:
             info = DatasetInfo.load(each)
             _check_alike(folder, first, each, info, split)
             table = _read_index(each, info, split, fields if sampling.text_runs > 1 else ())
-            labels, weights = class_weights(table["label/ids"], len(info.labels), sampling.balance)
+            if sampling.balance_by == "source":
+                kinds, weights = source_weights(each, table["id"], sampling.balance)
+            else:
+                kinds, weights = class_weights(table["label/ids"], len(info.labels), sampling.balance)
             if not len(weights):
                 raise ValueError(f"split {split!r} of dataset {each} has no labelled example")
             names = [shard.file for shard in info.shards(split)]
@@ -132,11 +142,11 @@ class SampledRecords:
             offsets.append(table["offset"].to_numpy())
             rates.append(part * weights / weights.sum())
             if sampling.text_runs > 1:
-                texts.append(_equal_texts(each, table, fields) + sum(each.max() + 1 for each in texts))
-            groups.append(labels + len(groups) * (len(info.labels) + 1))
+                texts.append(_equal_texts(each, table, fields) + sum(numbers.max() + 1 for numbers in texts))
+            groups.append(kinds + sum(numbers.max() + 1 for numbers in groups))
         self.num_examples = round(len(rates[0]) / own_part)
         self._rates = np.concatenate(rates) * self.num_examples
-        self._groups = np.concatenate(groups)  # a class of a dataset
+        self._groups = np.concatenate(groups)  # a class or source of a dataset
         self._shards, self._offsets = np.array(shards), np.concatenate(offsets)
         self._text_runs = sampling.text_runs
         self._texts = np.concatenate(texts) if texts else None
@@ -214,6 +224,22 @@ def class_weights(label_ids: pa.ChunkedArray, num_labels: int, balance: float) -
     return rarest, counts[rarest].astype(float) ** -balance
 
 
+def source_weights(folder: str, ids: pa.ChunkedArray, balance: float) -> tuple[np.ndarray, np.ndarray]:
+    """(the source of each record as a number, int64 [N], and n^-balance, float64 [N], where n records have that source).
+
+    Raises:
+        ValueError: if all have one.
+    """
+    sources = pa.compute.list_element(pa.compute.split_pattern(ids, "/", max_splits=1), 0).to_numpy()
+    names, numbers, counts = np.unique(sources.astype(str), return_inverse=True, return_counts=True)
+    if len(names) == 1 or len(names) == len(sources):
+        raise ValueError(
+            f"make_sampling.balance_by = 'source' needs ids whose first folder is their source; those of {folder} are as "
+            f"{ids[0].as_py()!r}"
+        )
+    return numbers.ravel(), counts[numbers.ravel()].astype(float) ** -balance
+
+
 def _equal_texts(folder: str, table: pa.Table, fields: Sequence[str]) -> np.ndarray:
     """A number for each record, from 0, int64 [N]: the same for those whose texts are the same in all these fields."""
     rows = []
@@ -233,7 +259,7 @@ def _read_index(folder: str, info: DatasetInfo, split: str, fields: Sequence[str
         path = Path(folder) / index_file(shard.file)
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist, by which records are drawn: pack the dataset again")
-        table = pq.read_table(path, columns=["shard", "offset", "label/ids", *(TEXT_PREFIX + field for field in fields)])
+        table = pq.read_table(path, columns=["id", "shard", "offset", "label/ids", *(TEXT_PREFIX + field for field in fields)])
         if not info.multi_label:
             table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["label/ids"]), 0))
         tables.append(table)

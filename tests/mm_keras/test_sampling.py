@@ -71,6 +71,22 @@ def test_classes_are_shown_in_proportion_to_a_power_of_their_size(skewed, text_f
     assert dict(_classes(ids)) == pytest.approx(shares, abs=1)
 
 
+def test_sources_are_shown_in_proportion_to_a_power_of_their_size(tmp_path, pack_examples, make_small_features, skewed):
+    examples = [
+        SourceExample(f"{source}/{index}.jpg", "", texts={"title": ["x"]}, labels=["ab"[index % 2]])
+        for source, count in (("google", 64), ("flickr", 16))
+        for index in range(count)
+    ]
+    folder = pack_examples(tmp_path / "web", examples)
+    features = make_small_features(folder, image_size=None, text_fields=("title",), max_tokens=4)
+    for balance, share in ((1.0, 40), (0.5, 80 * 8 / 12), (0.0, 64)):
+        sampling = make_sampling(balance, balance_by="source", text_runs=1 if balance else 4)
+        ids, _ = _ids(folder, features, sampling)
+        assert abs(sum(each.startswith("google") for each in itertools.chain(*ids)) - share) <= 1
+    with pytest.raises(ValueError, match=r"needs ids whose first folder is their source; those of .* are as 's"):
+        SampledRecords(skewed, "train", make_sampling(1.0, balance_by="source"))
+
+
 def test_no_example_is_repeated_more_than_its_rate_asks_for(skewed, text_features):
     ids, _ = _ids(skewed, text_features, make_sampling(1.0))
     times = collections.Counter(itertools.chain(*ids))
