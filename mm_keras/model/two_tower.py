@@ -132,19 +132,31 @@ def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tupl
         modalities: of its features.
 
     Returns:
-        (encoders: the model's inputs -> {"<modality>_embedding": [B, D]},
+        (encoders: the model's inputs -> {"<modality>_embedding": [B, D]}, and the tokens of fields that have a lexical encoder:
+        they take less room than its bags;
         fusion and head: those and {"<modality>_present": bool [B]} -> logits [B, num_labels]).
     """
-    missing = {modality: model.get_layer(f"{modality}_missing") for modality in modalities}
     names = {modality: f"{modality}_embedding" for modality in modalities}
-    embeddings = {names[modality]: layer.input[0] for modality, layer in missing.items()}  # [B, T, D] of a sequence
-    encoders = keras.Model(model.input, embeddings, name="encoders")
-    inputs = {name: keras.Input(tensor.shape[1:], name=name) for name, tensor in embeddings.items()}
+    parts = {layer.name: layer for layer in model.layers}
+    encoded, tokens = {}, {}
+    for modality, name in names.items():
+        words = parts.get(f"{modality}_and_words")
+        encoded[name] = (words or parts[f"{modality}_missing"]).input[0]  # [B, T, D] of a sequence
+        if words:
+            tokens[modality] = {part: model.input[f"{modality}_{part}"] for part in parts[f"{modality}_words"].input}
+            encoded |= {f"{modality}_{part}": tensor for part, tensor in tokens[modality].items()}
+    encoders = keras.Model(model.input, encoded, name="encoders")
+    inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in encoded.items()}
     flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}
-    known = {modality: layer(inputs[names[modality]], flags[present(modality)]) for modality, layer in missing.items()}
-    fusion_model = model.get_layer("fusion")
+    known = {}
+    for modality, name in names.items():
+        embedding = inputs[name]
+        if modality in tokens:
+            words = parts[f"{modality}_words"]({part: inputs[f"{modality}_{part}"] for part in tokens[modality]})
+            embedding = parts[f"{modality}_and_words"]([embedding, words])
+        known[modality] = parts[f"{modality}_missing"](embedding, flags[present(modality)])
     by_modality = {modality: flags[present(modality)] for modality in modalities}
-    logits = model.get_layer("head")(fusion_model(known | _flags_for(fusion_model, by_modality)))
+    logits = parts["head"](parts["fusion"](known | _flags_for(parts["fusion"], by_modality)))
     return encoders, keras.Model(inputs | flags, logits, name="fusion_and_head")
 
 
