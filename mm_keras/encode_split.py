@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from mm_keras.data.feature_cache import FeatureCache
-from mm_keras.data.pipeline import Batches, make_evaluation_batches
+from mm_keras.data.pipeline import Batches, count_labelled, make_evaluation_batches
 from mm_keras.features import FeatureSpec, present
 from mm_keras.model.frozen import freeze, split_at_frozen
 from mm_keras.model.late_fusion import split_at_embeddings
@@ -39,7 +39,11 @@ def encode_split(
     Returns:
         (for each of these texts what `behind` takes in, presence flags bool [N] among it; labels int32 [N] or float32 [N, L];
         behind: that -> logits [B, num_labels]).
+
+    Raises:
+        ValueError: if the dataset does not have what the model takes in, has other labels, or no labelled example in the split.
     """
+    count_labelled(dataset, split, features)
     frozen = tuple(run.facts().get("frozen", ()))
     if frozen == features.modalities and texts_per_field == 1 and os.access(dataset, os.W_OK):
         freeze(model, frozen)

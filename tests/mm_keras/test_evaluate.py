@@ -167,7 +167,12 @@ def test_folder_alone_is_enough_from_anywhere_with_any_batch_size(reported, run,
     assert format_report(report) in capsys.readouterr().out
 
 
-def test_other_labels_are_an_error(run, tmp_path, pack_examples):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_other_labels_are_an_error(run, tmp_path, pack_examples, frozen):
+    shutil.rmtree(run / "baselines")
+    if frozen:  # its encodings would be kept
+        facts = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(facts | {"frozen": facts["modalities"]}))
     examples = [
         SourceExample(f"e{i}", f"rows:{i}", texts={"title": ["x"], "description": ["y"]}, labels=["ab"[i % 2]], split="test")
         for i in range(4)
