@@ -3,7 +3,7 @@
     python bench/fusion.py products.csv --label=category --text=title --image_weights=mobilenet_v2.weights.h5 \\
         --text_encoder=all-MiniLM-L6-v2
 
-A table with an image and text columns is packed into one split, and what a frozen MobileNetV2 and a frozen sentence encoder
+A table with an image and text columns is packed into one split, and what a frozen image tower and a frozen sentence encoder
 make of each row is computed once. Then every recipe is trained on the image alone, the texts alone and both, on the same folds
 and seeds; the model that was trained on both is also asked with one of them hidden. With --split a file's test rows are asked
 instead of folds. The recipe is never chosen on the rows that it is measured on: the recipes are fixed here.
@@ -27,6 +27,7 @@ from mm_keras.data.make_features import make_features
 from mm_keras.data.text import make_pretrained_tokenizer
 from mm_keras.features import FeatureSpec, present
 from mm_keras.losses import make_loss
+from mm_keras.model.architectures import ARCHITECTURES
 from mm_keras.model.frozen import split_at_frozen
 from mm_keras.model.fusion import build_bilinear_fusion, build_gated_fusion
 from mm_keras.model.image_tower import build_image_tower
@@ -59,7 +60,8 @@ def main() -> None:
     parser.add_argument("--id", default="id", metavar="COLUMN")
     parser.add_argument("--image", default="image", metavar="COLUMN")
     parser.add_argument("--text", default="title", metavar="COLUMN,…")
-    parser.add_argument("--image_weights", required=True, metavar="FILE", help="MobileNetV2 without its head, .weights.h5")
+    parser.add_argument("--architecture", default="mobilenet_v2", choices=sorted(ARCHITECTURES), metavar="NAME")
+    parser.add_argument("--image_weights", required=True, metavar="FILE", help="of the architecture, see docs/models.md")
     parser.add_argument("--text_encoder", required=True, metavar="FOLDER", help="Hugging Face folder or keras_hub preset")
     parser.add_argument("--split", type=Path, metavar="FILE", help="a CSV id,split: measure on its test rows, not on folds")
     parser.add_argument("--folds", type=int, default=5)
@@ -85,11 +87,12 @@ class _Data:
         pack(table.make_source([options.table], columns), folder, PackOptions(fractions={"all": 1.0}))
         tokenizer = functools.partial(make_pretrained_tokenizer, source=options.text_encoder)
         lengths = dict.fromkeys(fields, 32) | {"description": 128} if "description" in fields else dict.fromkeys(fields, 32)
+        size = ARCHITECTURES[options.architecture].size
         self.features = make_features(
-            str(folder), text_fields=fields, max_tokens=lengths, image_size=(224, 224), image_fit="stretch",
+            str(folder), text_fields=fields, max_tokens=lengths, image_size=(size, size), image_fit="stretch",
             make_tokenizer=tokenizer, train_split="all",
         )  # fmt: skip
-        self.tower = build_image_tower(self.features.image, "mobilenet_v2", options.image_weights, 1.0, pooling="avg_max")
+        self.tower = build_image_tower(self.features.image, options.architecture, options.image_weights, 1.0, pooling="avg_max")
         self.encoder = build_transformer_encoder(self.features.texts[0], options.text_encoder)
         whole = self.build(self.features)
         encoders, trained = split_at_frozen(whole, self.features, self.features.modalities)
@@ -126,7 +129,13 @@ def _measure(data: _Data, name: str, inputs: tuple[str, ...], options: argparse.
                 logits = answer["logits"] if isinstance(answer, dict) else answer
                 accuracies.setdefault(label, []).append(float((logits.argmax(axis=1) == data.labels[test]).mean()))
     for label, values in accuracies.items():
-        line = {"bench": "fusion", "label": options.label, "recipe": name, "inputs": " + ".join(inputs) + label}
+        line = {
+            "bench": "fusion",
+            "tower": options.architecture,
+            "label": options.label,
+            "recipe": name,
+            "inputs": " + ".join(inputs) + label,
+        }
         spread = np.std(np.mean(np.reshape(values, (options.seeds, -1)), axis=1))
         line |= {"accuracy": round(float(np.mean(values)), 4), "std_of_seeds": round(float(spread), 4), "fits": len(values)}
         print(json.dumps(line), flush=True)
