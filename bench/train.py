@@ -44,7 +44,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from measure import in_turns, report
 
-from mm_keras.data.encode_once import CACHE_FOLDER, FrozenEncoder, encode_texts, iter_buckets
+from mm_keras.data.encode_once import CACHE_FOLDER, FrozenEncoder, TextPreprocessor, encode_texts, iter_buckets
 from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.input_wait import InputWait
 from mm_keras.data.make_features import make_features
@@ -267,8 +267,9 @@ def measure_texts(bench: _Bench) -> None:
         def bucketed(features=features, tables=tables, encoder=encoder, made=made) -> float:
             bench.clear_cache()
             began = time.perf_counter()
+            preprocess = TextPreprocessor(features)
             for spec in features.texts:
-                rows = encode_texts(bench.folder, features, spec, encoder, tables[spec.field])["encoded"]
+                rows = encode_texts(bench.folder, preprocess, spec, encoder, tables[spec.field])["encoded"]
                 made["bucketed"][spec.field] = rows.take(np.arange(len(rows)))
             return time.perf_counter() - began
 

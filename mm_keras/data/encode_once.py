@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -79,6 +79,24 @@ class FrozenEncoder:
         return tf.function(encode).get_concrete_function(tf.nest.map_structure(spec, self._model.input))
 
 
+class TextPreprocessor:
+    """`Preprocessor.text` as a graph a field; made for the first text that a cache lacks, since tokenizers take a while."""
+
+    def __init__(self, features: FeatureSpec):
+        self._features = features
+        self._graphs: dict[str, Callable] = {}
+
+    def __call__(self, spec: TextSpec, texts: Sequence[bytes]) -> dict[str, tf.Tensor]:
+        if spec.field not in self._graphs:
+            text = functools.partial(self._preprocessor.text, spec)
+            self._graphs[spec.field] = tf.function(text, input_signature=[tf.TensorSpec([None], tf.string)])
+        return self._graphs[spec.field](tf.constant(texts))
+
+    @functools.cached_property
+    def _preprocessor(self) -> Preprocessor:
+        return Preprocessor(self._features)
+
+
 def encode_images(
     folder: str | Path, split: str, features: FeatureSpec, encoder: FrozenEncoder, sizes: Sequence[int], batch_size: int = 32
 ) -> StoredRows:
@@ -111,7 +129,7 @@ def encode_images(
 
 
 def encode_texts(
-    folder: str | Path, features: FeatureSpec, spec: TextSpec, encoder: FrozenEncoder | None, table: TextTable
+    folder: str | Path, preprocess: TextPreprocessor, spec: TextSpec, encoder: FrozenEncoder | None, table: TextTable
 ) -> dict[str, StoredRows]:
     """What an encoder makes of each distinct text of a field; without an encoder, the field's tokens.
 
@@ -119,7 +137,7 @@ def encode_texts(
 
     Args:
         folder: of the dataset.
-        features: of the model.
+        preprocess: of the model's features.
         spec: the field.
         encoder: the inputs of `spec` -> [B, …], or None.
         table: the texts.
@@ -131,14 +149,9 @@ def encode_texts(
     starts = {f"{index:05d}": first for index, first in enumerate(range(0, len(table.texts), size))}
     names = [ENCODED] if encoder else list(spec.inputs())
 
-    @functools.cache  # not before it is needed: a tokenizer takes a while to be made
-    def preprocess():
-        preprocessor = Preprocessor(features.only([spec.field]))
-        return tf.function(preprocessor.texts, input_signature=[{spec.field: tf.TensorSpec([None], tf.string)}])
-
     def make(block: str, new: NewBlock) -> None:
         texts = table.texts.slice(starts[block], size).to_numpy(zero_copy_only=False)
-        made = [preprocess()({spec.field: tf.constant(texts[first : first + 1024])}) for first in range(0, len(texts), 1024)]
+        made = [preprocess(spec, texts[first : first + 1024]) for first in range(0, len(texts), 1024)]
         given = {name: np.concatenate([each[f"{spec.field}_{name}"] for each in made]) for name in spec.inputs()}
         if not encoder:
             new.write(slice(None), given)

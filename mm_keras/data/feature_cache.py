@@ -12,7 +12,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from mm_keras.data.encode_once import ENCODED, FrozenEncoder, encode_images, encode_texts
+from mm_keras.data.encode_once import ENCODED, FrozenEncoder, TextPreprocessor, encode_images, encode_texts
 from mm_keras.data.pipeline import Batches
 from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.stored_blocks import StoredRows
@@ -68,12 +68,13 @@ class FeatureCache:
         if IMAGE in own:
             encoded = encode_images(folder, split, features, own[IMAGE], counts)
             tables |= dict.fromkeys((f"{IMAGE}_{ENCODED}", f"{IMAGE}_cut"), (IMAGE, encoded))
+        preprocess = TextPreprocessor(features)
         for text in features.texts:
             field, table = text.field, self._texts[text.field]
             tables[present(field)] = field, table.present
             for encoder, names in ((own.get(field), [ENCODED]), (None, list(text.inputs()))):
                 if any(f"{field}_{name}" in inputs for name in names):
-                    made = encode_texts(folder, features, text, encoder, table)
+                    made = encode_texts(folder, preprocess, text, encoder, table)
                     tables |= {f"{field}_{name}": (field, rows) for name, rows in made.items()}
         self._tables = {name: tables[name] for name in inputs}
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from mm_keras.data.images import decode_image, fit_image
 from mm_keras.data.saved_model import SavedModelEmbedder
 from mm_keras.data.text import make_tokenizer
-from mm_keras.features import IMAGE, FeatureSpec, present
+from mm_keras.features import IMAGE, FeatureSpec, TextSpec, present
 
 
 class Preprocessor(tf.Module):
@@ -27,21 +27,22 @@ class Preprocessor(tf.Module):
         """Field -> string [B] becomes what the model sees of it, with presence flags. A blank text is a missing one."""
         made = {}
         for spec in self._features.texts:
-            stripped = tf.strings.strip(texts[spec.field])
-            some = tf.strings.length(stripped) > 0
-            made[present(spec.field)] = some
-            if "text" in spec.inputs():
-                made[f"{spec.field}_text"] = stripped
-                continue
-            maker = self._makers[self._specs.index(spec.tokenizer or spec.embedder)]
-            if spec.embedder:
-                embedding = tf.ensure_shape(maker(stripped), [stripped.shape[0], spec.embedder.width])
-                made[f"{spec.field}_embedding"] = tf.where(some[:, tf.newaxis], embedding, 0.0)
-            else:
-                token_ids, padding_mask = maker(stripped, spec.max_tokens)
-                made[f"{spec.field}_token_ids"] = token_ids
-                made[f"{spec.field}_padding_mask"] = padding_mask
+            made |= self.text(spec, texts[spec.field])
         return made
+
+    def text(self, spec: TextSpec, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`texts`, of one field."""
+        stripped = tf.strings.strip(texts)
+        some = tf.strings.length(stripped) > 0
+        made = {present(spec.field): some}
+        if "text" in spec.inputs():
+            return made | {f"{spec.field}_text": stripped}
+        maker = self._makers[self._specs.index(spec.tokenizer or spec.embedder)]
+        if spec.embedder:
+            embedding = tf.ensure_shape(maker(stripped), [stripped.shape[0], spec.embedder.width])
+            return made | {f"{spec.field}_embedding": tf.where(some[:, tf.newaxis], embedding, 0.0)}
+        token_ids, padding_mask = maker(stripped, spec.max_tokens)
+        return made | {f"{spec.field}_token_ids": token_ids, f"{spec.field}_padding_mask": padding_mask}
 
     def image(self, data: tf.Tensor) -> tf.Tensor:
         """Encoded bytes, string [], -> float32 [H, W, 3] within [0, 255]; zeros where there are none."""
