@@ -147,13 +147,13 @@ def train(
             f"patience is a number of epochs, at least 1, without a better metric on val_split. Received: patience={patience}, "
             f"val_split={val_split!r}"
         )
+    sampled = SampledRecords(dataset, train_split, sampling, [text.field for text in features.texts]) if sampling else None
     make_batches = functools.partial(
         make_training_batches,
         *(dataset, train_split, features, batch_size, epochs, seed, augment),
         worker=worker,
-        sampling=sampling,
+        sampled=sampled,
     )
-    sampled = SampledRecords(dataset, train_split, sampling, [text.field for text in features.texts]) if sampling else None
     steps = count_steps(dataset, train_split, features, batch_size, sampled)
     if val_split:
         count_labelled(dataset, val_split, features)

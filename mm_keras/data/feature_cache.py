@@ -9,18 +9,16 @@ import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 import tensorflow as tf
 
 from mm_keras.data.encode_once import ENCODED, FrozenEncoder, TextPreprocessor, encode_images, encode_texts
 from mm_keras.data.pipeline import Batches
+from mm_keras.data.record_index import read_index
 from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.stored_blocks import StoredRows
 from mm_keras.data.text_table import TextTable
 from mm_keras.features import IMAGE, FeatureSpec, present
 from mm_keras.workers import ALONE, Worker
-from tfrecords_tools.dataset_info import DatasetInfo
-from tfrecords_tools.index import index_file
 from tfrecords_tools.schema import TEXT_PREFIX
 
 _IN_MEMORY = 2**30  # bytes of an array; larger ones stay on disk
@@ -55,7 +53,8 @@ class FeatureCache:
         encoders: Mapping[str, keras.Model],
         inputs: Sequence[str],
     ):
-        index, counts = _read_index(folder, split, features)
+        columns = ["id", "weight", "label/ids", "image/height", *(TEXT_PREFIX + text.field for text in features.texts)]
+        index, counts = read_index(folder, split, columns, features.multi_label)
         self.ids = index["id"].to_numpy()
         self.weights = index["weight"].to_numpy()
         self.labels = _labels(index["label/ids"], features)
@@ -171,21 +170,6 @@ def _lookup(table: np.ndarray | StoredRows):
 
 def _take(table: np.ndarray | StoredRows, rows: np.ndarray) -> np.ndarray:
     return table[rows] if isinstance(table, np.ndarray) else table.take(rows)
-
-
-def _read_index(folder: str | Path, split: str, features: FeatureSpec) -> tuple[pa.Table, list[int]]:
-    """(what the index says of a split's labelled records, how many of them each file has)"""
-    columns = ["id", "weight", "label/ids", "image/height", *(TEXT_PREFIX + text.field for text in features.texts)]
-    tables = []
-    for shard in DatasetInfo.load(folder).shards(split):
-        path = Path(folder) / index_file(shard.file)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: pack the dataset again")
-        table = pq.read_table(path, columns=columns)
-        if not features.multi_label:  # there, no label says "none of them"
-            table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["label/ids"]), 0))
-        tables.append(table)
-    return pa.concat_tables(tables), [len(table) for table in tables]
 
 
 def _labels(column: pa.ChunkedArray, features: FeatureSpec) -> np.ndarray:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from mm_keras.data.augment import Augmentation, augment_batch, augmented_image, make_augmentation
 from mm_keras.data.images import fit_stored
 from mm_keras.data.preprocess import Preprocessor, made_or_zeros
-from mm_keras.data.sampling import SampledRecords, Sampling
+from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.sharding import files_of
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
 from mm_keras.workers import ALONE, Worker
@@ -54,7 +54,7 @@ def make_training_batches(
     shuffle_buffer: int = 4096,
     start: int = 0,
     worker: Worker = ALONE,
-    sampling: Sampling | None = None,
+    sampled: SampledRecords | None = None,
 ) -> Batches:
     """Batches of `epochs` passes over a split, each in another order that depends on `(seed, epoch)` alone.
 
@@ -75,18 +75,17 @@ def make_training_batches(
         worker: of several, each gets its part of every batch. Where the split's files can be dealt out so that each worker has
             enough of them for all steps, it reads its own alone; else every worker reads all records and decodes its own, and
             the batches are those of one worker.
-        sampling: what `make_sampling` says: then an epoch shows some examples several times and others not at all; it still
-            depends on `(seed, epoch)` alone.
+        sampled: the split's records by `make_sampling`: then an epoch shows some examples several times and others not at all;
+            it still depends on `(seed, epoch)` alone.
 
     Raises:
         ValueError: if the dataset does not have what `features` asks for, or fewer labelled examples than a batch.
     """
     info = DatasetInfo.load(folder)
-    sampled = SampledRecords(folder, split, sampling, [text.field for text in features.texts]) if sampling else None
-    num_labelled = sampled.num_examples if sampled else count_labelled(folder, split, features)
     steps = count_steps(folder, split, features, batch_size, sampled)
     own_size = batch_size // worker.count
-    own_files = None if sampled else files_of(worker, info.shards(split), num_labelled, least=steps * own_size)
+    least = steps * own_size
+    own_files = None if sampled else files_of(worker, info.shards(split), _num_labelled(info, split), least=least)
     files = [str(Path(folder) / shard.file) for shard in own_files or info.shards(split)]
     read_size = own_size if own_files else batch_size
 
@@ -146,10 +145,10 @@ def count_steps(
 ) -> int:
     """Batches of an epoch of `make_training_batches`, and its errors, without making any."""
     num_labelled = count_labelled(folder, split, features)
-    num_labelled = sampled.num_examples if sampled else num_labelled
-    if num_labelled < batch_size:
-        raise ValueError(f"batch_size {batch_size} is larger than split {split!r} with its {num_labelled} labelled examples")
-    return num_labelled // batch_size
+    num_shown = sampled.num_examples if sampled else num_labelled
+    if num_shown < batch_size:
+        raise ValueError(f"batch_size {batch_size} is larger than split {split!r} with its {num_shown} labelled examples")
+    return num_shown // batch_size
 
 
 def count_labelled(folder: str | Path, split: str, features: FeatureSpec) -> int:

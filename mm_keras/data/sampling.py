@@ -15,11 +15,11 @@ import pyarrow as pa
 import tensorflow as tf
 
 from mm_keras.data.augment import Augmentation
+from mm_keras.data.record_index import read_index
 from mm_keras.data.text_table import TextTable
 from mm_keras.features import FeatureSpec
 from mm_keras.workers import Worker
 from tfrecords_tools.dataset_info import DatasetInfo
-from tfrecords_tools.index import index_file
 from tfrecords_tools.schema import TEXT_PREFIX
 from tfrecords_tools.shards import read_record
 
@@ -30,8 +30,8 @@ class Sampling:
 
     balance: float
     mix: tuple[tuple[str, float], ...]
-    text_runs: int = 1
-    balance_by: str = "class"
+    text_runs: int
+    balance_by: str
 
     def describe(self, split: str) -> dict[str, object]:
         """For telling whether two trainings are the same; datasets may move."""
@@ -128,7 +128,9 @@ class SampledRecords:
         for each, part in ((str(folder), own_part), *sampling.mix):
             info = DatasetInfo.load(each)
             _check_alike(folder, first, each, info, split)
-            table = _read_index(each, info, split, fields if sampling.text_runs > 1 else ())
+            columns = ["id", "shard", "offset", "label/ids"]
+            columns += [TEXT_PREFIX + field for field in fields] if sampling.text_runs > 1 else []
+            table, _ = read_index(each, split, columns, info.multi_label)
             if sampling.balance_by == "source":
                 kinds, weights = source_weights(each, table["id"], sampling.balance)
             else:
@@ -249,21 +251,6 @@ def _equal_texts(folder: str, table: pa.Table, fields: Sequence[str]) -> np.ndar
             raise ValueError(f"text_runs is for one text a field; {folder} has records of several in {field!r}")
         rows.append(texts.rows(np.arange(len(table))))
     return np.unique(np.stack(rows, axis=1), axis=0, return_inverse=True)[1].ravel()
-
-
-def _read_index(folder: str, info: DatasetInfo, split: str, fields: Sequence[str]) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    tables = []
-    for shard in info.shards(split):
-        path = Path(folder) / index_file(shard.file)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist, by which records are drawn: pack the dataset again")
-        table = pq.read_table(path, columns=["id", "shard", "offset", "label/ids", *(TEXT_PREFIX + field for field in fields)])
-        if not info.multi_label:
-            table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["label/ids"]), 0))
-        tables.append(table)
-    return pa.concat_tables(tables)
 
 
 def _check_alike(folder: str | Path, first: DatasetInfo, other: str, info: DatasetInfo, split: str) -> None:

@@ -78,7 +78,9 @@ def split_at_frozen(
             seen = {part: inputs[name] for part, name in _input_names(features, modality).items()}
             encoder = _encoder_of(model, modality)
             if modality != IMAGE and text_runs > 1:
-                encoder = runs.setdefault(encoder.name, EncodeRuns(encoder, text_runs))  # fields may share one
+                if encoder.name not in runs:  # fields may share one
+                    runs[encoder.name] = EncodeRuns(encoder, text_runs)
+                encoder = runs[encoder.name]
             embeddings[modality] = encoder(seen[IMAGE] if modality == IMAGE else seen)
     logits, tuned = answer(parts, embeddings, inputs)
     if not auxiliary_weight:

@@ -50,8 +50,9 @@ def text_features(skewed, make_small_features):
 
 
 def _ids(folder, features, sampling, epochs=1, batch_size=4, seed=0, **options):
+    sampled = SampledRecords(folder, "train", sampling, [text.field for text in features.texts])
     batches = make_training_batches(
-        folder, "train", features, batch_size, epochs, seed, augment=False, sampling=sampling, **options
+        folder, "train", features, batch_size, epochs, seed, augment=False, sampled=sampled, **options
     )
     ids = [[each.decode() for each in batch] for batch in batches.ids.as_numpy_iterator()]
     return ids, batches
