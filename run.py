@@ -2,7 +2,7 @@
 
 import sys
 
-from mm_keras.cli import main
+from mm_keras.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

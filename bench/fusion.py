@@ -26,7 +26,6 @@ from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.make_features import make_features
 from mm_keras.data.text import make_pretrained_tokenizer
 from mm_keras.features import FeatureSpec, present
-from mm_keras.losses import make_loss
 from mm_keras.model.architectures import ARCHITECTURES
 from mm_keras.model.frozen import split_at_frozen
 from mm_keras.model.fusion import build_bilinear_fusion, build_gated_fusion
@@ -34,8 +33,9 @@ from mm_keras.model.image_tower import build_image_tower
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
+from mm_keras.objectives.losses import make_loss
 from mm_keras.training.optimizer import make_optimizer
-from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 
 _PLAIN = {"lexical_encoder": None, "tune_image": False, "normalize": False, "modality_dropout": 0.0}

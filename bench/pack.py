@@ -4,7 +4,7 @@
 
 Every way writes TFRecords of the same photos, at short side 256 and JPEG quality 90, with a title and a label:
 
-- `tfrecords_tools.pack` with one worker and with one a core, start of the workers and checksums included;
+- `tfrecords_tools.packing.pack` with one worker and with one a core, start of the workers and checksums included;
 - a loop in one process that resizes with Pillow (bilinear, which antialiases);
 - TFDS: a GeneratorBasedBuilder, which also is one process, that resizes with Pillow, and one that does with OpenCV
   (area averaging);
@@ -31,9 +31,9 @@ from pathlib import Path
 from measure import CORES, find_photos, in_turns, report, report_ratios, timed
 from pack_peers import PEERS, QUALITY, SHORT_SIDE, Photo, mean_ssim, stored_in_records
 
-from tfrecords_tools.example import Source, SourceExample
-from tfrecords_tools.images import ImageOptions
-from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.packing.images import ImageOptions
+from tfrecords_tools.packing.pack import PackOptions, pack
+from tfrecords_tools.sources.example import Source, SourceExample
 
 _FEW, _START = 256, "the fewest photos that start workers"
 
@@ -60,7 +60,7 @@ def main() -> None:
             outputs[what] = Path(tempfile.mkdtemp(dir=scratch))
             return work(photos, outputs[what])
 
-        ours = [f"tfrecords_tools.pack, workers={workers}" for workers in sorted({1, CORES})]
+        ours = [f"tfrecords_tools.packing.pack, workers={workers}" for workers in sorted({1, CORES})]
         works = {what: functools.partial(_pack, workers=workers) for what, workers in zip(ours, (1, CORES), strict=False)}
         reading = dict.fromkeys(ours, stored_in_records)
         for peer in peers:

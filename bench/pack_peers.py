@@ -18,8 +18,8 @@ import numpy as np
 from measure import CORES, MissingPeerError, run_elsewhere, timed
 from PIL import Image
 
-from tfrecords_tools.schema import Record, decode_example, encode_example
-from tfrecords_tools.shards import ShardWriter, iter_records
+from tfrecords_tools.dataset.schema import Record, decode_example, encode_example
+from tfrecords_tools.dataset.shards import ShardWriter, iter_records
 
 SHORT_SIDE, QUALITY = 256, 90
 

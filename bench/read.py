@@ -37,10 +37,10 @@ from read_peers import BATCH, PEERS, SHUFFLE_BUFFER, SIDE, seconds_after_first
 
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
 from mm_keras.features import FeatureSpec, ImageSpec
-from tfrecords_tools.example import Source, SourceExample
-from tfrecords_tools.images import ImageOptions
-from tfrecords_tools.pack import PackOptions, pack
-from tfrecords_tools.schema import parse_example
+from tfrecords_tools.dataset.schema import parse_example
+from tfrecords_tools.packing.images import ImageOptions
+from tfrecords_tools.packing.pack import PackOptions, pack
+from tfrecords_tools.sources.example import Source, SourceExample
 
 _LABELS = [f"class {index}" for index in range(10)]
 

@@ -46,23 +46,23 @@ from measure import in_turns, report
 
 from mm_keras.data.encode_once import CACHE_FOLDER, FrozenEncoder, TextPreprocessor, encode_texts, iter_buckets
 from mm_keras.data.feature_cache import FeatureCache
-from mm_keras.data.input_wait import InputWait
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.text import make_pretrained_tokenizer
 from mm_keras.data.text_table import TextTable
-from mm_keras.losses import make_loss
-from mm_keras.metrics import make_metrics
 from mm_keras.model.frozen import split_at_frozen
 from mm_keras.model.image_tower import build_image_tower
 from mm_keras.model.lexical_encoder import BagOfTokens, build_lexical_encoder
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 from mm_keras.model.two_tower import build_two_tower
+from mm_keras.objectives.losses import make_loss
+from mm_keras.objectives.metrics import make_metrics
 from mm_keras.training.fit import fit
+from mm_keras.training.input_wait import InputWait
 from mm_keras.training.optimizer import make_optimizer
 from mm_keras.training.progress import Progress
-from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 
 FIELDS = {"title": 32, "description": 128}
@@ -331,7 +331,7 @@ def measure_runs(bench: _Bench, length: int = 8, steps: int = 3) -> None:
 
 def measure_run(bench: _Bench) -> None:
     options = bench.options
-    command = [sys.executable, "-m", "mm_keras.cli", "--config=products_minilm.gin"]
+    command = [sys.executable, "-m", "mm_keras.cli.main", "--config=products_minilm.gin"]
     bindings = {
         "TABLE": str(options.table.absolute()),
         "LABEL": options.label,

@@ -28,11 +28,8 @@ class ConfigError(ValueError):
 
 def configurable_functions() -> list[Callable]:
     """All functions that a config can bind."""
-    from mm_keras import experiment, losses, metrics
-    from mm_keras.class_embeddings import embed_classes
-    from mm_keras.data import augment, make_features, packed, sampling, saved_model, text
-    from mm_keras.evaluate import evaluate
-    from mm_keras.export import export
+    from mm_keras import experiment, packed
+    from mm_keras.data import augment, make_features, sampling, text
     from mm_keras.model import (
         fusion,
         head,
@@ -44,10 +41,15 @@ def configurable_functions() -> list[Callable]:
         two_tower,
         word_vector_encoder,
     )
-    from mm_keras.saved_model import build_saved_model_encoder
-    from mm_keras.train import train
+    from mm_keras.objectives import losses, metrics
+    from mm_keras.runs.class_embeddings import embed_classes
+    from mm_keras.runs.evaluate import evaluate
+    from mm_keras.runs.export import export
+    from mm_keras.tf_text_model.embedder import make_saved_model_embedder
+    from mm_keras.tf_text_model.encoder import build_saved_model_encoder
     from mm_keras.training import schedules
     from mm_keras.training.optimizer import make_optimizer
+    from mm_keras.training.train import train
 
     return [
         experiment.train_and_evaluate,
@@ -60,7 +62,7 @@ def configurable_functions() -> list[Callable]:
         make_features.make_features,
         augment.make_augmentation,
         sampling.make_sampling,
-        saved_model.make_saved_model_embedder,
+        make_saved_model_embedder,
         text.make_caption_tokenizer,
         text.make_word_tokenizer,
         text.make_pretrained_tokenizer,

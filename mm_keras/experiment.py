@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mm_keras.evaluate import evaluate
-from mm_keras.export import export
-from mm_keras.multi_worker import this_worker
-from mm_keras.run_folder import RunFolder
-from mm_keras.train import train
+from mm_keras.distribution.multi_worker import this_worker
+from mm_keras.runs.evaluate import evaluate
+from mm_keras.runs.export import export
+from mm_keras.runs.run_folder import RunFolder
+from mm_keras.training.train import train
 
 
 def train_and_evaluate(

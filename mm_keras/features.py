@@ -28,7 +28,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from tfrecords_tools.caption_words import CaptionVocabulary
+from mm_keras.caption_words import CaptionVocabulary
 
 FEATURES_FILE = "features.json"
 IMAGE = "image"
@@ -61,7 +61,7 @@ class TokenizerSpec:
 
     Attributes:
         kind: "words": lower-cased runs of letters and digits; id 0 is padding, 1 any word out of the vocabulary.
-            "captions": stems of words without stop words, see `tfrecords_tools.caption_words`; id 1 is any word that its
+            "captions": stems of words without stop words, see `mm_keras.caption_words`; id 1 is any word that its
             table does not know. "wordpiece", "byte_pair", "sentencepiece": a pretrained encoder's own, see `family`.
         vocabulary: the token of each id.
         lowercase, strip_accents: of pretrained tokenizers; "words" are always lower-cased and keep their accents.

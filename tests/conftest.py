@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfrecords_tools.schema import decode_example
-from tfrecords_tools.shards import iter_records
+from tfrecords_tools.dataset.schema import decode_example
+from tfrecords_tools.dataset.shards import iter_records
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.stored_blocks import MOST_BLOCKS, NewBlock, StoredRows, fill_blocks
 from mm_keras.data.text_table import TextTable
 from mm_keras.features import FeatureSpec, TextSpec
-from tfrecords_tools.dataset_info import DatasetInfo
-from tfrecords_tools.shards import sha256_of
+from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.shards import sha256_of
 
 CACHE_FOLDER = ".features"
 ENCODED = "encoded"

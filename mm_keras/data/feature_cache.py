@@ -17,9 +17,9 @@ from mm_keras.data.record_index import read_index
 from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.stored_blocks import StoredRows
 from mm_keras.data.text_table import TextTable
+from mm_keras.distribution.workers import ALONE, Worker
 from mm_keras.features import IMAGE, FeatureSpec, present
-from mm_keras.workers import ALONE, Worker
-from tfrecords_tools.schema import TEXT_PREFIX
+from tfrecords_tools.dataset.schema import TEXT_PREFIX
 
 _IN_MEMORY = 2**30  # bytes of an array; larger ones stay on disk
 _LABELS, _WEIGHTS = "the labels", "the weights"

@@ -8,7 +8,7 @@ from pathlib import Path
 from mm_keras.data.pipeline import iter_texts
 from mm_keras.data.text import make_word_tokenizer
 from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
-from tfrecords_tools.dataset_info import DatasetInfo
+from tfrecords_tools.dataset.info import DatasetInfo
 
 
 def make_features(

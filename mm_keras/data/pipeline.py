@@ -14,10 +14,10 @@ from mm_keras.data.images import fit_stored
 from mm_keras.data.preprocess import Preprocessor, made_or_zeros
 from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.sharding import files_of
+from mm_keras.distribution.workers import ALONE, Worker
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
-from mm_keras.workers import ALONE, Worker
-from tfrecords_tools.dataset_info import DatasetInfo
-from tfrecords_tools.schema import TEXT_PREFIX, parse_example
+from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.schema import TEXT_PREFIX, parse_example
 
 _CALLS = 2 * (os.cpu_count() or 1)  # at a time: they keep their order, and no core shall wait for a slow one
 _READ_TOGETHER = 32

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mm_keras.data.images import decode_image, fit_image
-from mm_keras.data.saved_model import SavedModelEmbedder
 from mm_keras.data.text import make_tokenizer
 from mm_keras.features import IMAGE, FeatureSpec, TextSpec, present
+from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 
 
 class Preprocessor(tf.Module):

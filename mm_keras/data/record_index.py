@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute
 
-from tfrecords_tools.dataset_info import DatasetInfo
-from tfrecords_tools.index import index_file
+from tfrecords_tools.dataset.index import index_file
+from tfrecords_tools.dataset.info import DatasetInfo
 
 
 def read_index(folder: str | Path, split: str, columns: Sequence[str], multi_label: bool) -> tuple[pa.Table, list[int]]:

@@ -17,11 +17,11 @@ import tensorflow as tf
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.record_index import read_index
 from mm_keras.data.text_table import TextTable
+from mm_keras.distribution.workers import Worker
 from mm_keras.features import FeatureSpec
-from mm_keras.workers import Worker
-from tfrecords_tools.dataset_info import DatasetInfo
-from tfrecords_tools.schema import TEXT_PREFIX
-from tfrecords_tools.shards import read_record
+from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.schema import TEXT_PREFIX
+from tfrecords_tools.dataset.shards import read_record
 
 
 @dataclasses.dataclass(frozen=True)

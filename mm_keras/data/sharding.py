@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mm_keras.workers import ALONE, Worker
-from tfrecords_tools.dataset_info import ShardInfo
+from mm_keras.distribution.workers import ALONE, Worker
+from tfrecords_tools.dataset.info import ShardInfo
 
 
 def files_of(

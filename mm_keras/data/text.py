@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
+from mm_keras.caption_words import CaptionWords, build_vocabulary
 from mm_keras.features import TokenizerSpec
-from tfrecords_tools.caption_words import CaptionWords, build_vocabulary
 
 PRETRAINED_KINDS = ("byte_pair", "sentencepiece", "wordpiece")
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
@@ -166,8 +166,8 @@ def make_caption_tokenizer(
 
     Args:
         texts: batches of UTF-8 texts, of the training split alone.
-        lowercase, strip_punctuation, stop_words, reduction: the steps, see `tfrecords_tools.caption_words.CaptionWords`.
-        max_words, min_count: see `tfrecords_tools.caption_words.build_vocabulary`.
+        lowercase, strip_punctuation, stop_words, reduction: the steps, see `mm_keras.caption_words.CaptionWords`.
+        max_words, min_count: see `mm_keras.caption_words.build_vocabulary`.
 
     Raises:
         ValueError: for an unknown list of stop words or reduction.

@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mm_keras.evaluate import markdown_table
-from mm_keras.run_folder import RunFolder
+from mm_keras.runs.evaluate import markdown_table
+from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.sweep_file import Setting
 
 METRICS = ("top_1", "micro_f1")

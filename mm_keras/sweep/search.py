@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mm_keras.config import bound_values, find_config
-from mm_keras.evaluate import markdown_table
-from mm_keras.run_folder import RunFolder
+from mm_keras.runs.evaluate import markdown_table
+from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.sweep_file import Range, Search, Setting, Sweep, SweepError
 from mm_keras.sweep.trials import Trial, failure, make_trials, run_trials
 from mm_keras.training.checkpoint import prune

@@ -126,7 +126,7 @@ def read_sweep(path: str | Path) -> Sweep:
     except tomllib.TOMLDecodeError as error:
         raise SweepError(f"{path} is not TOML: {error}") from error
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no sweep file {path}; docs/experiments.md shows one") from error
+        raise FileNotFoundError(f"there is no sweep file {path}; docs/sweeps.md shows one") from error
     for key in given:
         if key not in _KEYS:
             raise SweepError(f"{path} has a key {key!r}; known are {', '.join(_KEYS)}, and gin parameters stand in [sweep]")

@@ -63,7 +63,7 @@ class Trial:
     def command(self) -> list[str]:
         bindings = [*self.setting.bindings, f"train.seed = {self.seed}"]
         return [
-            *(sys.executable, "-m", "mm_keras.cli", f"--mode={self.mode}", f"--config={find_config(self.setting.config)}"),
+            *(sys.executable, "-m", "mm_keras.cli.main", f"--mode={self.mode}", f"--config={find_config(self.setting.config)}"),
             *(f"--gin_bindings={line}" for line in bindings),
             *(f"--workdir={self.folder}", "--resume"),
         ]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import keras
 
-from mm_keras.multi_worker import any_worker
+from mm_keras.distribution.multi_worker import any_worker
+from mm_keras.distribution.preemption import Preempted, Preemption
 from mm_keras.training.checkpoint import Checkpoint, capture, checkpoint_path, checkpoints, prune, replacing, restore, save
 from mm_keras.training.nan_report import GoodState, check_loss, check_weights
-from mm_keras.training.preemption import Preempted, Preemption
 
 _MOST_OF_THE_TIME = 0.05  # that saving at the ends of short epochs may take
 _BEFORE_VALIDATION = 60  # seconds of work that are saved before a validation, in which nothing can be

@@ -9,11 +9,11 @@ import keras
 import tensorflow as tf
 
 from mm_keras.data.pipeline import Batches
-from mm_keras.multi_worker import distribute, tell_of_lost_workers
+from mm_keras.distribution.multi_worker import distribute, tell_of_lost_workers
+from mm_keras.distribution.preemption import Preemption
 from mm_keras.training.checkpoint import Checkpoint, load, restore
 from mm_keras.training.checkpoint_callbacks import PutBack, SaveCheckpoints
 from mm_keras.training.nan_report import NotFiniteError, explain
-from mm_keras.training.preemption import Preemption
 
 
 def fit(

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mm_keras.data.pipeline import Batches
-from mm_keras.multi_worker import any_worker
+from mm_keras.distribution.multi_worker import any_worker
 from mm_keras.training.checkpoint import capture, restore
 
 _REPLAY_SECONDS = 120

@@ -14,7 +14,7 @@ import numpy as np
 
 from mm_keras.features import FeatureSpec
 from mm_keras.training.checkpoint import CheckpointError, listed, replacing
-from tfrecords_tools.dataset_info import DatasetInfo
+from tfrecords_tools.dataset.info import DatasetInfo
 
 # Of the same thing they differ from one process to the next, or repeat what stands elsewhere.
 _LEFT_OUT = ("shared_object_id", "build_config", "module", "registered_name", "inbound_nodes", "input_layers", "output_layers")

@@ -23,7 +23,7 @@ def test_packing_is_measured_beside_pillow_and_a_missing_peer_is_told():
     skipped, *rates, ratios = lines
     assert skipped["what"].startswith("img2dataset")
     assert (skipped["skipped"], "pip install img2dataset" in skipped["install"]) == ("not installed", True)
-    assert [line["what"].split()[0] for line in rates] == ["tfrecords_tools.pack,"] * (len(rates) - 1) + ["Pillow"]
+    assert [line["what"].split()[0] for line in rates] == ["tfrecords_tools.packing.pack,"] * (len(rates) - 1) + ["Pillow"]
     for line in rates:
         assert line["images"] == 8
         assert line["images_per_second"] > 0

@@ -12,10 +12,10 @@ import pytest
 
 import mm_keras
 from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
-from tfrecords_tools.example import Source, SourceExample
-from tfrecords_tools.images import ImageOptions
-from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.packing.images import ImageOptions
+from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import sample
+from tfrecords_tools.sources.example import Source, SourceExample
 
 HERE = Path(__file__).parent
 REPOSITORY = Path(mm_keras.__file__).parent.parent
@@ -155,7 +155,7 @@ def build_small_model():
 @pytest.fixture(scope="session")
 def train_small(make_small_features, build_small_model):
     """`train` on small pictures with a tiny model."""
-    from mm_keras.train import train
+    from mm_keras.training.train import train
 
     return functools.partial(
         train, make_features=make_small_features, build_model=build_small_model, epochs=1, batch_size=32, augment=False
@@ -371,8 +371,8 @@ def one_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run_topology():
     """A function: (dataset, folder, runs, signal to send, workers) -> exit status of `topology.py`."""
-    from mm_keras.local_workers import run_local_workers
-    from tests.mm_keras import topology
+    from mm_keras.distribution.local_workers import run_local_workers
+    from tests.mm_keras.distribution import topology
 
     def run(dataset, folder, runs, kill=None, workers=1):
         command = [sys.executable, topology.__file__, dataset, str(folder), json.dumps(runs)]

@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from mm_keras.data.preprocess import Preprocessor
-from mm_keras.data.saved_model import make_saved_model_embedder
 from mm_keras.data.text import make_pretrained_tokenizer
 from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
 from mm_keras.model.fusion import (
@@ -26,8 +25,9 @@ from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.model.vision_transformer import build_vision_transformer
 from mm_keras.model.word_vector_encoder import build_word_vector_encoder
-from mm_keras.saved_model import build_saved_model_encoder
-from mm_keras.serving import ServingModule
+from mm_keras.runs.serving import ServingModule
+from mm_keras.tf_text_model.embedder import make_saved_model_embedder
+from mm_keras.tf_text_model.encoder import build_saved_model_encoder
 
 WORDS = TokenizerSpec("words", ("[PAD]", "[UNK]", "oak", "steel", "mug", "blue", "the"))
 LABELS = ("mug", "bottle", "table")

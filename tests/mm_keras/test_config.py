@@ -3,7 +3,7 @@ import re
 import keras
 import pytest
 
-from mm_keras.cli import main
+from mm_keras.cli.main import main
 from mm_keras.config import CONFIG_FOLDER, ConfigError, configurable_functions, find_config, load_config, operative_config
 from mm_keras.data.augment import make_augmentation
 from tfrecords_tools.sources import sample

@@ -1,7 +1,7 @@
 import pytest
 
+from mm_keras.caption_words import CaptionWords, build_vocabulary
 from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec, present
-from tfrecords_tools.caption_words import CaptionWords, build_vocabulary
 
 WORDS = TokenizerSpec("words", ("[PAD]", "[UNK]", "mug", "größe", "茶"))
 PIECES = TokenizerSpec("wordpiece", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "##s"), lowercase=False, strip_accents=True)

@@ -3,8 +3,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from mm_keras.data.packed import sample_dataset, table_dataset
-from tfrecords_tools.dataset_info import DatasetInfo
+from mm_keras.packed import sample_dataset, table_dataset
+from tfrecords_tools.dataset.info import DatasetInfo
 from tfrecords_tools.sources.sample import ceilings
 
 

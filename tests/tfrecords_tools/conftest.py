@@ -6,8 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from tfrecords_tools.example import Source, SourceExample
-from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.packing.pack import PackOptions, pack
+from tfrecords_tools.sources.example import Source, SourceExample
 
 
 @pytest.fixture(scope="session")

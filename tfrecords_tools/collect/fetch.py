@@ -9,7 +9,7 @@ import socket
 import time
 from urllib.parse import urljoin, urlsplit
 
-from tfrecords_tools.images import BadImageError, ImageOptions, prepare_image
+from tfrecords_tools.packing.images import BadImageError, ImageOptions, prepare_image
 
 TEMPORARY = ("connection", "rate_limited", "server_error", "timeout", "truncated", "unknown_host")
 PERMANENT = (

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfrecords_tools.dataset_info import CLASS_DESCRIPTIONS_FILE
+from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE
 from tfrecords_tools.progress import progress_bar
 
 PAGES_FILE = "pages.jsonl"

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tfrecords_tools.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.disk_index import DiskIndex
+from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError
 from tfrecords_tools.sources.json_stream import iter_json
 

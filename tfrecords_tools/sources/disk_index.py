@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tfrecords_tools.scratch import disk_errors, insert, open_scratch
+from tfrecords_tools.dataset.scratch import disk_errors, insert, open_scratch
 
 _BATCH = 10_000
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfrecords_tools.example import Rejection, Source, SourceExample
+from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_csv, iter_lines
 from tfrecords_tools.sources.json_stream import iter_json
 

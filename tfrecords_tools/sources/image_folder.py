@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfrecords_tools.example import Rejection, Source, SourceExample
+from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES, SPLIT_NAMES, SourceError, iter_images, iter_lines, read_class_texts
 
 LABELS = ("path", "first", "last")

@@ -23,8 +23,8 @@ import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from tfrecords_tools.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.disk_index import DiskIndex
+from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import (
     SourceError,
     iter_images,

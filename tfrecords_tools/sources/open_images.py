@@ -14,7 +14,7 @@
   a machine both judged, the person counts; else the highest confidence does.
 - With a class list, its classes alone are labels, numbered in its order; labels of others are ignored.
 - Definitions stand in the field `class_description`, a text a class of the image; they are derived from the label.
-- `tags` makes the labels of the words that tell definitions apart, see tfrecords_tools/tags.py, instead of classes.
+- `tags` makes the labels of the words that tell definitions apart, see tfrecords_tools/sources/tags.py, instead of classes.
 - Images with a few-shot class form a split of their own, `few_shot`, so that training never sees that class.
 - An image without any label left is rejected. Rows are sorted on the disk: those of an image need not stand together,
   and memory stays small. The temporary folder (TMPDIR) takes some 60 bytes a row.
@@ -27,10 +27,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfrecords_tools.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.disk_index import DiskIndex
+from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_csv, read_class_texts, read_pairs, unique_names
-from tfrecords_tools.tags import MAX_DOCUMENT_FREQUENCY, class_tags
+from tfrecords_tools.sources.tags import MAX_DOCUMENT_FREQUENCY, class_tags
 
 FEW_SHOT = "few_shot"
 TEXT_FIELD = "class_description"

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from tfrecords_tools.example import Source, SourceExample
+from tfrecords_tools.sources.example import Source, SourceExample
 
 ITEMS = ("bottle", "chair", "clock", "lamp", "mug")
 MATERIALS = {

@@ -18,12 +18,12 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfrecords_tools.dataset_info import DATASET_FILE, DatasetInfo
-from tfrecords_tools.example import RecordImage, Rejection, Source, SourceExample
-from tfrecords_tools.schema import Record, decode_example
-from tfrecords_tools.shards import iter_placed_records
+from tfrecords_tools.dataset.info import DATASET_FILE, DatasetInfo
+from tfrecords_tools.dataset.schema import Record, decode_example
+from tfrecords_tools.dataset.shards import iter_placed_records
 from tfrecords_tools.sources import table
 from tfrecords_tools.sources.disk_index import DiskIndex
+from tfrecords_tools.sources.example import RecordImage, Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_lines
 
 

@@ -34,10 +34,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfrecords_tools.example import Rejection, Source, SourceExample
+from tfrecords_tools.dataset.splits import Holdout
 from tfrecords_tools.sources import webvision_metadata as metadata
+from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_lines, read_synsets, unique_names
-from tfrecords_tools.splits import Holdout
 
 FIELDS = ("title", "description", "tags", "query")
 SOURCES = ("all", "google", "flickr")

@@ -1,0 +1,112 @@
+"""Several workers on this machine, to try a training in several processes: `mm-keras … --local_workers=2`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mm_keras.distribution.preemption import EXIT_CODE
+
+_GRACE = 60  # seconds that workers have to end in by themselves, once one has or they were asked to
+_TAIL = 15  # lines of a worker's output that are shown when it dies
+
+
+def run_local_workers(command: Sequence[str], count: int) -> int:
+    """Runs the same command as `count` workers that find each other through TF_CONFIG.
+
+    The chief, worker 0, has this process's output; each other writes into a file, which is deleted if all goes well. When one
+    fails the others are ended. SIGTERM goes to all.
+
+    Args:
+        command: of one worker.
+        count: of workers.
+
+    Returns:
+        0 if all of them ended so; else the exit status of the first that failed, 75 if a signal ended it: what it did can be
+        resumed.
+    """
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
+    logs = Path(tempfile.mkdtemp(prefix="mm-keras-workers-"))
+    workers: list[subprocess.Popen] = []
+
+    def terminate(*_):
+        for worker in workers:
+            if worker.poll() is None:
+                worker.terminate()
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        for index in range(count):
+            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            environment = os.environ | {"TF_CONFIG": json.dumps(task)}
+            with open(_log(logs, index), "wb") if index else contextlib.nullcontext() as log:
+                workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        print(f"{count} workers; output of all but the first is in {logs}", file=sys.stderr, flush=True)
+        failed = _wait(workers)
+    finally:
+        terminate()
+        _kill_after_grace(workers)
+        signal.signal(signal.SIGTERM, before)
+    if failed is None:
+        for path in logs.iterdir():
+            path.unlink()
+        logs.rmdir()
+        return 0
+    status = workers[failed].returncode
+    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+    print(f"mm-keras: worker {failed} of {count} {how}, so all are ended", file=sys.stderr)
+    if failed:
+        lines = _log(logs, failed).read_text("utf-8", "replace").splitlines()[-_TAIL:]
+        print("\n".join([f"its output, {_log(logs, failed)}, ends with", *(f"  {line}" for line in lines)]), file=sys.stderr)
+    if status < 0:
+        print("run the same command again with --resume to go on", file=sys.stderr)
+    return EXIT_CODE if status < 0 else status
+
+
+def _wait(workers: list[subprocess.Popen]) -> int | None:
+    """Waits until all ended well, and then gives None, or until one did not, and gives its index.
+
+    Survivors of a worker fail, too, so those that fail within a moment are looked at together: who was killed by a signal was
+    first, and who says that it can be resumed was not, if another does not.
+    """
+    while not any(worker.poll() for worker in workers):
+        if all(worker.returncode == 0 for worker in workers):
+            return None
+        time.sleep(0.1)
+    time.sleep(0.5)
+    failed = [index for index, worker in enumerate(workers) if worker.poll()]
+    return min(failed, key=lambda index: (workers[index].returncode > 0, workers[index].returncode == EXIT_CODE, index))
+
+
+def _kill_after_grace(workers: list[subprocess.Popen]) -> None:
+    deadline = time.monotonic() + _GRACE
+    for worker in workers:
+        try:
+            worker.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _log(logs: Path, index: int) -> Path:
+    return logs / f"worker-{index}.log"

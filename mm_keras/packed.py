@@ -1,0 +1,124 @@
+"""Raw data as a dataset folder, packed when it is first asked for: lets one config go from a CSV to a served model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mm_keras.distribution.workers import one_worker_at_a_time
+from tfrecords_tools.dataset.info import DATASET_FILE, DatasetInfo
+from tfrecords_tools.dataset.shards import sha256_of
+from tfrecords_tools.packing.pack import PackOptions, pack
+from tfrecords_tools.sources import sample, table, webvision
+from tfrecords_tools.sources.example import Source
+
+
+def sample_dataset(folder: str = "data/sample", num_examples: int = 4000, seed: int = 0, multi_label: bool = False) -> str:
+    """Packs the drawn sample into `folder`, or finds it there, and returns the folder.
+
+    Args:
+        folder: the dataset folder.
+        num_examples, seed, multi_label: see `tfrecords_tools.sources.sample.make_source`.
+
+    Raises:
+        ValueError: if the folder holds another dataset.
+    """
+    source = sample.make_source(num_examples, seed, multi_label)
+    return _pack_once(source, folder, PackOptions(fractions={"train": 0.7, "val": 0.1, "test": 0.2}, seed=seed))
+
+
+def table_dataset(
+    file: str,
+    label: str,
+    folder: str,
+    image: str | None = "image",
+    text: Sequence[str] = (),
+    id: str | None = None,
+    split: str | None = None,
+    fractions: Mapping[str, float] | None = None,
+    label_separator: str | None = None,
+    image_root: str | None = None,
+    seed: int = 0,
+) -> str:
+    """Packs a table (CSV, TSV, JSON Lines, Parquet) into `folder`, or finds it there, and returns the folder.
+
+    Args:
+        file: the table.
+        label, image, id, split: the columns with these roles.
+        folder: the dataset folder.
+        text: the text columns.
+        fractions: splits to draw where there is no split column; default: those of `PackOptions`.
+        label_separator: splits a cell into several labels; makes the dataset multi-label.
+        image_root: folder of the image paths; default: the table's.
+        seed: of the splits and the order.
+
+    Raises:
+        ValueError: if the table lacks a column, or the folder holds another dataset.
+    """
+    columns = table.Columns(image=image, text=tuple(text), label=label, id=id, split=split)
+    source = table.make_source([file], columns, label_separator=label_separator, image_root=image_root)
+    options = PackOptions(seed=seed) if fractions is None else PackOptions(fractions=dict(fractions), seed=seed)
+    return _pack_once(source, folder, options)
+
+
+def webvision_dataset(
+    root: str,
+    folder: str,
+    sources: str = "all",
+    fields: Sequence[str] = ("title", "description"),
+    num_classes: int | None = None,
+    holdout: float = 0.04,
+    seed: int = 0,
+) -> str:
+    """Packs WebVision into `folder`, or finds it there, and returns the folder.
+
+    Args:
+        root: the folder that holds info/ (the release) or meta/ (the benchmark's layout).
+        folder: the dataset folder.
+        sources, fields, num_classes: see `tfrecords_tools.sources.webvision.Options`.
+        holdout: fraction of each class's training images to split off, half "val", half "test", as in the paper; 0 reads
+            the release's own "val", whose images have no texts.
+        seed: of the splits and the order.
+
+    Raises:
+        SourceError: if the folder is no WebVision, or the options contradict each other.
+        ValueError: if `folder` holds another dataset.
+    """
+    options = webvision.Options(
+        Path(root), sources=sources, fields=tuple(fields), num_classes=num_classes, holdout=holdout, seed=seed
+    )
+    return _pack_once(webvision.make_source(options), folder, PackOptions(seed=seed))
+
+
+def _pack_once(source: Source, folder: str, options: PackOptions) -> str:
+    with one_worker_at_a_time(Path(folder)):
+        return _pack_or_find(source, folder, options)
+
+
+def _pack_or_find(source: Source, folder: str, options: PackOptions) -> str:
+    if (Path(folder) / DATASET_FILE).is_file():
+        asked = {
+            "source": source.name,
+            "source_options": source.options,
+            "files": [{"name": path.name, "sha256": sha256_of(path)} for path in source.files],
+        }
+        found = DatasetInfo.load(folder).provenance
+        different = [key for key, value in asked.items() if found[key] != _as_json(value)]
+        different += [key for key in ("fractions", "seed") if found["pack_options"][key] != getattr(options, key)]
+        if different:
+            raise ValueError(
+                f"{folder} holds a dataset of another {different[0]}: {found.get(different[0])}; "
+                "bind another folder, or delete this one to pack it anew"
+            )
+        return folder
+    print(f"packing {source.name} data into {folder}")
+    info = pack(source, folder, options)
+    for action, count in info.provenance["rejected"].items():
+        print(f"  {count:,} {action}: see {Path(folder) / 'rejected.jsonl'}")
+    return folder
+
+
+def _as_json(value):
+    """The value as it comes back from a JSON file (tuples are lists there)."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,64 @@
+"""Adds classes to a trained run from their texts alone, without a training."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from mm_keras.model import head
+from mm_keras.runs.class_embeddings import ClassEncoder, read_texts, report_equal, write_class_texts
+from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, LABELS_FILE
+from tfrecords_tools.dataset.labels import LabelVocabulary
+
+
+def add_classes(workdir: str | Path, texts: str | Path, output: str | Path) -> Path:
+    """Makes a run that knows more classes of one with a class-embedding head; that one stays as it is.
+
+    The new run can be evaluated, exported and asked like any other, on the old dataset too. Its logits of the old classes are
+    the old ones (softmax probabilities are not: they are shared with the new classes). labels.txt in its folder is for
+    packing data with the new classes: `tfrecords-tools pack … --labels=<output>/labels.txt`.
+
+    Args:
+        workdir: the run folder.
+        texts: texts of the new classes: JSON Lines of label and text, or a CSV with columns label, description.
+        output: the run folder to make.
+
+    Returns:
+        `output`.
+
+    Raises:
+        FileExistsError: if `output` holds a run already.
+        FileNotFoundError: if there is no run or file.
+        ValueError: for a run with another head, no new class, or one that is there already or has an empty text.
+    """
+    run, new = RunFolder(workdir), RunFolder(output)
+    new.check_free(overwrite=False)
+    model, features = run.load_model()
+    if not run.class_encoder.is_dir():
+        raise ValueError(
+            f"{run.path} has no class-embedding head; train one with build_two_tower.head = @build_class_embedding_head and "
+            "train.embed_classes = @embed_classes"
+        )
+    added = read_texts(Path(texts))
+    known = [name for name in added if name in features.labels]
+    empty = [name for name, text in added.items() if not text.strip()]
+    if known or empty or not added:
+        reason = f"{known[0]!r} is a class already" if known else f"{empty[0]!r} has no text" if empty else "it holds no class"
+        raise ValueError(f"{texts}: {reason}")
+    encoder = ClassEncoder.load(run.class_encoder)
+    model = head.add_classes(model, encoder(list(added.values())))
+    features = dataclasses.replace(features, labels=(*features.labels, *added))
+    report_equal(features.labels, model.get_layer("head").get_layer("class_similarity").class_embeddings.numpy())
+    new.start(overwrite=False)
+    features.save(new.path)
+    LabelVocabulary(list(features.labels)).save(new.path / LABELS_FILE)
+    model.save(new.best)
+    encoder.save(new.class_encoder)
+    write_class_texts(new.class_encoder, read_texts(run.class_encoder / CLASS_DESCRIPTIONS_FILE) | added)
+    if run.thresholds.is_file():
+        shutil.copyfile(run.thresholds, new.thresholds)
+    new.save_facts(**run.facts() | {"classes_added": {"from": str(run.path.absolute()), "labels": list(added)}})
+    print(f"{new.path}: {len(added):,} classes added to {len(features.labels) - len(added):,}")
+    return new.path

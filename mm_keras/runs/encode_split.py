@@ -1,0 +1,70 @@
+"""What a trained run's encoders make of a split, so that they need not run again for each set of inputs that is shown."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import numpy as np
+
+from mm_keras.data.feature_cache import FeatureCache
+from mm_keras.data.pipeline import Batches, count_labelled, make_evaluation_batches
+from mm_keras.features import FeatureSpec, present
+from mm_keras.model.frozen import freeze, split_at_frozen
+from mm_keras.model.late_fusion import split_at_embeddings
+from mm_keras.runs.run_folder import RunFolder
+
+
+def encode_split(
+    run: RunFolder,
+    model: keras.Model,
+    features: FeatureSpec,
+    dataset: str,
+    split: str,
+    batch_size: int = 64,
+    texts_per_field: int = 1,
+) -> tuple[list[dict[str, np.ndarray]], np.ndarray, keras.Model]:
+    """Cuts a model behind its encoders, and runs these on a split.
+
+    Where all of them were frozen in training, what they say is kept beside the dataset, as in training: another evaluation,
+    or another run with the same encoders, finds it there.
+
+    Args:
+        run: the run folder.
+        model, features: of `run.load_model()`.
+        dataset, split: what is encoded.
+        batch_size: only memory depends on it.
+        texts_per_field: how many of a field's texts are used, the first ones.
+
+    Returns:
+        (for each of these texts what `behind` takes in, presence flags bool [N] among it; labels int32 [N] or float32 [N, L];
+        behind: that -> logits [B, num_labels]).
+
+    Raises:
+        ValueError: if the dataset does not have what the model takes in, has other labels, or no labelled example in the split.
+    """
+    count_labelled(dataset, split, features)
+    frozen = tuple(run.facts().get("frozen", ()))
+    if frozen == features.modalities and texts_per_field == 1 and os.access(dataset, os.W_OK):
+        freeze(model, frozen)
+        encoders, behind = split_at_frozen(model, features, frozen)
+        cache = FeatureCache(dataset, split, features, encoders, list(behind.input))
+        return [cache.inputs(np.arange(len(cache.labels)))], cache.labels, behind
+    encoders, behind = split_at_embeddings(model, features.modalities)
+    encoded = [
+        _encode(encoders, features, make_evaluation_batches(dataset, split, features, batch_size, text_index))
+        for text_index in range(texts_per_field if features.texts else 1)
+    ]
+    return [inputs for inputs, _ in encoded], encoded[0][1], behind
+
+
+def _encode(encoders: keras.Model, features: FeatureSpec, batches: Batches) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(embeddings and presence flags, labels) of all examples of a split."""
+    parts: list[dict[str, np.ndarray]] = []
+    labels: list[np.ndarray] = []
+    for inputs, batch_labels, _ in batches.dataset:
+        flags = {present(modality): inputs[present(modality)].numpy() for modality in features.modalities}
+        parts.append(encoders.predict_on_batch(inputs) | flags)
+        labels.append(batch_labels.numpy())
+    whole = {name: np.concatenate([part[name] for part in parts])[: batches.num_examples] for name in parts[0]}
+    return whole, np.concatenate(labels)[: batches.num_examples]

@@ -1,0 +1,146 @@
+"""Exports a run to a versioned SavedModel, and proves it against the trained model."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.data.text import PRETRAINED_KINDS
+from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.objectives.metrics import probabilities_of
+from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.serving import ServingModule
+from mm_keras.runs.thresholds import load_thresholds
+from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.schema import decode_example
+from tfrecords_tools.dataset.shards import iter_records
+
+_CHECK = Path(__file__).with_name("saved_model_check.py")
+
+
+class ParityError(RuntimeError):
+    """The exported model answers otherwise than the trained one; nothing was exported."""
+
+
+def export(
+    workdir: str | Path,
+    dataset: str | None = None,
+    split: str = "test",
+    num_checked: int = 32,
+    tolerance: float = 1e-4,
+) -> Path:
+    """Exports a run as export/<version>/, the next integer, as TensorFlow Serving expects it.
+
+    The SavedModel is then loaded in a fresh process, which has TensorFlow alone, and asked about the first records of a
+    split, bytes and strings as a client would send them. Its probabilities must be those of the trained model on the
+    batches of evaluation.
+
+    Args:
+        workdir: the run folder.
+        dataset: dataset folder with the records to compare on; default: the one that the run was trained on.
+        split: its split.
+        num_checked: how many records.
+        tolerance: largest difference of a probability that is accepted.
+
+    Returns:
+        the SavedModel's folder.
+
+    Raises:
+        ParityError: if a probability differs by more; the export is then not kept.
+    """
+    run = RunFolder(workdir)
+    dataset = run.dataset(dataset)
+    features = FeatureSpec.load(run.path)
+    with contextlib.closing(_FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces
+        model, _ = run.load_model()
+        run.export.mkdir(exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="unfinished-", dir=run.export))  # no integer: servers ignore it
+        try:
+            thresholds = load_thresholds(run, features)
+            module = ServingModule(model, features, thresholds and thresholds.values)
+            tf.saved_model.save(module, str(staging), signatures=module.signature())
+            raw = _first_records(dataset, split, features, num_checked)
+            num_checked = len(raw[features.modalities[0]])
+            fresh.ask(staging, raw)
+            batches = make_evaluation_batches(dataset, split, features, num_checked)
+            inputs, _, _ = next(iter(batches.dataset))
+            expected = probabilities_of(model(inputs, training=False).numpy(), features.multi_label)[:num_checked]
+            difference = float(np.abs(fresh.answer() - expected).max())
+            if not difference <= tolerance:
+                raise ParityError(
+                    f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
+                    f"(allowed: {tolerance:.0e}) on {num_checked} records of {dataset}, split {split!r}"
+                )
+            extra = staging / "assets.extra"
+            extra.mkdir()
+            features.save(extra, with_models=False)
+            staging.chmod(0o755)
+            versions = [int(path.name) for path in run.export.iterdir() if path.name.isdecimal()]
+            exported = run.export / str(max(versions, default=0) + 1)
+            staging.replace(exported)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    print(f"exported {exported}: equal to the trained model on {num_checked} records (largest difference {difference:.1e})")
+    return exported
+
+
+def _first_records(dataset: str, split: str, features: FeatureSpec, num_records: int) -> dict[str, list[bytes]]:
+    """What a client would send of the first labelled records, in the order of evaluation."""
+    info = DatasetInfo.load(dataset)
+    raw: dict[str, list[bytes]] = {modality: [] for modality in features.modalities}
+    for shard in info.shards(split):
+        for record in map(decode_example, iter_records(Path(dataset) / shard.file)):
+            if len(raw[features.modalities[0]]) == num_records:
+                return raw
+            if not record.label_ids and not features.multi_label:
+                continue
+            for modality, values in raw.items():
+                texts = record.texts.get(modality) or ("",)
+                values.append(record.image if modality == IMAGE else texts[0].encode())
+    return raw
+
+
+class _FreshProcess:
+    """An isolated interpreter with TensorFlow alone, and tensorflow_text for tokenizers and SavedModels that need its ops."""
+
+    def __init__(self, features: FeatureSpec):
+        self._folder = tempfile.mkdtemp()
+        self._probabilities = Path(self._folder) / "probabilities.npy"
+        command = [sys.executable, "-I", str(_CHECK), str(self._probabilities)]
+        if any(text.embedder or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts):
+            command.append("tensorflow_text")
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self._process = subprocess.Popen(command, text=True, cwd=self._folder, **pipes)
+
+    def ask(self, saved_model: Path, raw: dict[str, list[bytes]]) -> None:
+        """Begins to ask a SavedModel."""
+        request = {
+            "saved_model": str(saved_model.absolute()),
+            "inputs": {name: [base64.b64encode(value).decode() for value in values] for name, values in raw.items()},
+        }
+        for send in (lambda: self._process.stdin.write(json.dumps(request)), self._process.stdin.close):
+            with contextlib.suppress(BrokenPipeError):  # it ended, and `answer` says why
+                send()
+        self._process.stdin = None  # or `communicate` would flush it
+
+    def answer(self) -> np.ndarray:
+        """Probabilities."""
+        _, errors = self._process.communicate()
+        if self._process.returncode:
+            raise ParityError(f"the exported model does not run in a fresh process:\n{errors[-2000:]}")
+        return np.load(self._probabilities)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,6 @@
+"""Late fusion: runs that were trained apart become one run, by weights, by vote, or by stacking.
+
+Import `late_fusion` from `fuse`.
+
+May import: what `runs` may.
+"""

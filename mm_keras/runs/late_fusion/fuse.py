@@ -1,0 +1,195 @@
+"""Makes one run of several trained ones, whose answers are brought together: late fusion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy.special import logit
+
+from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.features import FeatureSpec
+from mm_keras.model.late_fusion import MajorityVote, Stacking, WeightedSum, build_answers, build_late_fusion, voting_patterns
+from mm_keras.objectives.metrics import evaluate_logits
+from mm_keras.runs.late_fusion.fit import fit_stacking, fit_weights, fit_weights_per_label
+from mm_keras.runs.late_fusion.merge_features import merge_features
+from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.thresholds import best_thresholds, load_thresholds, save_thresholds
+from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.progress import progress_bar
+
+METHODS = ("weights", "weights_per_label", "vote", "stacking")
+
+
+def late_fusion(
+    workdir: str | Path,
+    runs: Sequence[str | Path],
+    method: str = "weights",
+    dataset: str | None = None,
+    split: str = "val",
+    batch_size: int = 64,
+    overwrite: bool = False,
+) -> Path:
+    """Makes a run of trained ones. It is evaluated, asked and exported like any other, and does not need them any more.
+
+    Its inputs are all that any of them has. In an example that lacks all inputs of a model, that model has no say. What was
+    found stands in late_fusion.json in the new folder.
+
+    Args:
+        workdir: the run folder to make.
+        runs: two or more run folders of one dataset, with the same labels, which see what they share in the same way.
+        method: "weights": the weighted sum of probabilities, with a weight a model. "weights_per_label": with a weight a model
+            and label. "vote": the majority; the mean probability decides ties. "stacking": a logistic layer over the answers.
+            All but the vote are fitted by the log loss, see `mm_keras.runs.late_fusion.fit`.
+        dataset: the dataset folder; default: the one that the runs were trained on.
+        split: its split to fit on. No run may have learned from it, and it is not "test". Thresholds of multi-label runs are
+            tuned on it too, but for a vote, which is one at 0.5 alone.
+        batch_size: only memory depends on it. The answers of all models to the split are held in memory.
+        overwrite: delete a run that is already in `workdir`.
+
+    Returns:
+        `workdir`.
+
+    Raises:
+        FileExistsError: if `workdir` holds a run, and `overwrite` is not set.
+        FileNotFoundError: if one of the runs is none, or the dataset is not there.
+        ValueError: for an unknown method, runs that do not fit each other, or a split that cannot be used.
+    """
+    if method not in METHODS:
+        raise ValueError(f"methods of late fusion are {', '.join(METHODS)}. Received: {method!r}")
+    new, parts = RunFolder(workdir), [RunFolder(run) for run in runs]
+    _check_folders(new, parts)
+    new.check_free(overwrite)
+    models, specs = zip(*(part.load_model() for part in parts), strict=True)
+    features = merge_features({str(part.path): spec for part, spec in zip(parts, specs, strict=True)})
+    dataset = _common_dataset(parts, dataset)
+    learned_from = _check_held_out(parts, dataset, split)
+
+    answers = build_answers(models, specs, features)
+    logits, voting, labels = _ask(answers, features, dataset, split, batch_size)
+    if method == "vote":
+        values = np.stack([_threshold_logits(part, spec) for part, spec in zip(parts, specs, strict=True)])
+        combination = MajorityVote(features.multi_label, values)
+    elif method == "stacking":
+        patterns = voting_patterns(specs, features)
+        values = fit_stacking(logits, voting, labels, features.multi_label, patterns)
+        combination = Stacking(features.multi_label, values, patterns)
+    else:
+        fit = fit_weights if method == "weights" else fit_weights_per_label
+        values = fit(logits, voting, labels, features.multi_label)
+        combination = WeightedSum(features.multi_label, values)
+    model = build_late_fusion(answers, combination)
+    fused = _combine(combination, logits, voting)
+
+    new.start(overwrite)
+    features.save(new.path)
+    model.save(new.best)
+    new.save_facts(dataset=str(Path(dataset).absolute()), modalities=features.modalities)
+    found = {
+        "method": method,
+        "runs": [str(part.path.absolute()) for part in parts],
+        "split": split,
+        "num_examples": len(labels),
+        "learned_from": sorted({*learned_from, split}),
+        **_found(method, values, features.labels),
+    }
+    new.late_fusion.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    if features.multi_label and method != "vote":
+        save_thresholds(new, features, best_thresholds(fused, labels), split)
+    print(f"{new.path}: {len(parts)} runs fused by {method}, fitted on {len(labels):,} examples of split {split!r}. On these:")
+    metric = "micro_f1" if features.multi_label else "top_1"
+    for index, part in enumerate(parts):
+        weight = "" if method == "vote" else f", weight {_mean_weights(values)[index]:.3f}"
+        value = evaluate_logits(logits[:, index], labels, features.multi_label)[metric]
+        print(f"  {part.path}: {metric} {value:.3f}{weight}")
+    print(f"  fused: {metric} {evaluate_logits(fused, labels, features.multi_label)[metric]:.3f}")
+    return new.path
+
+
+def _check_folders(new: RunFolder, parts: Sequence[RunFolder]) -> None:
+    paths = [part.path.resolve() for part in parts]
+    if len(set(paths)) < 2 or len(set(paths)) < len(paths):
+        raise ValueError(f"late fusion takes two or more different runs. Received: {[str(part.path) for part in parts]}")
+    for path in paths:
+        if path.is_relative_to(new.path.resolve()):
+            raise ValueError(f"{new.path} is to be made of {path}, which lies in it; choose another --workdir")
+
+
+def _common_dataset(parts: Sequence[RunFolder], given: str | None) -> str:
+    """The given dataset folder, or that of all runs."""
+    first, *others = parts
+    for part in others if not given else ():
+        if part.facts()["dataset"] != first.facts()["dataset"]:
+            raise ValueError(
+                f"{first.path} was trained on {first.facts()['dataset']}, {part.path} on {part.facts()['dataset']}; name the "
+                "dataset to fit on with --dataset"
+            )
+    return first.dataset(given)
+
+
+def _check_held_out(parts: Sequence[RunFolder], dataset: str, split: str) -> list[str]:
+    """The splits that the runs have learned from; none of them is `split`."""
+    splits = sorted(DatasetInfo.load(dataset).splits)
+    if split not in splits:
+        raise ValueError(f"dataset {dataset} has no split {split!r} to fit on; it has {splits}: name another with --split")
+    if split == "test":
+        raise ValueError("late fusion is not fitted on split 'test', on which it is to be measured; name another with --split")
+    learned_from = set()
+    for part in parts:
+        own = json.loads(part.late_fusion.read_text("utf-8"))["learned_from"] if part.late_fusion.is_file() else None
+        own = own or [part.facts()["train_split"]]
+        if split in own:
+            raise ValueError(
+                f"{part.path} has learned from split {split!r} and is too sure of it; name another with --split"
+                + (", or fuse all single runs at once" if part.late_fusion.is_file() else "")
+            )
+        learned_from.update(own)
+    return sorted(learned_from)
+
+
+def _ask(
+    answers: keras.Model, features: FeatureSpec, dataset: str, split: str, batch_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits [N, M, L] and flags [N, M] of all models, and labels, of a split."""
+    batches = make_evaluation_batches(dataset, split, features, batch_size)
+    parts = []
+    with progress_bar("asking the models", "examples", batches.num_examples) as bar:
+        for inputs, labels, _ in batches.dataset:
+            parts.append((*answers.predict_on_batch(inputs), labels.numpy()))
+            bar.update(min(batch_size, batches.num_examples - bar.n))
+    logits, voting, labels = (np.concatenate(each)[: batches.num_examples] for each in zip(*parts, strict=True))
+    return logits, voting, labels
+
+
+def _combine(combination: keras.Layer, logits: np.ndarray, voting: np.ndarray, rows: int = 1024) -> np.ndarray:
+    starts = range(0, len(logits), rows)
+    return np.concatenate(
+        [keras.ops.convert_to_numpy(combination(logits[at : at + rows], voting[at : at + rows])) for at in starts]
+    )
+
+
+def _threshold_logits(part: RunFolder, features: FeatureSpec) -> np.ndarray:
+    """Of each label's threshold; zeros where none was tuned."""
+    thresholds = load_thresholds(part, features)
+    return logit(np.clip(thresholds.values, 1e-7, 1 - 1e-7)) if thresholds else np.zeros(len(features.labels))
+
+
+def _mean_weights(values: np.ndarray) -> np.ndarray:
+    """[M], of all labels; of a stack, where all models vote."""
+    return (values if values.ndim == 2 else values[0, :-1]).mean(axis=1)
+
+
+def _found(method: str, values: np.ndarray, labels: Sequence[str]) -> dict:
+    """The combination's values as people read them: for each label, a number a run."""
+
+    def by_label(rows: np.ndarray) -> dict[str, list[float]]:
+        return dict(zip(labels, rows.T.tolist(), strict=True))
+
+    if method == "weights":
+        return {"weights": values[:, 0].tolist()}
+    if method == "stacking":
+        return {"weights": by_label(values[0, :-1]), "bias": by_label(values[0, -1])}
+    return {"weights" if method == "weights_per_label" else "thresholds_as_logits": by_label(values)}

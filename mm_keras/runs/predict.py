@@ -1,0 +1,138 @@
+"""Predicts the labels of new examples, one by one or from a JSON Lines file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from mm_keras.features import IMAGE
+from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.serving import ServingModule
+from mm_keras.runs.thresholds import load_thresholds
+from tfrecords_tools.progress import progress_bar
+
+_BATCH_SIZE = 32
+
+
+class Predictor:
+    """A trained run, ready for raw examples; it answers as the exported model would.
+
+    Args:
+        workdir: the run folder.
+    """
+
+    def __init__(self, workdir: str | Path):
+        run = RunFolder(workdir)
+        model, self.features = run.load_model()
+        thresholds = load_thresholds(run, self.features)
+        self._serve = ServingModule(model, self.features, thresholds and thresholds.values).signature()
+
+    def read(self, example: Mapping[str, str]) -> dict[str, bytes]:
+        """Checks an example and reads its image.
+
+        Args:
+            example: any of the model's inputs: "image" is a path, a text field is text. What it leaves out is missing.
+
+        Raises:
+            ValueError: for an input that the model does not have, an example without any, or an image that is none.
+            FileNotFoundError: for an image that does not exist.
+        """
+        unknown = sorted(set(example) - set(self.features.modalities))
+        if unknown:
+            raise ValueError(f"the model has no input {unknown[0]!r}; its inputs are {list(self.features.modalities)}")
+        values = {name: example.get(name) or "" for name in self.features.modalities}
+        not_text = [name for name, value in values.items() if not isinstance(value, str)]
+        if not_text:
+            raise ValueError(f"input {not_text[0]!r} must be text. Received: {values[not_text[0]]!r}")
+        if not any(value.strip() for value in values.values()):
+            raise ValueError(f"the example has none of the model's inputs {list(self.features.modalities)}")
+        raw = {name: value.encode() for name, value in values.items()}
+        if values.get(IMAGE):
+            raw[IMAGE] = Path(values[IMAGE]).read_bytes()
+            try:
+                tf.io.decode_image(raw[IMAGE], expand_animations=False)
+            except tf.errors.InvalidArgumentError:
+                raise ValueError(f"{values[IMAGE]} is no readable JPEG, PNG, GIF or BMP") from None
+        return raw
+
+    def __call__(self, batch: Sequence[dict[str, bytes]]) -> list[dict]:
+        """{"labels": [names], "probabilities": [floats]}, best first, for each example that `read` gave.
+
+        Multi-label runs add {"predicted": [names]}: all labels above their thresholds, by id.
+        """
+        answer = self._serve(**{name: tf.constant([raw[name] for raw in batch]) for name in self.features.modalities})
+        rows = zip(answer["top_labels"].numpy(), answer["top_probabilities"].numpy(), strict=True)
+        answers = [
+            {
+                "labels": [label.decode() for label in labels],
+                "probabilities": [round(float(probability), 6) for probability in probabilities],
+            }
+            for labels, probabilities in rows
+        ]
+        if self.features.multi_label:
+            for each, predicted in zip(answers, answer["predicted"].numpy(), strict=True):
+                each["predicted"] = [self.features.labels[index] for index in predicted.nonzero()[0]]
+        return answers
+
+
+def predict(workdir: str | Path, example: Mapping[str, str] | None = None, examples_file: str | None = None) -> Path | None:
+    """Predicts one example and prints it, or a JSON Lines file, next to which it writes <name>.predictions.jsonl.
+
+    Args:
+        workdir: the run folder.
+        example: inputs of one example: {"image": "photo.jpg", "title": "…"}.
+        examples_file: a .jsonl file with such an object a line; image paths are relative to it. A line that cannot be
+            read gets {"error": …} in its place, and the others go on.
+
+    Returns:
+        the file written, if any.
+
+    Raises:
+        ValueError: if neither or both are given, or the one example is bad.
+    """
+    if bool(example) == bool(examples_file):
+        raise ValueError("give one example (--image=photo.jpg --text='title=…'), or a file of examples (--examples=FILE.jsonl)")
+    predictor = Predictor(workdir)
+    if example:
+        (answer,) = predictor([predictor.read(example)])
+        for label, probability in zip(answer["labels"], answer["probabilities"], strict=True):
+            print(f"{probability:8.4f}  {label}")
+        return None
+    source = Path(examples_file)
+    output = source.with_suffix(".predictions.jsonl")
+    text = source.read_text("utf-8-sig").removesuffix("\n")
+    lines = text.split("\n") if text else []  # splitlines() would cut inside of texts, at U+2028 for one
+    num_bad = 0
+    with open(output, "w", encoding="utf-8") as file, progress_bar("predicting", "examples", len(lines)) as bar:
+        for start in range(0, len(lines), _BATCH_SIZE):
+            chunk = lines[start : start + _BATCH_SIZE]
+            answers = _answer_lines(predictor, chunk, source.parent)
+            num_bad += sum("error" in answer for answer in answers)
+            file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+            bar.update(len(chunk))
+    print(f"{output}: {len(lines) - num_bad:,} predictions, {num_bad:,} bad lines")
+    return output
+
+
+def _answer_lines(predictor: Predictor, lines: Sequence[str], folder: Path) -> list[dict]:
+    """An answer, or {"error": …}, for each line."""
+    answers: list[dict] = []
+    batch, places = [], []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"expected a JSON object. Received: {line[:80]}")
+            if isinstance(row.get(IMAGE), str) and row[IMAGE]:
+                row[IMAGE] = str(folder / row[IMAGE])
+            batch.append(predictor.read(row))
+            places.append(len(answers))
+            answers.append({})
+        except (ValueError, OSError) as error:
+            answers.append({"error": str(error)})
+    for place, answer in zip(places, predictor(batch) if batch else [], strict=True):
+        answers[place] = answer
+    return answers

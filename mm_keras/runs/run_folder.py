@@ -1,0 +1,140 @@
+"""Where a run keeps its things.
+
+runs/<name>/
+    config.gin  operative_config.gin     as given; as used
+    run.json                             dataset, versions, what was trained on what
+    features.json  vocabulary_<n>.*      what the model takes in and gives out
+    text_model_<n>/                      copies of SavedModels that embed texts
+    training.json                        all that a resumed training must share with this one
+    metrics.jsonl                        one line an epoch
+    checkpoints/best.keras
+    checkpoints/step-<step>.safetensors  until the training is finished: what it goes on from
+    thresholds.json                      of a multi-label run with a validation split: a probability a label
+    class_encoder/                       of a run with a class-embedding head: the classes' texts and what embedded them
+    late_fusion.json                     of a run that was made of others: of which, how, and on which split
+    tensorboard/
+    report/                              evaluation.json, evaluation.md
+    export/<version>/                    SavedModels
+    baselines/<modality>/                run folders of models that see one modality
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+
+import mm_keras.model.late_fusion
+import mm_keras.tf_text_model.encoder  # noqa: F401  these two (and what they import) register the layers that a saved model names
+from mm_keras.features import FEATURES_FILE, FeatureSpec
+from tfrecords_tools.dataset.info import DATASET_FILE
+
+_OWN = (
+    "config.gin",
+    "operative_config.gin",
+    "run.json",
+    "training.json",
+    FEATURES_FILE,
+    "vocabulary_*",
+    "text_model_*",
+    "metrics.jsonl",
+    "checkpoints",
+    "thresholds.json",
+    "class_encoder",
+    "late_fusion.json",
+    "tensorboard",
+    "report",
+    "export",
+    "baselines",
+)
+
+
+class RunFolder:
+    """Paths of a run, and its run.json."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.metrics = self.path / "metrics.jsonl"
+        self.setup = self.path / "training.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.checkpoints / "best.keras"
+        self.thresholds = self.path / "thresholds.json"
+        self.class_encoder = self.path / "class_encoder"
+        self.late_fusion = self.path / "late_fusion.json"
+        self.tensorboard = self.path / "tensorboard"
+        self.report = self.path / "report"
+        self.export = self.path / "export"
+        self.baselines = self.path / "baselines"
+
+    def check_free(self, overwrite: bool) -> None:
+        """Raises FileExistsError if the folder already holds a run, unless that may be overwritten."""
+        taken = self._taken()
+        if taken and not overwrite:
+            raise FileExistsError(
+                f"{self.path} already holds a run ({taken[0].name}); choose another --workdir, or pass --resume to go on "
+                "with it, or --overwrite to delete it"
+            )
+
+    def can_resume(self) -> bool:
+        """Is there a run that can go on, or is finished? Says so where there is none.
+
+        Raises:
+            FileExistsError: if there is one that left nothing from which it could.
+        """
+        if (self.path / "run.json").is_file() and self.setup.is_file():
+            return True
+        if self.best.is_file():
+            raise FileExistsError(
+                f"{self.path} holds a run that left no {self.setup.name} to resume it by; choose another --workdir, or pass "
+                "--overwrite to delete it"
+            )
+        print(f"no training was begun in {self.path}: there is nothing to resume, it begins now")
+        return False
+
+    def start(self, overwrite: bool) -> None:
+        """Makes the folder for a new training; a run that is there is deleted if it may be, other files are kept."""
+        self.check_free(overwrite)
+        for path in self._taken():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.best.parent.mkdir(parents=True)
+
+    def _taken(self) -> list[Path]:
+        return [path for name in _OWN for path in sorted(self.path.glob(name))]
+
+    def save_facts(self, **facts) -> None:
+        (self.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+
+    def facts(self) -> dict:
+        """What `save_facts` wrote.
+
+        Raises:
+            FileNotFoundError: if nothing was trained here.
+        """
+        path = self.path / "run.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: {str(self.path)!r} is no run folder, or nothing was trained in it")
+        return json.loads(path.read_text("utf-8"))
+
+    def dataset(self, given: str | None) -> str:
+        """The dataset folder to measure on: the given one, or the one that the run was trained on.
+
+        Raises:
+            FileNotFoundError: if none is given, and that of the run is no longer there.
+        """
+        folder = given or self.facts()["dataset"]
+        if not given and not (Path(folder) / DATASET_FILE).is_file():
+            raise FileNotFoundError(f"{folder}, on which {self.path} was trained, is not there; name a dataset with --dataset")
+        return folder
+
+    def load_model(self) -> tuple[keras.Model, FeatureSpec]:
+        """The trained model, and what it takes in.
+
+        Raises:
+            FileNotFoundError: if nothing was trained here.
+        """
+        features = FeatureSpec.load(self.path)
+        if not self.best.is_file():
+            raise FileNotFoundError(f"{self.best} does not exist: the training in {str(self.path)!r} did not get that far")
+        return keras.models.load_model(self.best, compile=False), features

@@ -1,0 +1,82 @@
+"""Per-label decision thresholds, tuned on a validation split and kept in the run folder as thresholds.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mm_keras.features import FeatureSpec
+from mm_keras.runs.encode_split import encode_split
+from mm_keras.runs.run_folder import RunFolder
+
+_UNTUNED = 0.5
+
+
+class Thresholds(NamedTuple):
+    """Probabilities float64 [L], above which labels are predicted, and the split that they were tuned on."""
+
+    values: np.ndarray
+    split: str
+
+
+def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str = "val", batch_size: int = 64) -> np.ndarray:
+    """Finds and keeps, for each label of a multi-label run, the threshold with the best F1 on a split.
+
+    Args:
+        workdir: the run folder; thresholds.json is written there, with probabilities by label name.
+        dataset: dataset folder; default: the one that the run was trained on.
+        split: its split, not one that is reported on. All its embeddings and logits are held in memory.
+        batch_size: only memory depends on it.
+
+    Returns:
+        probabilities float64 [L]; a label is predicted above its own. 0.5 for labels that the split does not have.
+
+    Raises:
+        ValueError: for a multi-class run.
+    """
+    run = RunFolder(workdir)
+    model, features = run.load_model()
+    if not features.multi_label:
+        raise ValueError(f"{run.path} is multi-class: its answer is the most probable label, without a threshold")
+    (inputs,), labels, behind = encode_split(run, model, features, run.dataset(dataset), split, batch_size)
+    thresholds = best_thresholds(behind.predict(inputs, batch_size=1024, verbose=0), labels)
+    save_thresholds(run, features, thresholds, split)
+    return thresholds
+
+
+def save_thresholds(run: RunFolder, features: FeatureSpec, thresholds: np.ndarray, split: str) -> None:
+    """Keeps probabilities [L] that were tuned on a split, by the names of the labels."""
+    content = {"split": split, "thresholds": dict(zip(features.labels, thresholds.tolist(), strict=True))}
+    run.thresholds.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def load_thresholds(run: RunFolder, features: FeatureSpec) -> Thresholds | None:
+    """The thresholds of a run's labels, 0.5 for those that have none; None if nothing was tuned."""
+    if not run.thresholds.is_file():
+        return None
+    content = json.loads(run.thresholds.read_text("utf-8"))
+    return Thresholds(np.array([content["thresholds"].get(label, _UNTUNED) for label in features.labels]), content["split"])
+
+
+def best_thresholds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each label the probability above which predicting it gives the best F1: midway between two scores.
+
+    Args:
+        logits: float [N, L].
+        labels: 0 or 1 [N, L].
+
+    Returns:
+        float64 [L]; 0.5 for labels without a positive example. Of equally good ones, the highest.
+    """
+    thresholds = np.full(logits.shape[1], _UNTUNED)
+    for label in np.flatnonzero(labels.any(axis=0)):
+        order = np.argsort(-logits[:, label], kind="stable")
+        scores, hits = logits[order, label].astype("float64"), np.cumsum(labels[order, label])
+        f1 = 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1])
+        below = np.append(scores[1:], scores[-1] - 1)
+        best = np.argmax(np.where(scores > below, f1, 0))  # examples of one score are predicted all or none
+        thresholds[label] = 1 / (1 + np.exp(-(scores[best] + below[best]) / 2))
+    return thresholds

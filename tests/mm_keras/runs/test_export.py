@@ -1,0 +1,231 @@
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mm_keras
+import tfrecords_tools
+from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.features import FeatureSpec
+from mm_keras.objectives.metrics import probabilities_of
+from mm_keras.runs.export import export
+from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.serving import ServingModule
+
+# What a client has: nothing but TensorFlow, strings and bytes by name. Asks 7 examples at once, then the first alone.
+CLIENT = """
+import base64, json, sys
+request = json.load(sys.stdin)
+import tensorflow as tf
+import tensorflow_text
+answers = {}
+for name, (folder, inputs) in request.items():
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    inputs = {key: tf.constant([base64.b64decode(value) for value in values]) for key, values in inputs.items()}
+    whole = serve(**inputs)
+    first = serve(**{key: value[:1] for key, value in inputs.items()})
+    answers[name] = {
+        "probabilities": whole["probabilities"].numpy().tolist(),
+        "first": first["probabilities"].numpy().tolist(),
+        "top_labels": [[label.decode() for label in row] for row in whole["top_labels"].numpy()],
+        "top_probabilities": whole["top_probabilities"].numpy().tolist(),
+    }
+assert "mm_keras" not in sys.modules and "keras_hub" not in sys.modules
+json.dump(answers, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, trained_run):
+    """(run folder, exported folder) of the model with words, in a folder with versions and foreign things."""
+    run = shutil.copytree(trained_run, tmp_path_factory.mktemp("exports") / "run")
+    for name in ("1", "7", "unfinished-x", "backup"):
+        (run / "export" / name).mkdir(parents=True)
+    return run, export(run)
+
+
+@pytest.fixture(scope="module")
+def exported_bert(tmp_path_factory, bert_run):
+    run = shutil.copytree(bert_run, tmp_path_factory.mktemp("exports") / "bert")
+    return run, export(run)
+
+
+@pytest.fixture(scope="module")
+def exported_captions(tmp_path_factory, caption_run):
+    run = shutil.copytree(caption_run, tmp_path_factory.mktemp("exports") / "captions")
+    return run, export(run)
+
+
+@pytest.fixture(scope="module")
+def examples(dataset, read_split):
+    """Seven test examples as a client would send them; the second has no image, the third no text, the fourth nothing."""
+    records = read_split(dataset, "test")[:7]
+    raw = {"image": [record.image for record in records]}
+    for field in ("title", "description"):
+        raw[field] = [(record.texts[field] or ("",))[0].encode() for record in records]
+    raw["image"][1] = b""
+    raw["title"][2] = raw["description"][2] = b""
+    for values in raw.values():
+        values[3] = b""
+    return raw
+
+
+@pytest.fixture(scope="module")
+def answers(exported, exported_bert, exported_captions, examples):
+    """What a client gets from each export."""
+    encoded = {name: [base64.b64encode(value).decode() for value in values] for name, values in examples.items()}
+    texts = {name: values for name, values in encoded.items() if name != "image"}
+    request = {"words": (str(exported[1]), encoded), "wordpiece": (str(exported_bert[1]), texts)}
+    request["captions"] = (str(exported_captions[1]), {"description": texts["description"]})
+    command = [sys.executable, "-I", "-c", CLIENT]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_versions_count_up_and_staging_is_gone(exported):
+    run, folder = exported
+    assert folder == run / "export" / "8"
+    assert sorted(path.name for path in (run / "export").iterdir()) == ["1", "7", "8", "backup", "unfinished-x"]
+
+
+def test_export_carries_what_the_model_takes_in(exported, exported_captions, features):
+    assert FeatureSpec.load(exported[1] / "assets.extra") == features
+    assert FeatureSpec.load(exported_captions[1] / "assets.extra").texts[0].tokenizer.captions.words[2:]
+
+
+def test_server_may_read_the_export(exported):
+    assert exported[1].stat().st_mode & 0o005 == 0o005
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "captions"])
+def test_client_gets_the_trained_models_probabilities(answers, examples, request, kind):
+    name = {"words": "exported", "wordpiece": "exported_bert", "captions": "exported_captions"}[kind]
+    run, _ = request.getfixturevalue(name)
+    model, features = RunFolder(run).load_model()
+    module = ServingModule(model, features)
+    made = module._preprocessor.raw({name: tf.constant(examples[name]) for name in features.modalities})
+    expected = probabilities_of(np.asarray(model(made)), features.multi_label)
+    found = np.array(answers[kind]["probabilities"])
+    assert found.shape == (7, len(features.labels))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "captions"])
+def test_batch_of_one_gets_the_same_answer(answers, kind):
+    np.testing.assert_allclose(answers[kind]["first"], answers[kind]["probabilities"][:1], atol=1e-6)
+
+
+def test_best_labels_come_first(answers, features):
+    answer = answers["words"]
+    for probabilities, labels, best in zip(
+        *(answer[key] for key in ("probabilities", "top_labels", "top_probabilities")), strict=True
+    ):
+        order = np.argsort(-np.array(probabilities))[:5]
+        assert sorted(labels) == sorted(features.labels[index] for index in order)
+        np.testing.assert_allclose(best, np.array(probabilities)[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["words", "captions"])
+def test_client_and_evaluation_agree_on_the_records_of_a_split(kind, request, read_split):
+    """Encoded bytes and strings through the served function, against decoded and tokenised batches."""
+    run, dataset = {"words": ("trained_run", "dataset"), "captions": ("caption_run", "multi_label_dataset")}[kind]
+    model, features = RunFolder(request.getfixturevalue(run)).load_model()
+    dataset = request.getfixturevalue(dataset)
+    batches = make_evaluation_batches(dataset, "val", features, 8)
+    logits = np.concatenate([model.predict_on_batch(inputs) for inputs, _, _ in batches.dataset])[: batches.num_examples]
+    records = read_split(dataset, "val")
+    raw = {"image": [record.image for record in records]}
+    raw |= {field: [(record.texts[field] or ("",))[0] for record in records] for field in ("title", "description")}
+    served = ServingModule(model, features).signature()(**{name: tf.constant(raw[name]) for name in features.modalities})
+    np.testing.assert_allclose(served["probabilities"], probabilities_of(logits, features.multi_label), atol=1e-5)
+
+
+def test_recurrent_model_is_exported_for_cpus_on_a_machine_with_a_gpu(caption_run, make_inputs, monkeypatch):
+    """Where Keras sees a GPU, it builds cuDNN's kernels into the graph, which no CPU can run."""
+    monkeypatch.setattr(sys.modules["keras.src.backend.tensorflow.rnn"], "_is_gpu_available", lambda: True)
+    model, features = RunFolder(caption_run).load_model()
+    inputs = {name: tf.constant(value) for name, value in make_inputs(features).items()}
+    graph = tf.function(lambda: model(inputs, training=False)).get_concrete_function().graph
+    assert "CudnnRNNV3" in {operation.type for operation in graph.get_operations()}
+    served = ServingModule(model, features).signature().graph
+    assert "CudnnRNNV3" not in {operation.type for operation in served.get_operations()}
+
+
+def test_multi_label_model_serves_independent_probabilities(multi_label_run, multi_label_dataset):
+    model, features = RunFolder(multi_label_run).load_model()
+    inputs = {name: tf.constant(["", "oak"]) for name in features.modalities} | {"image": tf.constant(["", ""])}
+    module = ServingModule(model, features)
+    probabilities = np.asarray(module.signature()(**inputs)["probabilities"])
+    logits = np.asarray(model(module._preprocessor.raw(inputs)))
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), atol=1e-6)
+    np.testing.assert_array_equal(module.signature()(**inputs)["predicted"], probabilities > 0.5)
+    tuned = ServingModule(model, features, thresholds=probabilities[0] - 1e-3).signature()(**inputs)
+    np.testing.assert_array_equal(tuned["predicted"][0], np.ones_like(probabilities[0]))
+
+
+def test_bytes_that_are_no_utf8_are_served(trained_run):
+    model, features = RunFolder(trained_run).load_model()
+    serve = ServingModule(model, features).signature()
+    inputs = {name: tf.constant([b"", b""]) for name in features.modalities} | {"title": tf.constant([b"oak \xff\xfe", b"oak"])}
+    assert np.isfinite(serve(**inputs)["probabilities"]).all()
+
+
+def test_export_whose_preprocessing_differs_is_an_error_and_leaves_no_version(tmp_path, trained_run):
+    """In a copy of the source, where the served function sees only the beginning of a text."""
+    for package in (mm_keras, tfrecords_tools):
+        folder = Path(package.__file__).parent
+        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    file = tmp_path / "mm_keras" / "data" / "preprocess.py"
+    source = file.read_text("utf-8")
+    served = "made = self.texts(raw)"
+    assert source.count(served) == 1
+    shortened = "made = self.texts({name: tf.strings.substr(text, 0, 4) for name, text in raw.items()})"
+    file.write_text(source.replace(served, shortened), "utf-8")
+    run = shutil.copytree(trained_run / "baselines" / "title", tmp_path / "run")
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from mm_keras.runs.export import export; export({str(run)!r})"
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "ParityError: the exported model's probabilities differ from the trained model's by up to" in done.stderr
+    assert "on 32 records of" in done.stderr
+    assert list((run / "export").iterdir()) == []
+
+
+def test_split_that_is_not_there_leaves_no_version(tmp_path, trained_run):
+    run = shutil.copytree(trained_run / "baselines" / "title", tmp_path / "run")
+    with pytest.raises(ValueError, match="no split 'tset'"):
+        export(run, split="tset")
+    assert list((run / "export").iterdir()) == []
+
+
+def test_folder_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no run folder"):
+        export(tmp_path)
+
+
+def test_saved_models_load_in_a_fresh_process(tmp_path, trained_run, bert_run, make_inputs, run_python):
+    script = """
+import sys
+import numpy as np
+from mm_keras.run_folder import RunFolder
+for folder, inputs, output in zip(sys.argv[1::3], sys.argv[2::3], sys.argv[3::3]):
+    model, features = RunFolder(folder).load_model()
+    with np.load(inputs) as file:
+        np.save(output, model.predict_on_batch(dict(file)))
+"""
+    arguments, expected = [], {}
+    for run in (trained_run, bert_run):
+        model, features = RunFolder(run).load_model()
+        inputs = make_inputs(features)
+        np.savez(tmp_path / f"{run.name}.npz", **inputs)
+        expected[run.name] = model.predict_on_batch(inputs)
+        arguments += [run, tmp_path / f"{run.name}.npz", tmp_path / f"{run.name}.npy"]
+    run_python(script, *arguments, cwd=tmp_path)
+    for name, logits in expected.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits, atol=1e-6)

@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from tfrecords_tools.dataset.info import DatasetInfo
+
+
+def _change(folder, **content):
+    path = folder / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | content), "utf-8")
+
+
+def test_folder_without_a_description_says_how_to_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no dataset folder, or its packing did not finish.*tfrecords-tools pack"):
+        DatasetInfo.load(tmp_path)
+
+
+def test_other_schema_version_is_named(dataset):
+    _change(dataset, schema_version=99)
+    with pytest.raises(ValueError, match="schema_version 99; this version reads 1"):
+        DatasetInfo.load(dataset)
+
+
+def test_damaged_description_is_named(dataset):
+    (dataset / "dataset.json").write_text('{"schema_version": 1,')
+    with pytest.raises(ValueError, match=r"dataset\.json is not JSON: "):
+        DatasetInfo.load(dataset)
+
+
+def test_vocabulary_that_was_changed_after_packing_is_told(dataset):
+    with open(dataset / "labels.txt", "a") as file:
+        file.write("c\n")
+    with pytest.raises(ValueError, match=r"labels\.txt has 3 names, dataset\.json says 2"):
+        DatasetInfo.load(dataset)
+
+
+def test_unknown_split_is_named_with_those_there_are(dataset):
+    with pytest.raises(ValueError, match=r"no split 'dev'; it has \['test', 'train'\]"):
+        DatasetInfo.load(dataset).shards("dev")
+
+
+def test_derived_texts_stay_marked(dataset):
+    _change(dataset, text_fields={"title": {"derived_from_label": False}, "about": {"derived_from_label": True}})
+    assert DatasetInfo.load(dataset).text_fields == {"title": False, "about": True}
+
+
+def test_saving_a_loaded_description_changes_nothing(dataset):
+    before = (dataset / "dataset.json").read_bytes()
+    DatasetInfo.load(dataset).save(dataset)
+    assert (dataset / "dataset.json").read_bytes() == before
+    assert not list(dataset.glob("*.tmp"))

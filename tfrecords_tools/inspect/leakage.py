@@ -1,0 +1,109 @@
+"""Near-duplicate images in different splits: what a model may have seen in training, it should not be tested on.
+
+Every image gets a 64-bit perceptual hash; equal pictures keep (nearly) the same hash when they are re-encoded, resized or
+slightly recoloured. Two images count as near-duplicates where their hashes differ in at most `max_distance` bits.
+
+Reference: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", section 3.2.1 (DCT-based hash).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.schema import decode_example
+from tfrecords_tools.dataset.shards import iter_records
+from tfrecords_tools.progress import progress_bar
+
+_BITS = 64
+_ROWS = 2048  # of a comparison matrix, so that many images of one look do not fill the memory
+
+
+class Leak(NamedTuple):
+    """Two near-duplicates; `distance` is the number of differing bits, `same_labels` whether they are labelled alike."""
+
+    id: str
+    split: str
+    other_id: str
+    other_split: str
+    distance: int
+    same_labels: bool
+
+
+def find_leaks(folder: str | Path, max_distance: int = 4, progress: bool = True) -> list[Leak]:
+    """Finds all pairs of near-duplicates that stand in different splits.
+
+    Args:
+        folder: a dataset folder.
+        max_distance: bits, 0–15; more finds more, and more that only look alike.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        the pairs, nearest first.
+
+    Raises:
+        ValueError: for a distance outside 0–15.
+    """
+    if not 0 <= max_distance <= 15:
+        raise ValueError(f"max_distance must be within 0–15 bits. Received: {max_distance}")
+    info = DatasetInfo.load(folder)
+    ids, splits, labels, hashes = [], [], [], []
+    total = sum(info.num_examples(split) for split in info.splits)
+    with progress_bar("hashing", "images", total, progress) as bar:
+        for number, split in enumerate(info.splits):
+            for shard in info.shards(split):
+                for record in map(decode_example, iter_records(Path(folder) / shard.file)):
+                    bar.update()
+                    if record.image:
+                        ids.append(record.id)
+                        splits.append(number)
+                        labels.append(record.label_ids)
+                        hashes.append(perceptual_hash(record.image))
+    names = list(info.splits)
+    return sorted(
+        (
+            Leak(ids[a], names[splits[a]], ids[b], names[splits[b]], distance, labels[a] == labels[b])
+            for a, b, distance in _near_pairs(np.array(hashes, np.uint64), np.array(splits), max_distance)
+        ),
+        key=lambda leak: (leak.distance, leak.id, leak.other_id),
+    )
+
+
+def perceptual_hash(jpeg: bytes) -> int:
+    """64 bits: the signs of the picture's lowest frequencies around their median."""
+    grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_2)
+    frequencies = cv2.dct(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))
+    low = frequencies[:8, :8].ravel()
+    bits = low > np.median(low[1:])  # the first is the mean brightness
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _near_pairs(hashes: np.ndarray, splits: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
+    """Pairs (a, b, distance), a < b, of different splits.
+
+    Cut in max_distance + 1 bands, two near hashes have at least one band in common; only those are compared.
+    """
+    seen: set[tuple[int, int]] = set()
+    edges = np.linspace(0, _BITS, max_distance + 2).astype(int)
+    for low, high in itertools.pairwise(edges):
+        keys = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+        order = np.argsort(keys, kind="stable")
+        borders = np.flatnonzero(np.diff(keys[order])) + 1
+        for group in np.split(order, borders):
+            if len(group) < 2 or (splits[group] == splits[group[0]]).all():
+                continue
+            for start in range(0, len(group), _ROWS):
+                rows = group[start : start + _ROWS]
+                distances = np.bitwise_count(hashes[rows, np.newaxis] ^ hashes[group])
+                near = (distances <= max_distance) & (splits[rows, np.newaxis] < splits[group])
+                for row, column in zip(*np.nonzero(near), strict=True):
+                    pair = int(rows[row]), int(group[column])
+                    if pair not in seen:
+                        seen.add(pair)
+                        yield *pair, int(distances[row, column])

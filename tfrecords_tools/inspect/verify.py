@@ -1,0 +1,175 @@
+"""Re-reads a whole dataset and compares it with its dataset.json and with the index of its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfrecords_tools.dataset.index import INDEX_FOLDER, ShardIndex, index_file
+from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.schema import Record, SchemaError, decode_example
+from tfrecords_tools.dataset.shards import CorruptShardError, iter_placed_records, sha256_of, shard_name
+from tfrecords_tools.dataset.splits import draw_split, hash_id
+from tfrecords_tools.packing.images import BadImageError, check_jpeg
+from tfrecords_tools.progress import progress_bar
+
+_MAX_NAMED = 5
+
+
+def verify(folder: str | Path, progress: bool = True) -> list[str]:
+    """Checks every shard (presence, name, size, sha256, count, index), record (checksums, schema, unique id, place) and image.
+
+    A record is in its place where its shard's index lists it, where the hash of its id falls into the shard's range and
+    follows that of the record before it, and, if the splits were drawn, where its id draws the split that it stands in.
+
+    Args:
+        folder: a dataset folder.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        one line per problem; an empty list means that everything is as dataset.json says.
+
+    Raises:
+        FileNotFoundError: if the folder holds no dataset.json.
+    """
+    folder = Path(folder)
+    info = DatasetInfo.load(folder)
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    listed = [shard.file for shards in info.splits.values() for shard in shards]
+    known = {*listed, *map(index_file, listed)}
+    there = [*folder.glob("*.tfrecord*"), *folder.glob(f"{INDEX_FOLDER}/*")]
+    for name in sorted(path.relative_to(folder).as_posix() for path in there):
+        if name not in known:
+            problems.append(f"{name}: not listed in dataset.json")
+    total = sum(info.num_examples(split) for split in info.splits)
+    with progress_bar("verifying", "records", total, progress) as bar:
+        for split, shards in info.splits.items():
+            for number in range(len(shards)):
+                problems += _check_shard(folder, info, split, number, seen, bar)
+    return problems
+
+
+def _check_shard(folder: Path, info: DatasetInfo, split: str, number: int, seen: dict[str, str], bar) -> list[str]:
+    shards = info.shards(split)
+    shard = shards[number]
+    path = folder / shard.file
+    if not path.is_file():
+        return [f"{shard.file}: the shard is missing"]
+    problems = []
+    name = shard_name(split, number, len(shards))
+    if shard.file != name:
+        problems.append(f"{shard.file}: stands in dataset.json where {name} belongs")
+    if path.stat().st_size != shard.num_bytes:
+        problems.append(f"{shard.file}: {path.stat().st_size:,} bytes, dataset.json says {shard.num_bytes:,}")
+    elif sha256_of(path) != shard.sha256:
+        problems.append(f"{shard.file}: sha256 differs from dataset.json")
+    order = _Order(info, split, number)
+    index = ShardIndex(split, shard.file, tuple(info.text_fields), info.labels)
+    complete = True
+    count = 0
+    try:
+        for count, (offset, serialized) in enumerate(iter_placed_records(path), start=1):
+            bar.update()
+            where = f"{shard.file}: record {count - 1}"
+            try:
+                record = decode_example(serialized)
+            except SchemaError as error:
+                problems.append(f"{where}: {error}")
+                complete = False
+                continue
+            broken = _check_record(record, info)
+            problems += [f"{where} ({record.id}): {problem}" for problem in (*broken, *order.check(record.id))]
+            complete = complete and not broken
+            if complete:
+                index.add(record, offset)
+            if record.id in seen:
+                problems.append(f"{where}: id {record.id!r} stands in {seen[record.id]} too")
+            seen[record.id] = shard.file
+    except CorruptShardError as error:
+        return [*problems, str(error)]
+    if count != shard.num_examples:
+        problems.append(f"{shard.file}: {count} records, dataset.json says {shard.num_examples}")
+    return problems + (_check_index(folder, shard.file, index) if complete else [])
+
+
+class _Order:
+    """Where records belong; known only if dataset.json says how they were packed."""
+
+    def __init__(self, info: DatasetInfo, split: str, number: int):
+        options = info.provenance.get("pack_options", {})
+        self._seed, self._fractions = options.get("seed"), options.get("fractions")
+        self._drawn = info.provenance.get("splits_drawn", False)
+        self._split, self._number, self._num_shards = split, number, len(info.shards(split))
+        self._last = 0
+
+    def check(self, example_id: str) -> list[str]:
+        if self._seed is None:
+            return []
+        problems = []
+        if self._drawn and (drawn := draw_split(example_id, self._fractions, self._seed)) != self._split:
+            problems.append(f"its id draws the split {drawn!r}, not {self._split!r}")
+        position = hash_id(example_id, "order", self._seed)
+        number = (position * self._num_shards) >> 63
+        if number != self._number:
+            problems.append(f"its id belongs into {shard_name(self._split, number, self._num_shards)}")
+        elif position < self._last:
+            problems.append("records are ordered by the hashes of their ids; this one comes too late")
+        self._last = max(position, self._last)
+        return problems
+
+
+def _check_index(folder: Path, shard: str, index: ShardIndex) -> list[str]:
+    """Compares what the records say with the index that was written beside them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = index_file(shard)
+    try:
+        listed = pq.ParquetFile(folder / file).read()
+    except FileNotFoundError:
+        return [f"{file}: the index of {shard} is missing"]
+    except (pa.ArrowException, OSError) as error:
+        return [f"{file}: cannot be read: {error}"]
+    found = index.table()
+    if found.equals(listed):
+        return []
+    if found.schema != listed.schema:
+        return [f"{file}: its columns are not those of the records"]
+    rows, listed_rows = ({row.pop("id"): row for row in table.to_pylist()} for table in (found, listed))
+    differing = [name for name in rows if name in listed_rows and _but_place(rows[name]) != _but_place(listed_rows[name])]
+    kinds = {
+        f"does not list what is in {shard}": [name for name in rows if name not in listed_rows],
+        f"lists what is not in {shard}": [name for name in listed_rows if name not in rows],
+        f"says other things than {shard}": differing,
+    }
+    told = [f"{file}: {kind}: {_enumerated(names)}" for kind, names in kinds.items() if names]
+    return told or [f"{file}: lists other offsets, or another order, than {shard} has"]
+
+
+def _but_place(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name != "offset"}
+
+
+def _enumerated(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:_MAX_NAMED])) + f" and {len(names) - _MAX_NAMED:,} more" * (len(names) > _MAX_NAMED)
+
+
+def _check_record(record: Record, info: DatasetInfo) -> list[str]:
+    problems = []
+    if set(record.texts) != set(info.text_fields):
+        problems.append(f"text fields {sorted(record.texts)}, dataset.json says {sorted(info.text_fields)}")
+    outside = [index for index in record.label_ids if not 0 <= index < len(info.labels)]
+    if outside:
+        problems.append(f"label id {outside[0]} is outside 0–{len(info.labels) - 1}")
+    if len(record.label_ids) > 1 and not info.multi_label:
+        problems.append(f"{len(record.label_ids)} labels in a single-label dataset")
+    if not record.image and (record.height or record.width):
+        problems.append(f"no image, yet it is said to be {record.width}x{record.height}")
+    if record.image:
+        try:
+            height, width = check_jpeg(record.image)
+            if (height, width) != (record.height, record.width):
+                problems.append(f"the image is {width}x{height}, the record says {record.width}x{record.height}")
+        except BadImageError as error:
+            problems.append(f"bad image: {error}")
+    return problems

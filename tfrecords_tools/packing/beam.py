@@ -1,0 +1,186 @@
+"""The Apache Beam engine of `pack`: one element a shard, on any runner, with the same bytes as on one machine.
+
+The program that starts the pipeline reads the source and plans, as always. Per shard it writes a task, the examples of that
+shard in order, and the pipeline makes shards of tasks, each under a temporary name first: nothing is shuffled, and a task that
+a runner runs twice makes the same shard. What was finished when a run was killed is not made anew.
+
+Workers need to see what the tasks name:
+
+- where all machines share a file system, nothing is to be done: tasks and shards lie in the staging folder of the pack;
+- elsewhere (Dataflow), `exchange` is a folder that all reach by Beam's own file systems ("gs://bucket/exchange"): tasks go
+  there, shards come back from there. `path_map` says where workers find the images that the source names by local paths.
+
+mm_keras has to be installed on the workers (`--setup_file`, `--sdk_container_image`: see docs/beam.md).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tfrecords_tools.packing.encode import Settings, encode
+from tfrecords_tools.packing.images import use_one_thread
+from tfrecords_tools.packing.pack import Engine, Job, ShardPlan
+from tfrecords_tools.packing.shard_files import FinishedShard, files_of, finished_shard, write_shard
+from tfrecords_tools.packing.spool import read_spooled
+from tfrecords_tools.packing.staging import TASKS_FOLDER
+from tfrecords_tools.progress import progress_bar
+
+try:
+    from apache_beam import Create, Map, Pipeline
+    from apache_beam.io.filesystem import BeamIOError
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.transforms.util import Reshuffle
+except ImportError as error:
+    raise ImportError("the Beam engine needs Apache Beam: pip install 'mm_keras[beam]'") from error
+
+
+class PipelineError(OSError):
+    """The pipeline stopped; what it finished is kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where workers read and write.
+
+    Attributes:
+        folder: of shards and tasks, for Beam's file systems.
+        is_shared: whether it is an ordinary folder that workers write to directly.
+        path_map: local path prefix -> what workers read instead.
+    """
+
+    folder: str
+    is_shared: bool
+    path_map: dict[str, str]
+
+
+def make_engine(arguments: list[str], exchange: str | None = None, path_map: dict[str, str] | None = None) -> Engine:
+    """Makes an engine for `pack`.
+
+    Args:
+        arguments: Beam's own flags, such as ["--runner=FlinkRunner", "--flink_master=host:8081"].
+        exchange: a folder for tasks and shards that all workers reach; None = the output's file system is shared.
+        path_map: local path prefix -> where workers find the images below it.
+
+    Raises:
+        ValueError: for a flag that Beam does not know.
+    """
+    options = PipelineOptions(arguments)
+    everything = options.get_all_options(retain_unknown_options=True)
+    unknown = sorted(set(everything) - set(options.get_all_options()))
+    if unknown:
+        raise ValueError(f"Apache Beam knows no option --{unknown[0]}: see docs/beam.md")
+
+    def write_with_beam(job: Job, plans: Iterable[ShardPlan]) -> Iterator[FinishedShard]:
+        if exchange is None:
+            places = Places(str(job.folder), True, path_map or {})
+        else:
+            places = Places(FileSystems.join(exchange, job.fingerprint[:16]), False, path_map or {})
+        names, waiting = _write_tasks(job, plans, places)
+        if waiting:
+            try:
+                with Pipeline(options=options) as pipeline:
+                    pipeline | Create(waiting) | Reshuffle() | Map(_make_shard, places=places, settings=job.settings)
+            except Exception as error:  # runners wrap what happened on a worker in errors of many kinds
+                raise PipelineError(
+                    f"the Beam pipeline failed: {error}. Run the same command again to go on; finished shards are kept"
+                ) from error
+        for name in names:
+            if not places.is_shared and not finished_shard(job.folder, name):
+                _copy_back(job.folder, name, places)
+            finished = finished_shard(job.folder, name)
+            for pair in finished.rejections:
+                job.reject(*pair)
+            yield finished
+        _delete(FileSystems.join(places.folder, TASKS_FOLDER) if places.is_shared else places.folder)
+
+    return write_with_beam
+
+
+def _write_tasks(job: Job, plans: Iterable[ShardPlan], places: Places) -> tuple[list[str], list[str]]:
+    """Writes a task for each shard that is not finished; returns the names of all shards, and the tasks' paths."""
+    tasks = FileSystems.join(places.folder, TASKS_FOLDER)
+    _delete(tasks)
+    FileSystems.mkdirs(tasks)
+    names, waiting = [], []
+    bar = progress_bar("writing tasks", "examples", sum(job.spool.sizes.values()), job.progress)
+    with open(job.spool.path, "rb") as spool, bar:
+        for plan in plans:
+            bar.update(len(plan.places))
+            names.append(plan.name)
+            if finished_shard(job.folder, plan.name):
+                continue
+            if not places.is_shared and FileSystems.exists(_exchanged(places.folder, files_of(plan.name)[-1])):
+                continue
+            path = FileSystems.join(tasks, plan.name)
+            with FileSystems.create(path) as file:
+                pickle.dump((plan.split, plan.name, len(plan.places)), file)
+                for place in plan.places:
+                    pickle.dump((place.position, read_spooled(spool, place.offset)), file)
+            waiting.append(path)
+    return names, waiting
+
+
+def _make_shard(task: str, places: Places, settings: Settings) -> None:
+    """Runs on a worker."""
+    use_one_thread()
+    with FileSystems.open(task) as file:  # our own file, written by the program that started the pipeline
+        split, name, count = pickle.load(file)
+        examples = (pickle.load(file) for _ in range(count))
+        read = functools.partial(_read, path_map=places.path_map)
+        results = ((position, encode(example, settings, read)) for position, example in examples)
+        if places.is_shared:
+            write_shard(Path(places.folder), split, name, results, settings)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            write_shard(Path(scratch), split, name, results, settings)
+            for made in files_of(name):
+                target = _exchanged(places.folder, made)
+                with open(Path(scratch) / made, "rb") as source, FileSystems.create(target + ".tmp") as file:
+                    shutil.copyfileobj(source, file)
+                FileSystems.rename([target + ".tmp"], [target])
+
+
+def _read(path: Path, path_map: dict[str, str]) -> bytes:
+    """Reads a file, from elsewhere where `path_map` says so.
+
+    Raises:
+        FileNotFoundError: if there is none. An error of another kind is left to the runner, which tries again.
+    """
+    for prefix, target in path_map.items():
+        if path.is_relative_to(prefix):
+            url = FileSystems.join(target, *path.relative_to(prefix).parts)
+            try:
+                with FileSystems.open(url) as file:
+                    return file.read()
+            except BeamIOError:
+                if FileSystems.exists(url):
+                    raise
+                raise FileNotFoundError(url) from None
+    return path.read_bytes()
+
+
+def _copy_back(folder: Path, name: str, places: Places) -> None:
+    for made in files_of(name):
+        target = folder / made
+        target.parent.mkdir(exist_ok=True)
+        temporary = target.with_name(target.name + ".tmp")
+        with FileSystems.open(_exchanged(places.folder, made)) as source, open(temporary, "wb") as file:
+            shutil.copyfileobj(source, file)
+        temporary.replace(target)
+
+
+def _exchanged(folder: str, made: str) -> str:
+    """Where a file of a shard lies in the exchange: no folders there."""
+    return FileSystems.join(folder, made.replace("/", "-"))
+
+
+def _delete(path: str) -> None:
+    if FileSystems.exists(path):
+        FileSystems.delete([path])

@@ -1,0 +1,181 @@
+"""Spooled example -> image bytes -> record, in this process or in worker processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+from tfrecords_tools.dataset.labels import LabelVocabulary
+from tfrecords_tools.dataset.schema import Record, decode_example, encode_example
+from tfrecords_tools.dataset.shards import read_record
+from tfrecords_tools.packing.images import BadImageError, ImageOptions, PreparedImage, prepare_image, use_one_thread
+from tfrecords_tools.packing.spool import Place, read_spooled
+from tfrecords_tools.sources.example import RecordImage, Rejection, SourceExample
+
+_CHUNK = 32
+_INLINE_BELOW = 256  # starting worker processes takes longer than packing so few
+_KEPT = "kept without its image"
+
+
+class WorkerDiedError(RuntimeError):
+    """A packing worker was killed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How examples become records."""
+
+    labels: LabelVocabulary
+    multi_label: bool
+    text_fields: tuple[str, ...]
+    images: ImageOptions
+    keep_without_image: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """An encoded record, the record without its image, and what it counts for; or why there is none.
+
+    A record that was kept without its image has both.
+    """
+
+    serialized: bytes | None
+    record: Record | None
+    counts: Counter
+    rejection: Rejection | None = None
+
+
+def num_workers(asked: int | None, num_examples: int) -> int:
+    """How many worker processes encode so many examples; 1 = none, this process does."""
+    return 1 if num_examples < _INLINE_BELOW else asked or os.cpu_count() or 1
+
+
+class Encoder:
+    """Encodes spooled examples in order, here or in worker processes that run a bounded number of chunks ahead."""
+
+    def __init__(self, spool: Path, settings: Settings, workers: int | None, num_examples: int):
+        self._worker = spool, settings
+        self._workers = num_workers(workers, num_examples)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Encoder:
+        if self._workers == 1:
+            _start(*self._worker)
+        else:
+            context = multiprocessing.get_context("spawn")  # forking is unsafe where the caller runs threads (TensorFlow)
+            self._pool = ProcessPoolExecutor(self._workers, context, _start_worker, self._worker)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        else:
+            _spool.close()
+
+    def encode(self, places: Iterable[Place]) -> Iterator[tuple[int, Result]]:
+        """Yields (position, result) pairs."""
+        pending: deque = deque()
+        places = iter(places)
+        try:
+            while chunk := list(itertools.islice(places, _CHUNK)):
+                if self._pool is None:
+                    yield from _encode_chunk(chunk)
+                    continue
+                pending.append(self._pool.submit(_encode_chunk, chunk))
+                if len(pending) >= 4 * self._workers:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise WorkerDiedError(
+                "a packing worker died (out of memory?); try fewer workers, or a smaller max_pixels. A script that calls "
+                'pack() must do so behind `if __name__ == "__main__":`, since each worker imports it'
+            ) from error
+
+
+_spool: BinaryIO
+_settings: Settings
+
+
+def _start_worker(spool: Path, settings: Settings) -> None:
+    """Runs once in each worker process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _start(spool, settings)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever: its end of the queue never closes."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _start(spool: Path, settings: Settings) -> None:
+    global _spool, _settings
+    _spool, _settings = open(spool, "rb"), settings
+    use_one_thread()
+
+
+def _encode_chunk(places: list[Place]) -> list[tuple[int, Result]]:
+    return [(place.position, encode(read_spooled(_spool, place.offset), _settings)) for place in places]
+
+
+def encode(example: SourceExample, settings: Settings, read: Callable[[Path], bytes] = Path.read_bytes) -> Result:
+    """Makes the record of an example, or says why it can not be packed. `read` gets the bytes of an image file."""
+    try:
+        if len(example.labels) > 1 and not settings.multi_label:
+            raise ValueError(f"several labels in a single-label dataset: {example.labels}")
+        label_ids = settings.labels.ids(example.labels)
+        texts = {field: _present(example.texts.get(field, ())) for field in settings.text_fields}
+        image, problem = _load_image(example.image, settings.images, read)
+        has_text = any(texts.values())
+        if problem and not (settings.keep_without_image and has_text):
+            raise ValueError(problem)
+        if image is None and not has_text:
+            raise ValueError("neither image nor text")
+    except ValueError as error:
+        return Result(None, None, Counter(), Rejection(example.id, example.where, str(error)))
+    height, width = (image.height, image.width) if image else (0, 0)
+    record = Record(example.id, b"", height, width, texts, label_ids, example.weight)
+    counts = Counter(examples=1, images_reencoded=int(bool(image and image.reencoded)))
+    counts.update(f"without_text/{field}" for field, values in texts.items() if not values)
+    counts.update(f"label/{settings.labels.names[index]}" for index in label_ids)
+    counts["without_image"] += image is None
+    counts["without_label"] += not label_ids
+    rejection = Rejection(example.id, example.where, problem, _KEPT) if problem else None
+    serialized = encode_example(dataclasses.replace(record, image=image.data) if image else record)
+    return Result(serialized, record, counts, rejection)
+
+
+def _present(texts) -> tuple[str, ...]:
+    stripped = (text.strip() for text in texts)
+    return tuple(text for text in stripped if text)
+
+
+def _load_image(
+    image: Path | bytes | RecordImage | None, options: ImageOptions, read: Callable[[Path], bytes]
+) -> tuple[PreparedImage | None, str]:
+    """The prepared image, or None and the problem ("" where the source names no image)."""
+    if image is None:
+        return None, ""
+    if isinstance(image, RecordImage):
+        record = decode_example(read_record(image.shard, image.offset))
+        if not image.resize:
+            return PreparedImage(record.image, record.height, record.width, reencoded=False), ""
+        image = record.image
+    try:
+        return prepare_image(image if isinstance(image, bytes) else read(image), options), ""
+    except FileNotFoundError:
+        return None, f"missing image: {image} does not exist"
+    except OSError as error:
+        return None, f"unreadable image: {image}: {error.strerror}"
+    except BadImageError as error:
+        named = "" if isinstance(image, bytes) else f"{image.name}: "
+        return None, f"bad image: {named}{error}"

@@ -1,0 +1,85 @@
+"""What packing a large source would take, from a measured sample of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import heapq
+import itertools
+import pickle
+import tempfile
+import time
+from pathlib import Path
+
+from tfrecords_tools.dataset.labels import LabelVocabulary
+from tfrecords_tools.dataset.splits import hash_id
+from tfrecords_tools.packing.encode import num_workers
+from tfrecords_tools.packing.pack import PackOptions, pack
+from tfrecords_tools.progress import progress_bar
+from tfrecords_tools.sources.example import Rejection, Source, SourceExample
+
+_SAMPLE, _READ = 1000, 20_000
+_OTHERS = (16, 256)  # workers to speak of as well
+
+
+def estimate(
+    source: Source, options: PackOptions, labels: LabelVocabulary | None, total: int | None = None, progress: bool = True
+) -> str:
+    """Packs 1,000 examples, drawn by hash, into a temporary folder, and extrapolates.
+
+    Args:
+        source, options, labels, progress: as of `pack`.
+        total: examples to estimate for; the first 20,000 are read then. None reads the whole source and counts.
+
+    Returns:
+        some lines of text.
+
+    Raises:
+        PackError: if too much of the sample is bad.
+        EmptySourceError: if the source yields no usable example.
+    """
+    drawn: list[tuple[int, int, SourceExample]] = []  # a heap: the largest hash is the next to go
+    num_read = num_rejected = 0
+    started = time.perf_counter()
+    with progress_bar("reading the source", "examples", shown=progress) as bar:
+        for example in itertools.islice(source.examples(), _READ if total else None):
+            bar.update()
+            num_read += 1
+            if isinstance(example, Rejection):
+                num_rejected += 1
+                continue
+            entry = (-hash_id(example.id, "estimate", options.seed), num_read, example)
+            heapq.heappush(drawn, entry) if len(drawn) < _SAMPLE else heapq.heappushpop(drawn, entry)
+    reading = time.perf_counter() - started
+    examples = [example for _, _, example in drawn]
+    with tempfile.TemporaryDirectory() as scratch:
+        started = time.perf_counter()
+        sample = dataclasses.replace(source, examples=lambda: iter(examples), files=[])
+        info = pack(sample, Path(scratch) / "sample", options, labels, progress=progress)
+        packing = time.perf_counter() - started
+    packed = sum(info.num_examples(split) for split in info.splits)
+    size = sum(shard.num_bytes for shards in info.splits.values() for shard in shards) / max(packed, 1)
+    spooled = sum(len(pickle.dumps(example, pickle.HIGHEST_PROTOCOL)) for example in examples) / len(examples)
+    kept = (num_read - num_rejected) / num_read * packed / len(examples)
+    total = total or num_read
+    workers = num_workers(options.workers, len(examples))
+    seconds = total * packing / len(examples)
+    elsewhere = ", ".join(f"{_duration(seconds * workers / count)} by {count}" for count in _OTHERS if count > workers)
+    return "\n".join(
+        [
+            f"measured: {num_read:,} examples read at {num_read / reading:,.0f}/s; {len(examples):,} packed by {workers} "
+            f"worker(s) at {len(examples) / packing:,.0f}/s, start-up included; {size / 1e3:.1f} KB a record, "
+            f"{kept:.1%} of the input kept",
+            f"{total:,} examples would take about",
+            f"  {_duration(total * reading / num_read)} to read the source",
+            f"  {_duration(seconds)} to pack with {workers} worker(s), as fast as these{'; ' + elsewhere if elsewhere else ''}",
+            f"  {total * kept * size / 1e9:,.2f} GB for the dataset, in {-(-total // options.examples_per_shard):,} shards",
+            f"  {total * (spooled + 100) / 1e9:,.2f} GB of disk beside it while packing",
+        ]
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.1f} s"
+    return str(datetime.timedelta(seconds=round(seconds)))

@@ -1,0 +1,72 @@
+"""The files of one shard: its records, their index, and, until the dataset is complete, what they count for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from tfrecords_tools.dataset.index import ShardIndex, index_file
+from tfrecords_tools.dataset.info import ShardInfo
+from tfrecords_tools.dataset.shards import ShardWriter
+from tfrecords_tools.packing.encode import Result, Settings
+from tfrecords_tools.sources.example import Rejection
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedShard:
+    """A shard that is on the disk, what its records count for, and the (position, rejection) pairs found on the way."""
+
+    split: str
+    info: ShardInfo
+    counts: Counter
+    rejections: list[tuple[int, Rejection]]
+
+
+def files_of(name: str) -> tuple[str, str, str]:
+    """What `write_shard` makes, the last at the end: it vouches for the others."""
+    return name, index_file(name), f"{name}.json"
+
+
+def write_shard(
+    folder: Path, split: str, name: str, results: Iterable[tuple[int, Result]], settings: Settings
+) -> FinishedShard:
+    """Writes the records among (position, result) pairs; a shard of that name is replaced, or on an error left as it was."""
+    writer, counts, rejections = ShardWriter(folder / name), Counter(), []
+    index = ShardIndex(split, name, settings.text_fields, settings.labels)
+    try:
+        for position, result in results:
+            if result.serialized is not None:
+                index.add(result.record, writer.num_bytes)
+                writer.write(result.serialized)
+                counts.update(result.counts)
+            if result.rejection:
+                rejections.append((position, result.rejection))
+        index.save(folder)
+        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+    info = ShardInfo(name, writer.num_examples, writer.num_bytes, writer.sha256)
+    facts = folder / f"{name}.json"
+    temporary = facts.with_name(facts.name + ".tmp")
+    pairs = [(position, dataclasses.asdict(rejection)) for position, rejection in rejections]
+    content = {"split": split, "info": dataclasses.asdict(info), "counts": counts, "rejections": pairs}
+    temporary.write_text(json.dumps(content), "utf-8")
+    temporary.replace(facts)
+    return FinishedShard(split, info, counts, rejections)
+
+
+def finished_shard(folder: Path, name: str) -> FinishedShard | None:
+    """The shard of that name, if an earlier try finished it."""
+    shard, index, facts = (folder / file for file in files_of(name))
+    if not (facts.is_file() and shard.is_file() and index.is_file()):
+        return None
+    content = json.loads(facts.read_text("utf-8"))
+    info = ShardInfo(**content["info"])
+    if shard.stat().st_size != info.num_bytes:
+        return None
+    rejections = [(position, Rejection(**rejection)) for position, rejection in content["rejections"]]
+    return FinishedShard(content["split"], info, Counter(content["counts"]), rejections)

@@ -1,0 +1,144 @@
+"""The spool: a source read once onto the disk, so that memory stays the same whatever the input."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from tfrecords_tools.dataset.scratch import disk_errors, insert, open_scratch
+from tfrecords_tools.dataset.splits import check_split_name, draw_split, hash_id
+from tfrecords_tools.progress import progress_bar
+from tfrecords_tools.sources.example import Rejection, Source, SourceExample
+
+_BATCH = 10_000
+
+
+class EmptySourceError(ValueError):
+    """A source without a single usable example."""
+
+
+class Place(NamedTuple):
+    """An example in the spool: its number in the source's order, and its offset in the file."""
+
+    position: int
+    offset: int
+
+
+class Spool:
+    """Reads a source: the examples into one file, what planning needs to know of each into an SQLite table beside it.
+
+    Args:
+        path: the file to make.
+        source: what to read.
+        fractions: splits to draw for examples to which the source gives none.
+        seed: of the splits and of the order of the records.
+        progress: show a progress bar on standard error.
+
+    Attributes:
+        path: of the file.
+        sizes: split name -> number of examples.
+        label_names: all that were seen.
+        rejections: (position among the examples, rejection) pairs.
+        num_seen: examples and rejected rows.
+        digest: sha256 of the examples.
+        splits_drawn: whether the source gave none, so that all splits follow from the ids.
+
+    Raises:
+        EmptySourceError: if the source yields no usable example.
+    """
+
+    def __init__(self, path: Path, source: Source, fractions: dict[str, float], seed: int, progress: bool):
+        self.path = path
+        self.sizes = dict.fromkeys(fractions, 0)
+        self.label_names: set[str] = set()
+        self.rejections: list[tuple[int, Rejection]] = []
+        self.num_seen = 0
+        self.splits_drawn = True
+        self._plan_path = path.with_name(path.name + ".sqlite")
+        self._plan = open_scratch(self._plan_path, "hash INTEGER, position INTEGER PRIMARY KEY, split TEXT, offset INTEGER")
+        digest = hashlib.sha256()
+        position = 0
+        waiting: list[tuple] = []
+        with open(path, "wb") as file, progress_bar("reading the source", "examples", shown=progress) as bar:
+            for example in source.examples():
+                bar.update()
+                self.num_seen += 1
+                if isinstance(example, Rejection):
+                    self.reject(position, example)
+                    continue
+                try:
+                    for text in (example.id, *example.labels):
+                        text.encode()  # half of a surrogate pair, which JSON can spell, has no UTF-8
+                    split = check_split_name(example.split or draw_split(example.id, fractions, seed))
+                except ValueError as error:
+                    self.reject(position, Rejection(example.id, example.where, str(error)))
+                    continue
+                self.sizes[split] = self.sizes.get(split, 0) + 1
+                self.splits_drawn = self.splits_drawn and not example.split
+                self.label_names.update(example.labels)
+                waiting.append((hash_id(example.id, "order", seed), position, split, file.tell()))
+                if len(waiting) == _BATCH:
+                    insert(self._plan, waiting)
+                pickle.dump(example, file, pickle.HIGHEST_PROTOCOL)
+                digest.update(_bytes_of(example))
+                position += 1
+        insert(self._plan, waiting)
+        with disk_errors():
+            self._plan.execute("CREATE INDEX by_hash ON rows (hash, position, split, offset)")  # sorted once, on the disk
+        self.digest = digest.hexdigest()
+        if not position:
+            reasons = "; ".join(f"{r.where}: {r.reason}" for _, r in self.rejections[:3])
+            raise EmptySourceError(f"source {source.name!r} yielded no usable example. {reasons}")
+        self._reject_duplicates()
+
+    def reject(self, position: int, rejection: Rejection) -> None:
+        self.rejections.append((position, rejection))
+
+    def shards(self, split: str, num_shards: int) -> Iterator[list[Place]]:
+        """Yields the examples of each shard of a split: those in its range of the hash, in the order of their hashes."""
+        rows = self._plan.execute("SELECT hash, position, offset FROM rows WHERE split = ? ORDER BY hash, position", (split,))
+        groups = itertools.groupby(rows, lambda row: (row[0] * num_shards) >> 63)
+        group = next(groups, None)
+        for index in range(num_shards):
+            if group and group[0] == index:
+                yield [Place(position, offset) for _, position, offset in group[1]]
+                group = next(groups, None)
+            else:
+                yield []
+
+    def close(self) -> None:
+        """Deletes what was spooled."""
+        self._plan.close()
+        for path in (self.path, self._plan_path):
+            path.unlink(missing_ok=True)
+
+    def _reject_duplicates(self) -> None:
+        repeated = "SELECT hash FROM rows GROUP BY hash HAVING COUNT(*) > 1"
+        rows = self._plan.execute(f"SELECT position, split, offset FROM rows WHERE hash IN ({repeated}) ORDER BY position")
+        first: dict[str, str] = {}
+        with open(self.path, "rb") as file:
+            for position, split, offset in rows.fetchall():
+                example = read_spooled(file, offset)
+                if example.id in first:
+                    reason = f"duplicate id {example.id!r}: first seen at {first[example.id]}"
+                    self.reject(position, Rejection(example.id, example.where, reason))
+                    self._plan.execute("DELETE FROM rows WHERE position = ?", (position,))
+                    self.sizes[split] -= 1
+                first.setdefault(example.id, example.where)
+
+
+def _bytes_of(example: SourceExample) -> bytes:
+    """All that an example says, for a digest."""
+    image = example.image if isinstance(example.image, bytes) else repr(example.image).encode()
+    rest = (example.id, example.where, example.texts, example.labels, example.split, example.weight)
+    return image + repr(rest).encode("utf-8", "backslashreplace")
+
+
+def read_spooled(file: BinaryIO, offset: int) -> SourceExample:
+    """Reads one example back (from our own file, written moments ago: unpickling is safe)."""
+    file.seek(offset)
+    return pickle.load(file)
