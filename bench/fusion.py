@@ -35,6 +35,7 @@ from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.objectives.losses import make_loss
 from mm_keras.training.optimizer import make_optimizer
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 
@@ -96,7 +97,7 @@ class _Data:
         self.encoder = build_transformer_encoder(self.features.texts[0], options.text_encoder)
         whole = self.build(self.features)
         encoders, trained = split_at_frozen(whole, self.features, self.features.modalities)
-        cache = FeatureCache(folder, "all", self.features, encoders, list(trained.input))
+        cache = FeatureCache(Split.open(folder, "all"), self.features, encoders, list(trained.input))
         self.arrays = cache.inputs(np.arange(len(cache.labels)))
         self.labels, self.ids = cache.labels, cache.ids
 

@@ -37,6 +37,7 @@ from read_peers import BATCH, PEERS, SHUFFLE_BUFFER, SIDE, seconds_after_first
 
 from mm_keras.data.pipeline import make_evaluation_batches, make_training_batches
 from mm_keras.features import FeatureSpec, ImageSpec
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import parse_example
 from tfrecords_tools.packing.images import ImageOptions
 from tfrecords_tools.packing.pack import PackOptions, pack
@@ -98,12 +99,12 @@ def _ways_to_read(kind: str, folder: Path) -> tuple[dict, dict]:
     def train(augment: bool) -> float:
         return seconds_after_first(
             make_training_batches(
-                folder, "train", features, BATCH, epochs=1, augment=augment, shuffle_buffer=SHUFFLE_BUFFER
+                Split.open(folder, "train"), features, BATCH, epochs=1, augment=augment, shuffle_buffer=SHUFFLE_BUFFER
             ).dataset
         )
 
     def evaluate() -> float:
-        return seconds_after_first(make_evaluation_batches(folder, "train", features, BATCH).dataset)
+        return seconds_after_first(make_evaluation_batches(Split.open(folder, "train"), features, BATCH).dataset)
 
     def decode(then: Callable[[tf.data.Dataset], tf.data.Dataset], first: int) -> float:
         records = tf.data.TFRecordDataset([str(shard) for shard in sorted(folder.glob("*.tfrecord"))])

@@ -62,6 +62,7 @@ from mm_keras.training.fit import fit
 from mm_keras.training.input_wait import InputWait
 from mm_keras.training.optimizer import make_optimizer
 from mm_keras.training.progress import Progress
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 
@@ -153,21 +154,23 @@ def measure_epochs(bench: _Bench) -> None:
     options, folder, features = bench.options, bench.folder, bench.features
     epochs, batch_size = options.epochs, options.batch_size
     seconds, first, accuracies = {}, {}, {}
-    test = make_evaluation_batches(folder, "test", features, batch_size)
+    test = make_evaluation_batches(Split.open(folder, "test"), features, batch_size)
     for way in ("computed in every epoch", "cached"):
         model, clock, wait = bench.build(), _Epochs(), InputWait()
         trained, validated, filling = model, test, 0.0
-        batches = make_training_batches(folder, "train", features, batch_size, epochs, SEED, augment=False)
+        batches = make_training_batches(Split.open(folder, "train"), features, batch_size, epochs, SEED, augment=False)
         dataset = wait.watched(batches.dataset)
         if way == "cached":
             bench.clear_cache()
             encoders, trained = split_at_frozen(model, features, features.modalities)
             began = time.perf_counter()
-            batches = FeatureCache(folder, "train", features, encoders, list(trained.input)).training_batches(
+            batches = FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input)).training_batches(
                 batch_size, epochs, SEED
             )
             filling, dataset = time.perf_counter() - began, batches.dataset
-            validated = FeatureCache(folder, "test", features, encoders, list(trained.input)).evaluation_batches(batch_size)
+            validated = FeatureCache(Split.open(folder, "test"), features, encoders, list(trained.input)).evaluation_batches(
+                batch_size
+            )
         bench.compile(trained, batches.steps * epochs)
         trained.fit(dataset, steps_per_epoch=batches.steps, epochs=epochs, verbose=0, callbacks=[clock])
         accuracy = trained.evaluate(validated.dataset, verbose=0, return_dict=True)["top_1"]
@@ -200,7 +203,7 @@ def measure_epochs(bench: _Bench) -> None:
 def measure_steps(bench: _Bench) -> None:
     options, features = bench.options, bench.features
     encoders, trained = split_at_frozen(bench.build(), features, features.modalities)
-    cache = FeatureCache(bench.folder, "train", features, encoders, list(trained.input))
+    cache = FeatureCache(Split.open(bench.folder, "train"), features, encoders, list(trained.input))
     arrays = cache.inputs(np.arange(len(cache.labels)))
     by_hand = _build_by_hand(trained, len(features.labels))
     given = {name: arrays[name] for name in by_hand.input}

@@ -1,14 +1,15 @@
-"""An experiment from records to an exported model."""
+"""An experiment: one training with its baselines, its evaluation and its export."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mm_keras.distribution.multi_worker import this_worker
 from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
-from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.run_folder import RunFolder, SavedConfig
 from mm_keras.training.train import train
 
 
@@ -18,24 +19,37 @@ def train_and_evaluate(
     evaluate: Callable[..., dict] | None = evaluate,
     export: Callable[..., Path] | None = export,
     baselines: Sequence[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    config: SavedConfig | None = None,
 ) -> dict | None:
     """Trains a model, then baselines that see one modality each; evaluates them in one table; exports the model.
 
     Args:
         workdir: the run folder to make.
-        train: `(workdir=, modalities=) -> model`.
+        train: `(workdir=, …) -> model`, which takes the options of `mm_keras.training.train.train`.
         evaluate: `(workdir) -> report`; None: stop after training.
         export: `(workdir) -> SavedModel folder`; None: do not export.
-        baselines: modalities, "image" or text fields, of which each gets a model trained on it alone.
+        baselines: modalities, "image" or text fields; for each of them a further model is trained on it alone.
+        resume, overwrite, dry_run, config: see `mm_keras.training.train.train`. A dry run ends after the main model's first
+            batch.
 
     Returns:
-        the report of `evaluate`, if any; of several workers the chief alone makes it.
+        the report of `evaluate`, if there is one; of several workers, the chief alone makes it.
     """
     run = RunFolder(workdir)
-    train(workdir=run.path)
+    given = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run, "config": config}
+    options = {name: value for name, value in given.items() if value}
+    later = {split for split in map(_split_of, (evaluate, export)) if split}
+    if later:
+        options["later_splits"] = sorted(later)
+    train(workdir=run.path, **options)
+    if dry_run:
+        return None
     for modality in baselines:
         print(f"\nbaseline: {modality} alone")
-        train(workdir=run.baselines / modality, modalities=(modality,))
+        train(workdir=run.baselines / modality, modalities=(modality,), **options)
     if not this_worker().is_chief:
         return None
     print()
@@ -44,3 +58,10 @@ def train_and_evaluate(
         print()
         export(run.path)
     return report
+
+
+def _split_of(function: Callable | None) -> str | None:
+    """The split of the training's own dataset that `evaluate` or `export` will read, as far as its signature tells."""
+    parameters = inspect.signature(function).parameters if function else {}
+    default = {name: parameters[name].default for name in ("dataset", "split") if name in parameters}
+    return default.get("split") if default.get("dataset") is None else None

@@ -147,7 +147,7 @@ def _run(options: argparse.Namespace) -> None:
         workdir = options.workdir or Path("runs") / Path(options.sweep).stem
         experiments(options.sweep, workdir, 1 if options.workers is None else options.workers)
         return
-    from mm_keras.config import ConfigError, bind, find_config, load_config, operative_config
+    from mm_keras.config import ConfigError, find_config, load_config, operative_config
 
     config = find_config(options.config) if options.config else None
     bindings = [*options.gin_bindings]
@@ -181,18 +181,13 @@ def _run(options: argparse.Namespace) -> None:
         overrides = "".join(f"\n# --gin_bindings: {line}" for line in bindings)
         given_config = config.read_text("utf-8") + overrides + "\n"
 
-        def save_config(folder: Path) -> None:
-            (folder / "config.gin").write_text(given_config, "utf-8")
-            (folder / "operative_config.gin").write_text(operative_config(), "utf-8")
-
         from mm_keras.distribution.multi_worker import this_worker
+        from mm_keras.runs.run_folder import RunFolder, SavedConfig
 
-        bind("train.on_start", save_config)
-        if options.resume:
-            bind("train.resume", True)
-        functions[options.mode](workdir=workdir)
+        resumed = {"resume": True} if options.resume else {}
+        functions[options.mode](workdir=workdir, config=SavedConfig(given_config, operative_config()), **resumed)
         if not options.dry_run and this_worker().is_chief:
-            save_config(workdir)  # once more, with what evaluation and export used
+            RunFolder(workdir).save_config(SavedConfig(given_config, operative_config()))  # now with all that was used
 
 
 def _example(options: argparse.Namespace) -> dict[str, str]:

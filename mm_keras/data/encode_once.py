@@ -27,7 +27,7 @@ from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.stored_blocks import MOST_BLOCKS, NewBlock, StoredRows, fill_blocks
 from mm_keras.data.text_table import TextTable
 from mm_keras.features import FeatureSpec, TextSpec
-from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.shards import sha256_of
 
 CACHE_FOLDER = ".features"
@@ -98,45 +98,46 @@ class TextPreprocessor:
 
 
 def encode_images(
-    folder: str | Path, split: str, features: FeatureSpec, encoder: FrozenEncoder, sizes: Sequence[int], batch_size: int = 32
+    split: Split, features: FeatureSpec, encoder: FrozenEncoder, sizes: Sequence[int], batch_size: int = 32
 ) -> StoredRows:
     """What an encoder makes of each labelled record's picture, in the order of the records.
 
     Args:
-        folder, split: of the dataset.
-        features: of the model.
+        split: the split whose pictures are encoded.
+        features: what the model takes in.
         encoder: float32 [B, H, W, 3] -> [B, …].
         sizes: labelled records in each file of the split.
         batch_size: only memory depends on it.
     """
-    files = [shard.file for shard in DatasetInfo.load(folder).shards(split)]
+    files = split.files
     step = -(-len(files) // MOST_BLOCKS)
-    blocks = {Path(files[first]).stem: slice(first, first + step) for first in range(0, len(files), step)}
+    blocks = {files[first].stem: slice(first, first + step) for first in range(0, len(files), step)}
 
     def make(block: str, new: NewBlock) -> None:
         done = 0
-        for pixels in make_image_batches(folder, files[blocks[block]], features, batch_size):
+        for pixels in make_image_batches(files[blocks[block]], features, batch_size):
             encoded = encoder(pixels)
             new.write(slice(done, done + len(encoded)), {ENCODED: encoded})
             done += len(encoded)
 
-    shards = [shard.sha256 for shard in DatasetInfo.load(folder).shards(split)]
+    shards = [shard.sha256 for shard in split.shards]
     fingerprint = _fingerprint(encoder.digest, features.image, shards, features.multi_label)
     counts = {block: sum(sizes[part]) for block, part in blocks.items()}
     counts = {block: count for block, count in counts.items() if count}
-    paths = fill_blocks(Path(folder) / CACHE_FOLDER / fingerprint, counts, make, f"encoding the images of {split}")
+    folder = split.dataset.folder / CACHE_FOLDER / fingerprint
+    paths = fill_blocks(folder, counts, make, f"encoding the images of {split.name}")
     return StoredRows([path / f"{ENCODED}.npy" for path in paths])
 
 
 def encode_texts(
-    folder: str | Path, preprocess: TextPreprocessor, spec: TextSpec, encoder: FrozenEncoder | None, table: TextTable
+    dataset: Dataset, preprocess: TextPreprocessor, spec: TextSpec, encoder: FrozenEncoder | None, table: TextTable
 ) -> dict[str, StoredRows]:
     """What an encoder makes of each distinct text of a field; without an encoder, the field's tokens.
 
     Batches are of texts of about the same length and are padded to their longest one.
 
     Args:
-        folder: of the dataset.
+        dataset: the dataset beside which the result is kept.
         preprocess: of the model's features.
         spec: the field.
         encoder: the inputs of `spec` -> [B, …], or None.
@@ -170,7 +171,8 @@ def encode_texts(
     fingerprint = _fingerprint(encoder and encoder.digest, *made_of)
     counts = {block: min(size, len(table.texts) - start) for block, start in starts.items()}
     what = "encoding" if encoder else "tokenising"
-    paths = fill_blocks(Path(folder) / CACHE_FOLDER / fingerprint, counts, make, f"{what} texts of {spec.field!r}")
+    folder = dataset.folder / CACHE_FOLDER / fingerprint
+    paths = fill_blocks(folder, counts, make, f"{what} texts of {spec.field!r}")
     return {name: StoredRows([path / f"{name}.npy" for path in paths]) for name in names}
 
 

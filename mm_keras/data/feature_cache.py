@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,6 +18,7 @@ from mm_keras.data.stored_blocks import StoredRows
 from mm_keras.data.text_table import TextTable
 from mm_keras.distribution.workers import ALONE, Worker
 from mm_keras.features import IMAGE, FeatureSpec, present
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import TEXT_PREFIX
 
 _IN_MEMORY = 2**30  # bytes of an array; larger ones stay on disk
@@ -29,9 +29,8 @@ class FeatureCache:
     """What the trained part of a model sees of one split; filled when it is made.
 
     Args:
-        folder: the dataset folder.
-        split: its split.
-        features: of the whole model.
+        split: the split.
+        features: what the whole model takes in.
         encoders: the frozen parts by modality, of `split_at_frozen`.
         inputs: names of the trained part's inputs.
 
@@ -47,14 +46,13 @@ class FeatureCache:
 
     def __init__(
         self,
-        folder: str | Path,
-        split: str,
+        split: Split,
         features: FeatureSpec,
         encoders: Mapping[str, keras.Model],
         inputs: Sequence[str],
     ):
         columns = ["id", "weight", "label/ids", "image/height", *(TEXT_PREFIX + text.field for text in features.texts)]
-        index, counts = read_index(folder, split, columns, features.multi_label)
+        index, counts = read_index(split, columns)
         self.ids = index["id"].to_numpy()
         self.weights = index["weight"].to_numpy()
         self.labels = _labels(index["label/ids"], features)
@@ -65,7 +63,7 @@ class FeatureCache:
         if features.image:
             tables[present(IMAGE)] = IMAGE, index["image/height"].to_numpy() > 0
         if IMAGE in own:
-            encoded = encode_images(folder, split, features, own[IMAGE], counts)
+            encoded = encode_images(split, features, own[IMAGE], counts)
             tables |= dict.fromkeys((f"{IMAGE}_{ENCODED}", f"{IMAGE}_cut"), (IMAGE, encoded))
         preprocess = TextPreprocessor(features)
         for text in features.texts:
@@ -73,7 +71,7 @@ class FeatureCache:
             tables[present(field)] = field, table.present
             for encoder, names in ((own.get(field), [ENCODED]), (None, list(text.inputs()))):
                 if any(f"{field}_{name}" in inputs for name in names):
-                    made = encode_texts(folder, preprocess, text, encoder, table)
+                    made = encode_texts(split.dataset, preprocess, text, encoder, table)
                     tables |= {f"{field}_{name}": (field, rows) for name, rows in made.items()}
         self._tables = {name: tables[name] for name in inputs}
 

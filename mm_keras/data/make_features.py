@@ -8,11 +8,11 @@ from pathlib import Path
 from mm_keras.data.pipeline import iter_texts
 from mm_keras.data.text import make_word_tokenizer
 from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
-from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.folder import Dataset
 
 
 def make_features(
-    dataset: str | Path,
+    dataset: str | Path | Dataset,
     image_size: Sequence[int] | None = (224, 224),
     image_fit: str = "crop",
     text_fields: Sequence[str] = (),
@@ -25,7 +25,7 @@ def make_features(
     """Describes the features of a model for a dataset.
 
     Args:
-        dataset: the dataset folder.
+        dataset: the dataset, or its folder.
         image_size: (height, width) that the image tower sees, or None: no image.
         image_fit: "crop" or "stretch", see `ImageSpec`.
         text_fields: the text fields that the model sees.
@@ -40,10 +40,11 @@ def make_features(
     Raises:
         ValueError: for a field that the dataset lacks, a label-derived one, or one without `max_tokens`.
     """
-    info = DatasetInfo.load(dataset)
+    dataset = Dataset.open(dataset)
+    info = dataset.info
     unknown = [field for field in text_fields if field not in info.text_fields]
     if unknown:
-        raise ValueError(f"dataset {dataset} has no text field {unknown[0]!r}; it has {sorted(info.text_fields)}")
+        raise ValueError(f"dataset {dataset.folder} has no text field {unknown[0]!r}; it has {sorted(info.text_fields)}")
     derived = [field for field in text_fields if info.text_fields[field]]
     if derived and not allow_label_derived_inputs:
         raise ValueError(
@@ -57,7 +58,7 @@ def make_features(
         lengths = max_tokens if isinstance(max_tokens, Mapping) else dict.fromkeys(text_fields, max_tokens)
         if set(lengths) != set(text_fields):
             raise ValueError(f"max_tokens names the fields {sorted(lengths)}, text_fields {sorted(text_fields)}")
-        tokenizer = make_tokenizer(iter_texts(dataset, train_split, list(text_fields))) if text_fields else None
+        tokenizer = make_tokenizer(iter_texts(dataset.split(train_split), list(text_fields))) if text_fields else None
         texts = [TextSpec(field, tokenizer, lengths[field]) for field in text_fields]
     return FeatureSpec(
         image=ImageSpec(tuple(image_size), image_fit) if image_size else None,

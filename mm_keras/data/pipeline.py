@@ -16,7 +16,7 @@ from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.sharding import files_of
 from mm_keras.distribution.workers import ALONE, Worker
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
-from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.schema import TEXT_PREFIX, parse_example
 
 _CALLS = 2 * (os.cpu_count() or 1)  # at a time: they keep their order, and no core shall wait for a slow one
@@ -44,8 +44,7 @@ class Batches:
 
 
 def make_training_batches(
-    folder: str | Path,
-    split: str,
+    split: Split,
     features: FeatureSpec,
     batch_size: int,
     epochs: int,
@@ -62,9 +61,8 @@ def make_training_batches(
     than one batch (other examples every time). Of several texts in a field one is drawn. Every shape is static.
 
     Args:
-        folder: the dataset folder.
-        split: its split.
-        features: what to make.
+        split: the split to train on.
+        features: what a batch holds.
         batch_size: global batch size.
         epochs: how many passes.
         seed: of the order, the augmentation and the drawn texts.
@@ -81,12 +79,11 @@ def make_training_batches(
     Raises:
         ValueError: if the dataset does not have what `features` asks for, or fewer labelled examples than a batch.
     """
-    info = DatasetInfo.load(folder)
-    steps = count_steps(folder, split, features, batch_size, sampled)
+    steps = count_steps(split, features, batch_size, sampled)
     own_size = batch_size // worker.count
     least = steps * own_size
-    own_files = None if sampled else files_of(worker, info.shards(split), _num_labelled(info, split), least=least)
-    files = [str(Path(folder) / shard.file) for shard in own_files or info.shards(split)]
+    own_files = None if sampled else files_of(worker, split.shards, split.num_labelled, least=least)
+    files = [str(split.dataset.folder / shard.file) for shard in own_files or split.shards]
     read_size = own_size if own_files else batch_size
 
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -94,7 +91,7 @@ def make_training_batches(
         epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
         paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=epoch_seed)
         records = paths.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
-        records = _drop_unlabelled(records, info, split).shuffle(shuffle_buffer, seed=epoch_seed)
+        records = _drop_unlabelled(records, split).shuffle(shuffle_buffer, seed=epoch_seed)
         return records.take(steps * read_size)
 
     preprocessor = Preprocessor(features)
@@ -140,34 +137,29 @@ def make_training_batches(
     return Batches(dataset, steps, steps * batch_size, batch_size, ids)
 
 
-def count_steps(
-    folder: str | Path, split: str, features: FeatureSpec, batch_size: int, sampled: SampledRecords | None = None
-) -> int:
-    """Batches of an epoch of `make_training_batches`, and its errors, without making any."""
-    num_labelled = count_labelled(folder, split, features)
+def count_steps(split: Split, features: FeatureSpec, batch_size: int, sampled: SampledRecords | None = None) -> int:
+    """The number of batches in an epoch of `make_training_batches`; it raises the same errors, and makes no batch."""
+    num_labelled = count_labelled(split, features)
     num_shown = sampled.num_examples if sampled else num_labelled
     if num_shown < batch_size:
-        raise ValueError(f"batch_size {batch_size} is larger than split {split!r} with its {num_shown} labelled examples")
+        raise ValueError(f"batch_size {batch_size} is larger than split {split.name!r} with its {num_shown} labelled examples")
     return num_shown // batch_size
 
 
-def count_labelled(folder: str | Path, split: str, features: FeatureSpec) -> int:
-    """Labelled examples of a split.
+def count_labelled(split: Split, features: FeatureSpec) -> int:
+    """The number of labelled examples in a split.
 
     Raises:
-        ValueError: if the dataset does not have what `features` asks for, or the split no such example.
+        ValueError: if the dataset lacks a text field or a label of `features`, or if the split has no labelled example.
     """
-    info = DatasetInfo.load(folder)
-    _check(info, features, folder)
-    num_labelled = _num_labelled(info, split)
-    if not num_labelled:
-        raise ValueError(f"split {split!r} of dataset {info.name!r} has no labelled example")
-    return num_labelled
+    _check(split.dataset, features)
+    if not split.num_labelled:
+        raise ValueError(f"split {split.name!r} of dataset {split.dataset.info.name!r} has no labelled example")
+    return split.num_labelled
 
 
 def make_evaluation_batches(
-    folder: str | Path,
-    split: str,
+    split: Split,
     features: FeatureSpec,
     batch_size: int,
     text_index: int = 0,
@@ -180,8 +172,7 @@ def make_evaluation_batches(
     `record_weights`, what their records say. Of several texts in a field the one at `text_index` is taken; where there are
     fewer, counting begins anew. Other arguments and errors as in `make_training_batches`.
     """
-    info = DatasetInfo.load(folder)
-    num_examples = count_labelled(folder, split, features)
+    num_examples = count_labelled(split, features)
     steps = -(-num_examples // batch_size)
     preprocessor = Preprocessor(features)
 
@@ -197,9 +188,9 @@ def make_evaluation_batches(
         return made
 
     own_size = batch_size // worker.count
-    own_files = files_of(worker, info.shards(split), num_examples, most=steps * own_size)
-    records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in own_files or info.shards(split)])
-    records = _drop_unlabelled(records, info, split)
+    own_files = files_of(worker, split.shards, num_examples, most=steps * own_size)
+    records = tf.data.TFRecordDataset([str(split.dataset.folder / shard.file) for shard in own_files or split.shards])
+    records = _drop_unlabelled(records, split)
     if own_files:
         num_own = sum(shard.num_examples for shard in own_files)
     else:
@@ -211,10 +202,12 @@ def make_evaluation_batches(
     return Batches(_finished(dataset, preprocessor, features, steps), steps, num_examples, batch_size)
 
 
-def make_image_batches(folder: str | Path, files: Sequence[str], features: FeatureSpec, batch_size: int) -> tf.data.Dataset:
-    """The pictures of some files' labelled records as evaluation sees them, in order: float32 [up to batch_size, H, W, 3];
-    zeros where there is none."""
-    records = tf.data.TFRecordDataset([str(Path(folder) / file) for file in files])
+def make_image_batches(files: Sequence[Path], features: FeatureSpec, batch_size: int) -> tf.data.Dataset:
+    """The pictures of the labelled records in some shards, in their order and as evaluation sees them.
+
+    Each batch is float32 [up to batch_size, H, W, 3]; a record without a picture has zeros.
+    """
+    records = tf.data.TFRecordDataset([str(file) for file in files])
     if not features.multi_label:
         records = records.filter(lambda serialized: tf.size(parse_example(serialized, [])["label_ids"]) > 0)
 
@@ -224,11 +217,10 @@ def make_image_batches(folder: str | Path, files: Sequence[str], features: Featu
     return _not_autotuned(records.map(pixels, num_parallel_calls=_CALLS).batch(batch_size).prefetch(2))
 
 
-def iter_texts(folder: str | Path, split: str, fields: list[str], max_examples: int = 200_000) -> Iterator[list[bytes]]:
+def iter_texts(split: Split, fields: list[str], max_examples: int = 200_000) -> Iterator[list[bytes]]:
     """Yields batches of a split's texts of all `fields` together, for vocabularies."""
-    info = DatasetInfo.load(folder)
-    _check_fields(info, fields, folder)
-    records = tf.data.TFRecordDataset([str(Path(folder) / shard.file) for shard in info.shards(split)]).take(max_examples)
+    _check_fields(split.dataset, fields)
+    records = tf.data.TFRecordDataset([str(file) for file in split.files]).take(max_examples)
     texts = records.map(lambda serialized: _all_texts(parse_example(serialized, fields)), num_parallel_calls=_CALLS)
     for batch in _not_autotuned(texts.unbatch().batch(1024)).as_numpy_iterator():
         yield batch.tolist()
@@ -293,32 +285,28 @@ def _not_autotuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _drop_unlabelled(records: tf.data.Dataset, info: DatasetInfo, split: str) -> tf.data.Dataset:
-    if _num_labelled(info, split) == info.num_examples(split):
+def _drop_unlabelled(records: tf.data.Dataset, split: Split) -> tf.data.Dataset:
+    if split.num_labelled == split.num_examples:
         return records
     return records.filter(lambda serialized: tf.size(parse_example(serialized, [])["label_ids"]) > 0)
 
 
-def _num_labelled(info: DatasetInfo, split: str) -> int:
-    """Examples that can be learned from; in a multi-label dataset an example without labels says "none of them"."""
-    unlabelled = 0 if info.multi_label else info.statistics.get(split, {}).get("without_label", 0)
-    return info.num_examples(split) - unlabelled
-
-
-def _check(info: DatasetInfo, features: FeatureSpec, folder) -> None:
-    _check_fields(info, [text.field for text in features.texts], folder)
+def _check(dataset: Dataset, features: FeatureSpec) -> None:
+    info = dataset.info
+    _check_fields(dataset, [text.field for text in features.texts])
     names = tuple(info.labels.names)
     # A model that was given more classes after its training knows those of the dataset by the same ids.
     if not names or names != features.labels[: len(names)] or info.multi_label != features.multi_label:
         kinds = {True: "multi-label", False: "multi-class"}
         raise ValueError(
-            f"dataset {folder} has {len(info.labels)} {kinds[info.multi_label]} labels {info.labels.names[:5]}…, the model "
-            f"{len(features.labels)} {kinds[features.multi_label]} labels {list(features.labels[:5])}…; pack the dataset with "
-            "the model's labels: tfrecords-tools pack … --labels=<labels.txt of the training data>"
+            f"dataset {dataset.folder} has {len(info.labels)} {kinds[info.multi_label]} labels {info.labels.names[:5]}…, the "
+            f"model {len(features.labels)} {kinds[features.multi_label]} labels {list(features.labels[:5])}…; pack the dataset "
+            "with the model's labels: tfrecords-tools pack … --labels=<labels.txt of the training data>"
         )
 
 
-def _check_fields(info: DatasetInfo, fields: list[str], folder) -> None:
-    missing = [field for field in fields if field not in info.text_fields]
+def _check_fields(dataset: Dataset, fields: list[str]) -> None:
+    known = dataset.info.text_fields
+    missing = [field for field in fields if field not in known]
     if missing:
-        raise ValueError(f"dataset {folder} has no text field {missing[0]!r}; it has {sorted(info.text_fields)}")
+        raise ValueError(f"dataset {dataset.folder} has no text field {missing[0]!r}; it has {sorted(known)}")

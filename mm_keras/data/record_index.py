@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute
 
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.index import index_file
-from tfrecords_tools.dataset.info import DatasetInfo
 
 
-def read_index(folder: str | Path, split: str, columns: Sequence[str], multi_label: bool) -> tuple[pa.Table, list[int]]:
-    """(the columns, "label/ids" among them, of the labelled records in their order, how many of them each file has)
+def read_index(split: Split, columns: Sequence[str]) -> tuple[pa.Table, list[int]]:
+    """Reads some columns of the index, for the labelled records of a split.
+
+    Args:
+        split: the split.
+        columns: names of columns, "label/ids" among them.
+
+    Returns:
+        (a table with a row for each labelled record, in their order; the number of labelled records in each shard).
 
     Raises:
         FileNotFoundError: if the dataset was packed by a version that wrote no index.
@@ -21,12 +27,12 @@ def read_index(folder: str | Path, split: str, columns: Sequence[str], multi_lab
     import pyarrow.parquet as pq  # it takes a moment, and predictions need none
 
     tables = []
-    for shard in DatasetInfo.load(folder).shards(split):
-        path = Path(folder) / index_file(shard.file)
+    for shard in split.shards:
+        path = split.dataset.folder / index_file(shard.file)
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: pack the dataset again")
         table = pq.read_table(path, columns=list(columns))
-        if not multi_label:  # there, no label says "none of them"
+        if not split.dataset.info.multi_label:  # in multi-label data, no label means that none applies
             table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["label/ids"]), 0))
         tables.append(table)
     return pa.concat_tables(tables), [len(table) for table in tables]

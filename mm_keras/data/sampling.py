@@ -19,7 +19,7 @@ from mm_keras.data.record_index import read_index
 from mm_keras.data.text_table import TextTable
 from mm_keras.distribution.workers import Worker
 from mm_keras.features import FeatureSpec
-from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.schema import TEXT_PREFIX
 from tfrecords_tools.dataset.shards import read_record
 
@@ -35,7 +35,7 @@ class Sampling:
 
     def describe(self, split: str) -> dict[str, object]:
         """For telling whether two trainings are the same; datasets may move."""
-        shards = {f"mix[{index}]": [shard.sha256 for shard in DatasetInfo.load(folder).shards(split)]
+        shards = {f"mix[{index}]": [shard.sha256 for shard in Dataset.open(folder).split(split).shards]
                   for index, (folder, _) in enumerate(self.mix)}  # fmt: skip
         own = {"balance_by": self.balance_by, "text_runs": self.text_runs}
         return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **own, **shards}
@@ -106,7 +106,7 @@ class SampledRecords:
     """Labelled records of a split of one or several datasets, and which of them each epoch shows.
 
     Args:
-        folder, split: of `train.dataset`; the split of the others has the same name.
+        split: the training split of `train.dataset`; the split of the others has the same name.
         sampling: what `make_sampling` said.
         fields: the text fields that the model sees; for `text_runs`.
 
@@ -120,31 +120,31 @@ class SampledRecords:
             where a record has several texts in a field.
     """
 
-    def __init__(self, folder: str | Path, split: str, sampling: Sampling, fields: Sequence[str] = ()):
+    def __init__(self, split: Split, sampling: Sampling, fields: Sequence[str] = ()):
         own_part = 1 - math.fsum(rate for _, rate in sampling.mix)
         self._paths: list[str] = []
         shards, offsets, rates, groups, texts = [], [], [], [], []
-        first = DatasetInfo.load(folder)
-        for each, part in ((str(folder), own_part), *sampling.mix):
-            info = DatasetInfo.load(each)
-            _check_alike(folder, first, each, info, split)
+        mixed = [(Dataset.open(folder), part) for folder, part in sampling.mix]
+        for dataset, part in ((split.dataset, own_part), *mixed):
+            _check_alike(split.dataset, dataset, split.name)
+            same_split = dataset.split(split.name)
             columns = ["id", "shard", "offset", "label/ids"]
             columns += [TEXT_PREFIX + field for field in fields] if sampling.text_runs > 1 else []
-            table, _ = read_index(each, split, columns, info.multi_label)
+            table, _ = read_index(same_split, columns)
             if sampling.balance_by == "source":
-                kinds, weights = source_weights(each, table["id"], sampling.balance)
+                kinds, weights = source_weights(dataset.folder, table["id"], sampling.balance)
             else:
-                kinds, weights = class_weights(table["label/ids"], len(info.labels), sampling.balance)
+                kinds, weights = class_weights(table["label/ids"], len(dataset.info.labels), sampling.balance)
             if not len(weights):
-                raise ValueError(f"split {split!r} of dataset {each} has no labelled example")
-            names = [shard.file for shard in info.shards(split)]
-            numbers = {name: len(self._paths) + index for index, name in enumerate(names)}
-            self._paths += [str(Path(each) / name) for name in names]
+                raise ValueError(f"split {split.name!r} of dataset {dataset.folder} has no labelled example")
+            files = same_split.files
+            numbers = {file.name: len(self._paths) + index for index, file in enumerate(files)}
+            self._paths += map(str, files)
             shards += [numbers[name] for name in table["shard"].to_pylist()]
             offsets.append(table["offset"].to_numpy())
             rates.append(part * weights / weights.sum())
             if sampling.text_runs > 1:
-                texts.append(_equal_texts(each, table, fields) + sum(numbers.max() + 1 for numbers in texts))
+                texts.append(_equal_texts(dataset.folder, table, fields) + sum(numbers.max() + 1 for numbers in texts))
             groups.append(kinds + sum(numbers.max() + 1 for numbers in groups))
         self.num_examples = round(len(rates[0]) / own_part)
         self._rates = np.concatenate(rates) * self.num_examples
@@ -226,7 +226,7 @@ def class_weights(label_ids: pa.ChunkedArray, num_labels: int, balance: float) -
     return rarest, counts[rarest].astype(float) ** -balance
 
 
-def source_weights(folder: str, ids: pa.ChunkedArray, balance: float) -> tuple[np.ndarray, np.ndarray]:
+def source_weights(folder: Path, ids: pa.ChunkedArray, balance: float) -> tuple[np.ndarray, np.ndarray]:
     """(the source of each record as a number, int64 [N], and n^-balance, float64 [N], where n records have that source).
 
     Raises:
@@ -242,7 +242,7 @@ def source_weights(folder: str, ids: pa.ChunkedArray, balance: float) -> tuple[n
     return numbers.ravel(), counts[numbers.ravel()].astype(float) ** -balance
 
 
-def _equal_texts(folder: str, table: pa.Table, fields: Sequence[str]) -> np.ndarray:
+def _equal_texts(folder: Path, table: pa.Table, fields: Sequence[str]) -> np.ndarray:
     """A number for each record, from 0, int64 [N]: the same for those whose texts are the same in all these fields."""
     rows = []
     for field in fields:
@@ -253,24 +253,26 @@ def _equal_texts(folder: str, table: pa.Table, fields: Sequence[str]) -> np.ndar
     return np.unique(np.stack(rows, axis=1), axis=0, return_inverse=True)[1].ravel()
 
 
-def _check_alike(folder: str | Path, first: DatasetInfo, other: str, info: DatasetInfo, split: str) -> None:
+def _check_alike(first: Dataset, second: Dataset, split: str) -> None:
+    folder, other, info = first.folder, second.folder, second.info
     if split not in info.splits:
         raise ValueError(f"dataset {other} has no split {split!r} to mix in; it has {sorted(info.splits)}")
-    if info.multi_label != first.multi_label:
+    if info.multi_label != first.info.multi_label:
         kinds = {True: "several labels an example", False: "one label an example"}
-        raise ValueError(f"{folder} has {kinds[first.multi_label]}, {other} {kinds[info.multi_label]}: they cannot be mixed")
-    ours, theirs = first.labels.names, info.labels.names
+        mine, theirs = kinds[first.info.multi_label], kinds[info.multi_label]
+        raise ValueError(f"{folder} has {mine}, {other} {theirs}: they cannot be mixed")
+    ours, theirs = first.info.labels.names, info.labels.names
     if ours != theirs:
         pairs = zip(ours, theirs, strict=False)
         at = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
         names = [repr(labels[at]) if at < len(labels) else "nothing" for labels in (ours, theirs)]
         raise ValueError(
             f"{folder} and {other} have other labels: number {at} is {names[0]} there and {names[1]} here; pack the latter "
-            f"with --labels={Path(folder) / 'labels.txt'}"
+            f"with --labels={folder / 'labels.txt'}"
         )
-    missing = sorted(set(first.text_fields) ^ set(info.text_fields))
+    missing = sorted(set(first.info.text_fields) ^ set(info.text_fields))
     if missing:
-        place = folder if missing[0] in first.text_fields else other
+        place = folder if missing[0] in first.info.text_fields else other
         raise ValueError(
             f"{folder} and {other} have other text fields: {missing[0]!r} is only in {place}; pack the other one with a field "
             "of that name, which may be empty"

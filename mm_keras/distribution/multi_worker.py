@@ -10,16 +10,12 @@ would do alone by its clock or for a signal is decided by `any_worker`.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import faulthandler
 import functools
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -27,7 +23,6 @@ import tensorflow as tf
 
 from mm_keras.distribution.preemption import Preempted
 from mm_keras.distribution.workers import ALONE, Worker, worker_of_environment
-from mm_keras.runs.run_folder import RunFolder
 
 _KERAS = "3.15"  # of which `prepare` is known to mend what is broken
 _LONGEST_WAIT = 900  # seconds, for the other workers to start
@@ -77,26 +72,6 @@ def start() -> tf.distribute.Strategy:
 def this_worker() -> Worker:
     """This process among those that train together; `ALONE` if it has joined no others."""
     return worker_of_environment() if start.cache_info().currsize else ALONE
-
-
-def own_folder(workdir: str | Path, resume: bool) -> Path:
-    """The run folder of this worker: the chief's is the real one, those of the others are temporary.
-
-    The others' have what a resumed training begins with, so the real one has to be on storage that all of them see.
-    """
-    if this_worker().is_chief:
-        return Path(workdir)
-    own = RunFolder(tempfile.mkdtemp(prefix=f"mm-keras-worker-{this_worker().index}-"))
-    atexit.register(shutil.rmtree, own.path, ignore_errors=True)
-    chief = RunFolder(workdir)
-    if resume and chief.checkpoints.is_dir():
-        own.checkpoints.mkdir()
-        for path in chief.checkpoints.iterdir():  # the chief deletes none before its next checkpoint, to which all belong
-            (own.checkpoints / path.name).symlink_to(path.absolute())
-    for path in (chief.path / "run.json", chief.setup):
-        if resume and path.is_file():
-            shutil.copy(path, own.path)
-    return own.path
 
 
 def prepare(model: keras.Model) -> None:

@@ -15,7 +15,8 @@ from mm_keras.data.text import make_tokenizer, make_word_tokenizer
 from mm_keras.features import EmbedderSpec, FeatureSpec, TextSpec, TokenizerSpec
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
-from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, DatasetInfo
+from tfrecords_tools.dataset.folder import Dataset
+from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.files import read_class_texts
 
@@ -91,7 +92,7 @@ class ClassEmbeddings:
 
 
 def embed_classes(
-    dataset: str | Path,
+    dataset: str | Path | Dataset,
     texts: str | None = CLASS_DESCRIPTIONS_FILE,
     names_for_missing: bool = False,
     text_encoder: Callable[..., keras.Model] = build_small_text_encoder,
@@ -102,7 +103,7 @@ def embed_classes(
     """Embeds the labels of a dataset for `build_class_embedding_head`.
 
     Args:
-        dataset: the dataset folder.
+        dataset: the dataset, or its folder.
         texts: texts of the classes: JSON Lines of label and text, as `tfrecords-tools collect wikipedia` writes them, or a CSV
             with columns label, description; a path, or a file of the dataset folder. None: the labels' names are their texts.
         names_for_missing: let the name stand for the text of a label that has none.
@@ -116,10 +117,11 @@ def embed_classes(
         FileNotFoundError: if there is no such file of texts.
         ValueError: for rows that are no texts, or a label without one.
     """
-    names = DatasetInfo.load(dataset).labels.names
+    dataset = Dataset.open(dataset)
+    names = dataset.info.labels.names
     of_labels = dict(zip(names, names, strict=True))
     if texts is not None:
-        found = read_texts(next((path for path in (Path(texts), Path(dataset) / texts) if path.is_file()), Path(texts)))
+        found = read_texts(next((path for path in (Path(texts), dataset.folder / texts) if path.is_file()), Path(texts)))
         missing = [name for name in names if not found.get(name, "").strip()]
         if missing and not names_for_missing:
             raise ValueError(

@@ -13,14 +13,14 @@ from mm_keras.features import FeatureSpec, present
 from mm_keras.model.frozen import freeze, split_at_frozen
 from mm_keras.model.late_fusion import split_at_embeddings
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.folder import Split
 
 
 def encode_split(
     run: RunFolder,
     model: keras.Model,
     features: FeatureSpec,
-    dataset: str,
-    split: str,
+    split: Split,
     batch_size: int = 64,
     texts_per_field: int = 1,
 ) -> tuple[list[dict[str, np.ndarray]], np.ndarray, keras.Model]:
@@ -32,7 +32,7 @@ def encode_split(
     Args:
         run: the run folder.
         model, features: of `run.load_model()`.
-        dataset, split: what is encoded.
+        split: what is encoded.
         batch_size: only memory depends on it.
         texts_per_field: how many of a field's texts are used, the first ones.
 
@@ -43,16 +43,16 @@ def encode_split(
     Raises:
         ValueError: if the dataset does not have what the model takes in, has other labels, or no labelled example in the split.
     """
-    count_labelled(dataset, split, features)
+    count_labelled(split, features)
     frozen = tuple(run.facts().get("frozen", ()))
-    if frozen == features.modalities and texts_per_field == 1 and os.access(dataset, os.W_OK):
+    if frozen == features.modalities and texts_per_field == 1 and os.access(split.dataset.folder, os.W_OK):
         freeze(model, frozen)
         encoders, behind = split_at_frozen(model, features, frozen)
-        cache = FeatureCache(dataset, split, features, encoders, list(behind.input))
+        cache = FeatureCache(split, features, encoders, list(behind.input))
         return [cache.inputs(np.arange(len(cache.labels)))], cache.labels, behind
     encoders, behind = split_at_embeddings(model, features.modalities)
     encoded = [
-        _encode(encoders, features, make_evaluation_batches(dataset, split, features, batch_size, text_index))
+        _encode(encoders, features, make_evaluation_batches(split, features, batch_size, text_index))
         for text_index in range(texts_per_field if features.texts else 1)
     ]
     return [inputs for inputs, _ in encoded], encoded[0][1], behind

@@ -15,7 +15,7 @@ from mm_keras.objectives.streaming_metrics import AVERAGES, SCORES
 from mm_keras.runs.encode_split import encode_split
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.thresholds import load_thresholds
-from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.folder import Split
 
 _MULTI_CLASS_COLUMNS = ("top_1", "top_5")
 _MULTI_LABEL_COLUMNS = ("micro_f1", "macro_f1", "mAP")
@@ -44,13 +44,13 @@ def evaluate(
         loading and compilation and all combinations of its inputs.
     """
     run = RunFolder(workdir)
-    dataset = run.dataset(dataset)
-    info = DatasetInfo.load(dataset)
+    measured = run.dataset(dataset).split(split)
+    info = measured.dataset.info
     began = time.monotonic()
-    num_examples, rows = _evaluate_model(run, dataset, split, batch_size, texts_per_field)
+    num_examples, rows = _evaluate_model(run, measured, batch_size, texts_per_field)
     seconds = time.monotonic() - began
     for baseline in sorted(run.baselines.glob("*/")):
-        rows.append(_evaluate_model(RunFolder(baseline), dataset, split, batch_size, texts_per_field)[1][-1])
+        rows.append(_evaluate_model(RunFolder(baseline), measured, batch_size, texts_per_field)[1][-1])
     for row in rows:
         if row["inputs"] in info.ceilings:
             row["ceiling"] = info.ceilings[row["inputs"]]
@@ -109,13 +109,13 @@ def markdown_table(cells: list[list[str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _evaluate_model(run: RunFolder, dataset: str, split: str, batch_size: int, texts_per_field: int) -> tuple[int, list[dict]]:
+def _evaluate_model(run: RunFolder, split: Split, batch_size: int, texts_per_field: int) -> tuple[int, list[dict]]:
     """The number of examples, and a row per combination of inputs; the last shows all that the model sees."""
     if texts_per_field < 1:
         raise ValueError(f"texts_per_field must be at least 1. Received: {texts_per_field}")
     model, features = run.load_model()
     thresholds = load_thresholds(run, features)
-    encoded, labels, behind = encode_split(run, model, features, dataset, split, batch_size, texts_per_field)
+    encoded, labels, behind = encode_split(run, model, features, split, batch_size, texts_per_field)
     trained = "fused" if run.late_fusion.is_file() else "together" if len(features.modalities) > 1 else "alone"
     rows = []
     for name, shown in _combinations(features).items():

@@ -21,7 +21,7 @@ from mm_keras.objectives.metrics import probabilities_of
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
 from mm_keras.runs.thresholds import load_thresholds
-from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import decode_example
 from tfrecords_tools.dataset.shards import iter_records
 
@@ -59,7 +59,7 @@ def export(
         ParityError: if a probability differs by more; the export is then not kept.
     """
     run = RunFolder(workdir)
-    dataset = run.dataset(dataset)
+    checked = run.dataset(dataset).split(split)
     features = FeatureSpec.load(run.path)
     with contextlib.closing(_FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces
         model, _ = run.load_model()
@@ -69,17 +69,17 @@ def export(
             thresholds = load_thresholds(run, features)
             module = ServingModule(model, features, thresholds and thresholds.values)
             tf.saved_model.save(module, str(staging), signatures=module.signature())
-            raw = _first_records(dataset, split, features, num_checked)
+            raw = _first_records(checked, features, num_checked)
             num_checked = len(raw[features.modalities[0]])
             fresh.ask(staging, raw)
-            batches = make_evaluation_batches(dataset, split, features, num_checked)
+            batches = make_evaluation_batches(checked, features, num_checked)
             inputs, _, _ = next(iter(batches.dataset))
             expected = probabilities_of(model(inputs, training=False).numpy(), features.multi_label)[:num_checked]
             difference = float(np.abs(fresh.answer() - expected).max())
             if not difference <= tolerance:
                 raise ParityError(
                     f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
-                    f"(allowed: {tolerance:.0e}) on {num_checked} records of {dataset}, split {split!r}"
+                    f"(allowed: {tolerance:.0e}) on {num_checked} records of {checked.dataset.folder}, split {split!r}"
                 )
             extra = staging / "assets.extra"
             extra.mkdir()
@@ -94,12 +94,11 @@ def export(
     return exported
 
 
-def _first_records(dataset: str, split: str, features: FeatureSpec, num_records: int) -> dict[str, list[bytes]]:
+def _first_records(split: Split, features: FeatureSpec, num_records: int) -> dict[str, list[bytes]]:
     """What a client would send of the first labelled records, in the order of evaluation."""
-    info = DatasetInfo.load(dataset)
     raw: dict[str, list[bytes]] = {modality: [] for modality in features.modalities}
-    for shard in info.shards(split):
-        for record in map(decode_example, iter_records(Path(dataset) / shard.file)):
+    for file in split.files:
+        for record in map(decode_example, iter_records(file)):
             if len(raw[features.modalities[0]]) == num_records:
                 return raw
             if not record.label_ids and not features.multi_label:

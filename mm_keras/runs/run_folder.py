@@ -20,6 +20,7 @@ runs/<name>/
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -29,12 +30,16 @@ import keras
 import mm_keras.model.late_fusion
 import mm_keras.tf_text_model.encoder  # noqa: F401  these two (and what they import) register the layers that a saved model names
 from mm_keras.features import FEATURES_FILE, FeatureSpec
+from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import DATASET_FILE
+
+RUN_FILE = "run.json"
+FORMAT_VERSION = 1  # of run.json and what it says of the other files
 
 _OWN = (
     "config.gin",
     "operative_config.gin",
-    "run.json",
+    RUN_FILE,
     "training.json",
     FEATURES_FILE,
     "vocabulary_*",
@@ -51,11 +56,29 @@ _OWN = (
 )
 
 
+class RunFolderError(ValueError):
+    """A run folder that this version cannot read; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedConfig:
+    """The texts of a config that are kept with its run.
+
+    Attributes:
+        given: the config as it was given, with overrides as comments.
+        operative: all values that were used, as gin.
+    """
+
+    given: str
+    operative: str
+
+
 class RunFolder:
     """Paths of a run, and its run.json."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.run_file = self.path / RUN_FILE
         self.metrics = self.path / "metrics.jsonl"
         self.setup = self.path / "training.json"
         self.checkpoints = self.path / "checkpoints"
@@ -83,7 +106,7 @@ class RunFolder:
         Raises:
             FileExistsError: if there is one that left nothing from which it could.
         """
-        if (self.path / "run.json").is_file() and self.setup.is_file():
+        if self.run_file.is_file() and self.setup.is_file():
             return True
         if self.best.is_file():
             raise FileExistsError(
@@ -104,29 +127,46 @@ class RunFolder:
         return [path for name in _OWN for path in sorted(self.path.glob(name))]
 
     def save_facts(self, **facts) -> None:
-        (self.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+        """Writes run.json."""
+        content = {"format_version": FORMAT_VERSION, **facts}
+        self.run_file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+    def save_config(self, config: SavedConfig) -> None:
+        """Writes config.gin and operative_config.gin."""
+        (self.path / "config.gin").write_text(config.given, "utf-8")
+        (self.path / "operative_config.gin").write_text(config.operative, "utf-8")
 
     def facts(self) -> dict:
         """What `save_facts` wrote.
 
         Raises:
             FileNotFoundError: if nothing was trained here.
+            RunFolderError: if the folder was made by another version.
         """
-        path = self.path / "run.json"
+        path = self.run_file
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: {str(self.path)!r} is no run folder, or nothing was trained in it")
-        return json.loads(path.read_text("utf-8"))
+        facts = json.loads(path.read_text("utf-8"))
+        version = facts.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise RunFolderError(
+                f"{path} has format_version {version!r}; this version reads {FORMAT_VERSION}. Train the run again, or use the "
+                "version of mm_keras that made it"
+            )
+        return facts
 
-    def dataset(self, given: str | None) -> str:
-        """The dataset folder to measure on: the given one, or the one that the run was trained on.
+    def dataset(self, given: str | Path | Dataset | None) -> Dataset:
+        """The dataset to measure on: the given one, or the one that the run was trained on.
 
         Raises:
             FileNotFoundError: if none is given, and that of the run is no longer there.
         """
-        folder = given or self.facts()["dataset"]
-        if not given and not (Path(folder) / DATASET_FILE).is_file():
+        if given:
+            return Dataset.open(given)
+        folder = self.facts()["dataset"]
+        if not (Path(folder) / DATASET_FILE).is_file():
             raise FileNotFoundError(f"{folder}, on which {self.path} was trained, is not there; name a dataset with --dataset")
-        return folder
+        return Dataset.open(folder)
 
     def load_model(self) -> tuple[keras.Model, FeatureSpec]:
         """The trained model, and what it takes in.

@@ -41,7 +41,7 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
     model, features = run.load_model()
     if not features.multi_label:
         raise ValueError(f"{run.path} is multi-class: its answer is the most probable label, without a threshold")
-    (inputs,), labels, behind = encode_split(run, model, features, run.dataset(dataset), split, batch_size)
+    (inputs,), labels, behind = encode_split(run, model, features, run.dataset(dataset).split(split), batch_size)
     thresholds = best_thresholds(behind.predict(inputs, batch_size=1024, verbose=0), labels)
     save_thresholds(run, features, thresholds, split)
     return thresholds

@@ -107,15 +107,16 @@ def check_room(folder: Path, model: keras.Model, trained: keras.Model) -> None:
     Raises:
         OSError: if the folder can not be written to, or the room is too small.
     """
-    probe = folder / "probe"
+    taken = sum(path.stat().st_size for path in folder.glob("*"))  # by files that this training replaces
+    folder = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    probe = folder / ".mm-keras-probe"
     with replacing(probe) as temporary:
         temporary.write_bytes(bytes(4096))
     probe.unlink()
     moments = 2 * _size(trained.trainable_variables)  # of Adam; the best epoch's model has them, too
     needed = (KEPT + 1) * (_size(trained.variables) + moments) + 2 * (_size(model.variables) + moments)
-    there = sum(path.stat().st_size for path in folder.iterdir())
     free = shutil.disk_usage(folder).free
-    if free + there < needed:
+    if free + taken < needed:
         raise OSError(
             errno.ENOSPC,
             f"checkpoints will take up to {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free: make room, or choose a "

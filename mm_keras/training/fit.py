@@ -1,90 +1,118 @@
-"""The training loop: `fit` of Keras, from any step on."""
+"""The third step of a training: its batches, its callbacks, and the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import google_crc32c
 import keras
-import tensorflow as tf
 
-from mm_keras.data.pipeline import Batches
-from mm_keras.distribution.multi_worker import distribute, tell_of_lost_workers
-from mm_keras.distribution.preemption import Preemption
-from mm_keras.training.checkpoint import Checkpoint, load, restore
-from mm_keras.training.checkpoint_callbacks import PutBack, SaveCheckpoints
-from mm_keras.training.nan_report import NotFiniteError, explain
+from mm_keras.data.feature_cache import FeatureCache
+from mm_keras.data.pipeline import Batches, make_evaluation_batches, make_training_batches
+from mm_keras.distribution.multi_worker import check_same
+from mm_keras.distribution.strategy import build_for_replicas
+from mm_keras.training.build import Built
+from mm_keras.training.checkpoint import Checkpoint
+from mm_keras.training.checkpoint_callbacks import KeepBest
+from mm_keras.training.input_wait import InputWait
+from mm_keras.training.loop import run_epochs
+from mm_keras.training.optimizer_callbacks import make_optimizer_callbacks
+from mm_keras.training.prepare import Prepared
+from mm_keras.training.progress import Progress
 
 
-def fit(
-    model: keras.Model,
-    make_batches: Callable[..., Batches],
-    validation: Batches | None,
-    epochs: int,
-    callbacks: Sequence[keras.callbacks.Callback],
-    remembering: Mapping[str, keras.callbacks.Callback],
-    folder: Path,
-    minutes: float,
-    checkpoint: Checkpoint | None = None,
-    watched: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda batches: batches,
-) -> None:
-    """Trains until the last epoch or a callback's stop; on the way it saves checkpoints.
+def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoint: Checkpoint | None) -> Progress:
+    """Trains until the last epoch, or until the patience is at its end; the best epoch is saved as `best_epoch_file`.
 
     Args:
-        model: compiled.
-        make_batches: `(start=) -> batches` of the training from that step on.
-        validation: measured after each epoch.
-        epochs: in all.
-        callbacks: in their order.
-        remembering: those of them, by name, that remember something from epoch to epoch: `state() -> JSON object` and
-            `set_state(state)`.
-        folder: of the checkpoints.
-        minutes: between checkpoints within an epoch.
+        prepared, built: the training.
+        setup: `describe_training` of it, which must be the same on all workers.
         checkpoint: to go on from.
-        watched: batches of the training -> the same, with somebody looking on.
+
+    Returns:
+        what knows where the time went.
 
     Raises:
-        NotFiniteError: if the loss or a weight is no number; it says where that came from.
-        Preempted: if the process was asked to end.
+        NotFiniteError: if the loss or a weight becomes NaN or infinite.
+        Preempted: if the process was asked to end, once that is saved.
     """
-    start = checkpoint.step if checkpoint else 0
-    batches = make_batches(start=start)
-    if checkpoint:
-        _build(model, batches)
-        restore(model, checkpoint.arrays)
-        for name, callback in remembering.items():
-            callback.set_state(checkpoint.callbacks[name])
-        if any(getattr(callback, "exhausted", False) for callback in remembering.values()):
-            return
-    with Preemption() as preemption, tell_of_lost_workers():
-        saver = SaveCheckpoints(folder, batches.steps, minutes, preemption, remembering, checkpoint)
-        try:
-            _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched)
-        except NotFiniteError as error:
-            raise explain(model, make_batches, error, saver.step, saver.good, lambda path: load(path).arrays) from error
+    request, run = prepared.request, prepared.run
+    make_batches, validation = _batches(prepared, built)
+    check_same(training=google_crc32c.value(json.dumps(setup).encode()), step=checkpoint.step if checkpoint else 0)
+    build_for_replicas(built.trained, make_batches().dataset)
+    # Cached features come faster than a clock could be read; on several replicas, the clock would not see the waiting.
+    wait = InputWait() if not built.cached and prepared.strategy.num_replicas_in_sync == 1 else None
+    progress = Progress(run.metrics, request.epochs, prepared.steps, request.batch_size, wait and (lambda: wait.seconds))
+    monitor = f"val_{built.metrics[0].name}" if validation else "loss"
+    best = KeepBest(best_epoch_file(prepared, built), monitor, request.patience) if validation else None
+    tensorboard = _TensorBoard(run.tensorboard, write_graph=False)
+    mode = "max" if validation else "min"
+    run_epochs(
+        built.trained,
+        make_batches,
+        validation,
+        request.epochs,
+        [progress, tensorboard, *make_optimizer_callbacks(built.optimizer, monitor, mode, best)],
+        {"progress": progress} | ({"best": best} if best else {}),
+        run.checkpoints,
+        request.checkpoint_minutes,
+        checkpoint,
+        wait.watched if wait else lambda batches: batches,
+    )
+    return progress
 
 
-def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched) -> None:
-    epoch, seen = divmod(saver.step, batches.steps)
-    common = {"validation_data": distribute(validation.dataset) if validation else None, "shuffle": False, "verbose": 0}
-    if seen:  # Keras' epochs have one length: the rest of this one is a training of its own
-        put_back = PutBack(checkpoint.arrays)
-        rest = {"steps_per_epoch": batches.steps - seen, "initial_epoch": epoch, "epochs": epoch + 1}
-        model.fit(distribute(watched(batches.dataset)), callbacks=[put_back, *callbacks, saver], **rest, **common)
-        epoch += 1
-        if epoch == epochs or model.stop_training:
-            return
-        restore(model, put_back.at_end)
-        batches = make_batches(start=epoch * batches.steps)
-    if epoch < epochs:
-        whole = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
-        model.fit(distribute(watched(batches.dataset)), callbacks=[*callbacks, saver], **whole, **common)
-    else:
-        model.optimizer.finalize_variable_values(model.trainable_variables)
+def best_epoch_file(prepared: Prepared, built: Built) -> Path:
+    """Where the best epoch is saved: the whole model, or the weights of the part that is trained."""
+    best = prepared.run.best
+    return best if built.trained is built.model else best.with_name("best_trained_part.weights.h5")
 
 
-def _build(model: keras.Model, batches: Batches) -> None:
-    """Makes the variables of optimizer and metrics, which `fit` makes with its first batch, so that they can be restored."""
-    with model.distribute_strategy.scope():
-        model.optimizer.build(model.trainable_variables)
-        model._symbolic_build(data_batch=batches.dataset.element_spec)
+def make_uncached_batches(prepared: Prepared) -> Callable[..., Batches]:
+    """`(start=0) -> batches` of the training, decoded from the records."""
+    request = prepared.request
+    return functools.partial(
+        make_training_batches,
+        prepared.train,
+        prepared.features,
+        request.batch_size,
+        request.epochs,
+        seed=request.seed,
+        augment=request.augment,
+        worker=prepared.worker,
+        sampled=prepared.sampled,
+    )
+
+
+def _batches(prepared: Prepared, built: Built) -> tuple[Callable[..., Batches], Batches | None]:
+    """(`(start=0) -> batches` of the training, batches of the validation); caches are filled before it returns."""
+    request, features, val, worker = prepared.request, prepared.features, prepared.val, prepared.worker
+    if not built.cached:
+        validation = make_evaluation_batches(val, features, request.batch_size, worker=worker) if val else None
+        return make_uncached_batches(prepared), validation
+
+    inputs = list(built.trained.input)
+    make_batches = functools.partial(
+        FeatureCache(prepared.train, features, built.encoders, inputs).training_batches,
+        request.batch_size,
+        request.epochs,
+        request.seed,
+        worker=worker,
+        sampled=prepared.sampled,
+    )
+    if not val:
+        return make_batches, None
+    return make_batches, FeatureCache(val, features, built.encoders, inputs).evaluation_batches(request.batch_size, worker)
+
+
+class _TensorBoard(keras.callbacks.TensorBoard):
+    """Leaves the validation loss out: Keras averages it over batches, and the last batch is filled up with empty examples."""
+
+    def on_test_end(self, logs=None):
+        super().on_test_end({name: value for name, value in (logs or {}).items() if name != "loss"})
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, {name: value for name, value in (logs or {}).items() if name != "val_loss"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import google_crc32c
@@ -14,33 +14,29 @@ import numpy as np
 
 from mm_keras.features import FeatureSpec
 from mm_keras.training.checkpoint import CheckpointError, listed, replacing
-from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.folder import Split
 
 # Of the same thing they differ from one process to the next, or repeat what stands elsewhere.
 _LEFT_OUT = ("shared_object_id", "build_config", "module", "registered_name", "inbound_nodes", "input_layers", "output_layers")
 _NUMBER = re.compile(r"_\d+$")  # Keras numbers the layers that a program has made so far
 
 
-def describe_training(
-    model: keras.Model, trained: keras.Model, dataset: str | Path, splits: tuple[str, ...], **settings
-) -> dict[str, object]:
+def describe_training(model: keras.Model, trained: keras.Model, splits: Sequence[Split], **settings) -> dict[str, object]:
     """All that two trainings must share for one to go on where the other stopped, as name -> JSON value.
 
     Args:
         model: the whole model.
         trained: the compiled part that is trained; the weights of the rest count here, as checkpoints do not hold them.
-        dataset: the dataset folder, which may have moved.
-        splits: of it that are used.
+        splits: the splits that are used; their folder may have moved.
         **settings: what else the steps depend on.
     """
-    info = DatasetInfo.load(dataset)
     own = {id(variable) for variable in trained.variables}
     frozen = 0
     for variable in model.variables:
         if id(variable) not in own:
             frozen = google_crc32c.extend(frozen, np.asarray(keras.ops.convert_to_numpy(variable)).tobytes())
     described = settings | {
-        "dataset": {split: [shard.sha256 for shard in info.shards(split)] for split in splits},
+        "dataset": {split.name: [shard.sha256 for shard in split.shards] for split in splits},
         "frozen_weights": f"{frozen:08x}",
         "model": json.loads(model.to_json())["config"],
         "training": trained.get_compile_config(),

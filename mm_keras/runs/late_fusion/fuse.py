@@ -18,7 +18,7 @@ from mm_keras.runs.late_fusion.fit import fit_stacking, fit_weights, fit_weights
 from mm_keras.runs.late_fusion.merge_features import merge_features
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.thresholds import best_thresholds, load_thresholds, save_thresholds
-from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.progress import progress_bar
 
 METHODS = ("weights", "weights_per_label", "vote", "stacking")
@@ -65,11 +65,11 @@ def late_fusion(
     new.check_free(overwrite)
     models, specs = zip(*(part.load_model() for part in parts), strict=True)
     features = merge_features({str(part.path): spec for part, spec in zip(parts, specs, strict=True)})
-    dataset = _common_dataset(parts, dataset)
-    learned_from = _check_held_out(parts, dataset, split)
+    held_out = _common_dataset(parts, dataset)
+    learned_from = _check_held_out(parts, held_out, split)
 
     answers = build_answers(models, specs, features)
-    logits, voting, labels = _ask(answers, features, dataset, split, batch_size)
+    logits, voting, labels = _ask(answers, features, held_out.split(split), batch_size)
     if method == "vote":
         values = np.stack([_threshold_logits(part, spec) for part, spec in zip(parts, specs, strict=True)])
         combination = MajorityVote(features.multi_label, values)
@@ -87,7 +87,7 @@ def late_fusion(
     new.start(overwrite)
     features.save(new.path)
     model.save(new.best)
-    new.save_facts(dataset=str(Path(dataset).absolute()), modalities=features.modalities)
+    new.save_facts(dataset=str(held_out.folder.absolute()), modalities=features.modalities)
     found = {
         "method": method,
         "runs": [str(part.path.absolute()) for part in parts],
@@ -118,7 +118,7 @@ def _check_folders(new: RunFolder, parts: Sequence[RunFolder]) -> None:
             raise ValueError(f"{new.path} is to be made of {path}, which lies in it; choose another --workdir")
 
 
-def _common_dataset(parts: Sequence[RunFolder], given: str | None) -> str:
+def _common_dataset(parts: Sequence[RunFolder], given: str | None) -> Dataset:
     """The given dataset folder, or that of all runs."""
     first, *others = parts
     for part in others if not given else ():
@@ -130,11 +130,13 @@ def _common_dataset(parts: Sequence[RunFolder], given: str | None) -> str:
     return first.dataset(given)
 
 
-def _check_held_out(parts: Sequence[RunFolder], dataset: str, split: str) -> list[str]:
+def _check_held_out(parts: Sequence[RunFolder], dataset: Dataset, split: str) -> list[str]:
     """The splits that the runs have learned from; none of them is `split`."""
-    splits = sorted(DatasetInfo.load(dataset).splits)
+    splits = sorted(dataset.info.splits)
     if split not in splits:
-        raise ValueError(f"dataset {dataset} has no split {split!r} to fit on; it has {splits}: name another with --split")
+        raise ValueError(
+            f"dataset {dataset.folder} has no split {split!r} to fit on; it has {splits}: name another with --split"
+        )
     if split == "test":
         raise ValueError("late fusion is not fitted on split 'test', on which it is to be measured; name another with --split")
     learned_from = set()
@@ -151,10 +153,10 @@ def _check_held_out(parts: Sequence[RunFolder], dataset: str, split: str) -> lis
 
 
 def _ask(
-    answers: keras.Model, features: FeatureSpec, dataset: str, split: str, batch_size: int
+    answers: keras.Model, features: FeatureSpec, split: Split, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits [N, M, L] and flags [N, M] of all models, and labels, of a split."""
-    batches = make_evaluation_batches(dataset, split, features, batch_size)
+    batches = make_evaluation_batches(split, features, batch_size)
     parts = []
     with progress_bar("asking the models", "examples", batches.num_examples) as bar:
         for inputs, labels, _ in batches.dataset:

@@ -19,6 +19,7 @@ from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import decode_example
 from tfrecords_tools.dataset.shards import iter_records
 from tfrecords_tools.sources.example import SourceExample
@@ -75,7 +76,7 @@ def parts(folder, make_small_features, build_frozen):
 @pytest.fixture
 def cache(folder, parts):
     features, _, encoders, trained = parts
-    return FeatureCache(folder, "train", features, encoders, list(trained.input))
+    return FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input))
 
 
 def _everything(cache):
@@ -84,7 +85,9 @@ def _everything(cache):
 
 def test_cache_holds_what_the_encoders_make_of_each_record(folder, parts, cache):
     features, model, _, trained = parts
-    (inputs, labels, weights), *_ = make_evaluation_batches(folder, "train", features, NUM, record_weights=True).dataset
+    (inputs, labels, weights), *_ = make_evaluation_batches(
+        Split.open(folder, "train"), features, NUM, record_weights=True
+    ).dataset
     given = _everything(cache)
     np.testing.assert_allclose(trained(given), model(inputs), atol=1e-5)
     np.testing.assert_array_equal(cache.labels, labels)
@@ -100,8 +103,8 @@ def test_labels_of_a_multi_label_dataset_come_as_zeros_and_ones(multi_label_data
     features = make_small_features(multi_label_dataset, text_fields=(), max_tokens={}, image_size=(16, 16))
     model = build_frozen(features)
     encoders, trained = split_at_frozen(model, features, ("image",))
-    cache = FeatureCache(multi_label_dataset, "val", features, encoders, list(trained.input))
-    batches = make_evaluation_batches(multi_label_dataset, "val", features, 8).dataset
+    cache = FeatureCache(Split.open(multi_label_dataset, "val"), features, encoders, list(trained.input))
+    batches = make_evaluation_batches(Split.open(multi_label_dataset, "val"), features, 8).dataset
     labels = np.concatenate([labels for _, labels, _ in batches])[: len(cache.labels)]
     np.testing.assert_array_equal(cache.labels, labels)
     assert cache.labels.sum() > len(cache.labels)
@@ -161,7 +164,7 @@ def test_cache_is_filled_once_and_anew_for_other_weights_or_features(folder, par
     features, model, encoders, trained = parts
 
     def fill(features=features, encoders=encoders):
-        FeatureCache(folder, "train", features, encoders, list(trained.input))
+        FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input))
         return _caches(folder)
 
     once = fill()
@@ -180,11 +183,11 @@ def test_cache_is_filled_once_and_anew_for_other_weights_or_features(folder, par
 
 def test_trainings_share_what_they_have_in_common(folder, parts, make_small_features, build_frozen):
     features, _, encoders, trained = parts
-    FeatureCache(folder, "train", features, encoders, list(trained.input))
+    FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input))
     once = _caches(folder)
     alone = features.only(["image"])
     _, baseline = split_at_frozen(build_frozen(alone), alone, ("image",))
-    FeatureCache(folder, "train", alone, {"image": encoders["image"]}, list(baseline.input))
+    FeatureCache(Split.open(folder, "train"), alone, {"image": encoders["image"]}, list(baseline.input))
     assert _caches(folder) == once
 
 
@@ -200,7 +203,7 @@ def test_each_distinct_text_is_encoded_once_and_only_as_long_as_it_is(folder, pa
             yield rows, batch
 
     monkeypatch.setattr(encode_once, "iter_buckets", watched)
-    cache = FeatureCache(folder, "train", features, encoders, list(trained.input))
+    cache = FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input))
     titles = {(index % 5, index % 3) if index % 5 or not index % 7 else None for index in range(NUM)}
     assert sum(map(len, seen)) == len(titles)
     assert all(mask.any(axis=0).all() for mask in seen if mask.any())
@@ -220,7 +223,7 @@ def test_of_several_texts_training_draws_one_an_epoch_and_evaluation_takes_the_f
     )
     model = build_frozen(features)
     encoders, trained = split_at_frozen(model, features, ("title",))
-    cache = FeatureCache(folder, "train", features, encoders, list(trained.input))
+    cache = FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input))
 
     def embed(text):
         made = Preprocessor(features).texts({"title": tf.constant([text])})
@@ -254,9 +257,9 @@ def test_filling_that_fails_says_so_and_goes_on_where_it_stopped(folder, parts, 
 
     monkeypatch.setattr(encode_once, "iter_buckets", fail_at_the_third)
     with pytest.raises(OSError, match=r"the disk is full.*cache_frozen = False"):
-        FeatureCache(folder, "train", features, encoders, list(trained.input))
+        FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input))
     assert not list((folder / CACHE_FOLDER).rglob("*.unfinished"))
-    FeatureCache(folder, "train", features, encoders, list(trained.input))
+    FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input))
     assert len(calls) == 3 + 4 - 2  # blocks: two before the failure, which is repeated, and one more than that
 
 
@@ -274,7 +277,7 @@ def test_training_on_the_cache_keeps_a_whole_model(folder, tmp_path, train_small
     run = RunFolder(tmp_path / "run")
     kept, features = run.load_model()
     assert [path.name for path in run.best.parent.iterdir()] == ["best.keras"]
-    for inputs, _, _ in make_evaluation_batches(folder, "train", features, 16).dataset:
+    for inputs, _, _ in make_evaluation_batches(Split.open(folder, "train"), features, 16).dataset:
         np.testing.assert_allclose(kept(inputs), model(inputs), atol=1e-6)
 
 

@@ -13,6 +13,7 @@ from mm_keras.distribution.workers import Worker
 from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
 from mm_keras.objectives.losses import make_loss
 from mm_keras.objectives.metrics import evaluate_logits, make_metrics
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import encode_example
 from tfrecords_tools.dataset.shards import ShardWriter
 from tfrecords_tools.sources.example import SourceExample
@@ -69,7 +70,7 @@ def _ids(batches, name="title"):
 
 
 def _training(folder, features=TEXT_ONLY, batch_size=16, epochs=1, **options):
-    return make_training_batches(folder, "train", features, batch_size, epochs, **options)
+    return make_training_batches(Split.open(folder, "train"), features, batch_size, epochs, **options)
 
 
 def _assert_equal(first, second):
@@ -102,7 +103,7 @@ def test_batches_are_what_the_features_promise(folder, make, augment):
     if make == "training":
         batches = _training(folder, features, augment=augment)
     else:
-        batches = make_evaluation_batches(folder, "train", features, 16)
+        batches = make_evaluation_batches(Split.open(folder, "train"), features, 16)
     _assert_contract(batches, features)
 
 
@@ -111,7 +112,7 @@ def test_batches_of_one_modality_hold_nothing_else(folder, fields_and_image):
     fields, image = fields_and_image
     features = _spec(image, fields)
     _assert_contract(_training(folder, features), features)
-    _assert_contract(make_evaluation_batches(folder, "train", features, 16), features)
+    _assert_contract(make_evaluation_batches(Split.open(folder, "train"), features, 16), features)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -121,7 +122,7 @@ def test_model_takes_in_exactly_a_batch(request, build_small_model, multi_label)
     model = build_small_model(features)
     expected = {name: ((None, *shape), dtype) for name, (shape, dtype) in features.inputs().items()}
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in model.input.items()} == expected
-    batches = make_evaluation_batches(dataset, "val", features, 8)
+    batches = make_evaluation_batches(Split.open(dataset, "val"), features, 8)
     _assert_contract(batches, features, num_labels=len(features.labels) if multi_label else None)
     inputs, _, _ = next(iter(batches.dataset))
     assert model(inputs).shape == (8, len(features.labels))
@@ -138,7 +139,10 @@ def test_multi_labels_are_multi_hot_for_an_example_without_any_too(tags_folder):
         "t5": [0, 0, 0],
         "t6": [0, 0, 0],
     }
-    for batches in (_training(tags_folder, features, 7), make_evaluation_batches(tags_folder, "train", features, 7)):
+    for batches in (
+        _training(tags_folder, features, 7),
+        make_evaluation_batches(Split.open(tags_folder, "train"), features, 7),
+    ):
         _assert_contract(batches, features, num_labels=3)
         (words,) = _ids(batches)
         ((_, labels, weights),) = batches.dataset.as_numpy_iterator()
@@ -155,7 +159,7 @@ def test_label_that_stands_twice_counts_once(tmp_path, tags_folder, read_split):
         writer.write(encode_example(dataclasses.replace(record, label_ids=record.label_ids * 2)))
     writer.close()
     features = _spec(None, ("title",), multi_label=True)
-    found, expected = (make_evaluation_batches(path, "train", features, 7) for path in (folder, tags_folder))
+    found, expected = (make_evaluation_batches(Split.open(path, "train"), features, 7) for path in (folder, tags_folder))
     _assert_equal(found, expected)
 
 
@@ -201,12 +205,16 @@ def test_every_epoch_has_another_order_and_visits_no_example_twice(folder):
 def test_order_mixes_shards_and_moves_records_far(folder):
     ids = list(itertools.chain(*_ids(_training(folder, batch_size=100))))
     assert ids != sorted(ids)
-    stored = [record for batch in _ids(make_evaluation_batches(folder, "train", TEXT_ONLY, 100)) for record in batch]
+    stored = [
+        record for batch in _ids(make_evaluation_batches(Split.open(folder, "train"), TEXT_ONLY, 100)) for record in batch
+    ]
     moved = [abs(ids.index(word) - place) for place, word in enumerate(stored)]
     assert np.mean(moved) > 15  # a third of 100 if it were perfect
 
 
-@pytest.mark.parametrize("make", [_training, lambda folder: make_evaluation_batches(folder, "train", TEXT_ONLY, 16)])
+@pytest.mark.parametrize(
+    "make", [_training, lambda folder: make_evaluation_batches(Split.open(folder, "train"), TEXT_ONLY, 16)]
+)
 def test_no_pass_waits_for_the_autotuner_at_its_end(folder, make):
     assert make(folder).dataset.options().autotune.enabled is False
 
@@ -231,14 +239,14 @@ def test_of_several_texts_training_draws_one_anew_and_evaluation_takes_the_first
     assert sum(len(set(letters)) > 1 for letters in drawn.values()) > 90
     counts = np.array([sum(letters.count(which) for letters in drawn.values()) for which in "abc"])
     assert all(abs(counts - 200) < 45)
-    evaluation = make_evaluation_batches(folder, "train", TEXT_ONLY, 50)
+    evaluation = make_evaluation_batches(Split.open(folder, "train"), TEXT_ONLY, 50)
     assert {caption[-1] for batch in _ids(evaluation, "caption") for caption in batch} == {"a"}
 
 
 def test_field_without_any_text_is_missing(folder):
     for batches in (
         _training(folder, _spec(None, ("none",))),
-        make_evaluation_batches(folder, "train", _spec(None, ("none",)), 10),
+        make_evaluation_batches(Split.open(folder, "train"), _spec(None, ("none",)), 10),
     ):
         for inputs, _, _ in batches.dataset:
             assert not np.any(inputs["none_present"])
@@ -294,7 +302,7 @@ def test_mixing_is_not_for_models_that_see_no_image(folder):
 
 def test_training_images_without_augmentation_are_those_of_evaluation(folder):
     training = _training(folder, _spec(), batch_size=100, augment=False)
-    evaluation = make_evaluation_batches(folder, "train", _spec(), 100)
+    evaluation = make_evaluation_batches(Split.open(folder, "train"), _spec(), 100)
     images = [
         dict(zip(_ids(batches)[0], next(batches.dataset.as_numpy_iterator())[0]["image"], strict=True))
         for batches in (training, evaluation)
@@ -304,7 +312,7 @@ def test_training_images_without_augmentation_are_those_of_evaluation(folder):
 
 
 def test_evaluation_visits_every_labelled_example_once_in_the_order_of_the_records(folder, read_split):
-    batches = make_evaluation_batches(folder, "train", _spec(), 32)
+    batches = make_evaluation_batches(Split.open(folder, "train"), _spec(), 32)
     assert (batches.steps, batches.num_examples) == (4, 100)
     stored = [record.texts["title"][0] for record in read_split(folder, "train") if record.label_ids]
     assert len(stored) == 100
@@ -317,7 +325,9 @@ def test_evaluation_visits_every_labelled_example_once_in_the_order_of_the_recor
 
 
 def test_filling_is_empty(folder):
-    *_, (inputs, labels, weights) = make_evaluation_batches(folder, "train", _spec(), 32).dataset.as_numpy_iterator()
+    *_, (inputs, labels, weights) = make_evaluation_batches(
+        Split.open(folder, "train"), _spec(), 32
+    ).dataset.as_numpy_iterator()
     assert weights.tolist() == [1] * 4 + [0] * 28
     assert not labels[4:].any()
     for tensor in inputs.values():
@@ -326,7 +336,7 @@ def test_filling_is_empty(folder):
 
 @pytest.mark.parametrize("batch_size", [1, 100, 300])
 def test_evaluation_fits_any_batch_size(folder, batch_size):
-    batches = make_evaluation_batches(folder, "train", TEXT_ONLY, batch_size)
+    batches = make_evaluation_batches(Split.open(folder, "train"), TEXT_ONLY, batch_size)
     assert batches.steps == -(-100 // batch_size)
     assert sum(weights.sum() for _, _, weights in batches.dataset.as_numpy_iterator()) == 100
 
@@ -337,7 +347,7 @@ def test_filled_up_evaluation_measures_what_unpadded_arrays_do(request, build_sm
     features, dataset = (request.getfixturevalue(prefix + name) for name in ("features", "dataset"))
     model = build_small_model(features)
     model.compile(loss=make_loss(multi_label), weighted_metrics=make_metrics(multi_label, len(features.labels)))
-    batches = make_evaluation_batches(dataset, "test", features, 16)
+    batches = make_evaluation_batches(Split.open(dataset, "test"), features, 16)
     assert batches.num_examples % 16
     measured = model.evaluate(batches.dataset, verbose=0, return_dict=True)
     parts = [
@@ -370,15 +380,15 @@ def test_split_without_a_label_cannot_be_evaluated_or_learned(tmp_path, pack_exa
     folder = pack_examples(tmp_path / "unlabelled", examples)
     features = _spec(None, ("title",), labels=("a", "b"))
     with pytest.raises(ValueError, match="split 'new' of dataset 'unlabelled' has no labelled example"):
-        make_evaluation_batches(folder, "new", features, 2)
+        make_evaluation_batches(Split.open(folder, "new"), features, 2)
     with pytest.raises(ValueError, match="split 'new' of dataset 'unlabelled' has no labelled example"):
-        make_training_batches(folder, "new", features, 2, 1)
+        make_training_batches(Split.open(folder, "new"), features, 2, 1)
 
 
 def test_split_that_is_not_there_is_an_error(folder):
     for make in (
-        lambda: make_evaluation_batches(folder, "tset", TEXT_ONLY, 2),
-        lambda: make_training_batches(folder, "tset", TEXT_ONLY, 2, 1),
+        lambda: make_evaluation_batches(Split.open(folder, "tset"), TEXT_ONLY, 2),
+        lambda: make_training_batches(Split.open(folder, "tset"), TEXT_ONLY, 2, 1),
     ):
         with pytest.raises(ValueError, match=r"no split 'tset'; it has \['train'\]"):
             make()
@@ -386,12 +396,15 @@ def test_split_that_is_not_there_is_an_error(folder):
 
 def test_field_that_is_not_there_is_an_error(folder):
     with pytest.raises(ValueError, match=r"no text field 'titel'; it has \['caption', 'none', 'title'\]"):
-        make_evaluation_batches(folder, "train", _spec(None, ("titel",)), 2)
+        make_evaluation_batches(Split.open(folder, "train"), _spec(None, ("titel",)), 2)
 
 
 @pytest.mark.parametrize("features", [_spec(labels=("a", "c", "b")), _spec(labels=("a", "b")), _spec(multi_label=True)])
 def test_other_labels_than_the_models_are_an_error_that_says_what_to_do(folder, features):
-    for make in (lambda: make_evaluation_batches(folder, "train", features, 2), lambda: _training(folder, features)):
+    for make in (
+        lambda: make_evaluation_batches(Split.open(folder, "train"), features, 2),
+        lambda: _training(folder, features),
+    ):
         with pytest.raises(
             ValueError, match=r"has 3 multi-class labels .*'c'.* pack the dataset with the model's labels: .*--labels="
         ):
@@ -400,11 +413,11 @@ def test_other_labels_than_the_models_are_an_error_that_says_what_to_do(folder, 
 
 def test_folder_that_is_no_dataset_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no dataset folder"):
-        make_evaluation_batches(tmp_path, "train", TEXT_ONLY, 2)
+        make_evaluation_batches(Split.open(tmp_path, "train"), TEXT_ONLY, 2)
 
 
 def test_texts_of_a_split_are_all_there(folder):
-    texts = list(itertools.chain(*iter_texts(folder, "train", ["title", "caption"])))
+    texts = list(itertools.chain(*iter_texts(Split.open(folder, "train"), ["title", "caption"])))
     assert sorted(texts) == sorted(word.encode() for word in WORDS)
 
 
@@ -413,7 +426,7 @@ def test_any_name_of_a_field_will_do(tmp_path, pack_examples, field):
     examples = [SourceExample(f"e{i}", f"rows:{i}", texts={field: [f"t{i}"]}, labels=["ab"[i % 2]], weight=3) for i in range(4)]
     folder = pack_examples(tmp_path / "named", examples, (field,))
     features = _spec((16, 16), (field,), labels=("a", "b"))
-    for batches in (_training(folder, features, 4), make_evaluation_batches(folder, "train", features, 4)):
+    for batches in (_training(folder, features, 4), make_evaluation_batches(Split.open(folder, "train"), features, 4)):
         _assert_contract(batches, features)
         (words,) = _ids(batches, field)
         ((inputs, labels, _),) = batches.dataset.as_numpy_iterator()
@@ -424,15 +437,17 @@ def test_any_name_of_a_field_will_do(tmp_path, pack_examples, field):
 def test_model_with_further_labels_reads_a_dataset_of_the_first_ones(folder, tags_folder):
     labels = {}
     for names in (LABELS, (*LABELS, "new")):
-        (_, labels[names], _), *_ = make_evaluation_batches(folder, "train", _spec(labels=names), 8).dataset.as_numpy_iterator()
+        (_, labels[names], _), *_ = make_evaluation_batches(
+            Split.open(folder, "train"), _spec(labels=names), 8
+        ).dataset.as_numpy_iterator()
     np.testing.assert_array_equal(*labels.values())
     spec = _spec(None, ("title",), multi_label=True, labels=(*LABELS, "new"))
-    ((_, hot, _),) = make_evaluation_batches(tags_folder, "train", spec, 7).dataset.as_numpy_iterator()
+    ((_, hot, _),) = make_evaluation_batches(Split.open(tags_folder, "train"), spec, 7).dataset.as_numpy_iterator()
     assert hot.shape == (7, 4)
     assert not hot[:, 3].any()
     for wrong in (("new", *LABELS), (*LABELS[:-1], "new", LABELS[-1]), LABELS[:-1]):
         with pytest.raises(ValueError, match="pack the dataset with the model's labels"):
-            make_evaluation_batches(folder, "train", _spec(labels=wrong), 8)
+            make_evaluation_batches(Split.open(folder, "train"), _spec(labels=wrong), 8)
 
 
 @pytest.mark.parametrize("start", [1, 6, 8])  # 6 steps an epoch
@@ -500,7 +515,12 @@ def test_augmentation_of_a_workers_examples_is_its_own(even_folder):
     """Indices, from which it is drawn, are not those of the other worker's examples."""
     made = [
         make_training_batches(
-            even_folder, "train", TITLES, 8, 1, worker=Worker(index, 2), augment=make_augmentation(token_dropout=0.5)
+            Split.open(even_folder, "train"),
+            TITLES,
+            8,
+            1,
+            worker=Worker(index, 2),
+            augment=make_augmentation(token_dropout=0.5),
         )
         for index in range(2)
     ]
@@ -515,7 +535,7 @@ def test_workers_evaluate_each_example_once(request, data, count, batch_size):
     dataset, expected = request.getfixturevalue(data), {"folder": NUM - 5, "even_folder": 96}[data]
     seen, steps = [], set()
     for index in range(count):
-        batches = make_evaluation_batches(dataset, "train", TITLES, batch_size, worker=Worker(index, count))
+        batches = make_evaluation_batches(Split.open(dataset, "train"), TITLES, batch_size, worker=Worker(index, count))
         made = list(batches.dataset.as_numpy_iterator())
         steps.add(len(made))
         for inputs, _, weights in made:
@@ -527,6 +547,6 @@ def test_workers_evaluate_each_example_once(request, data, count, batch_size):
 
 def test_ids_of_batches_are_those_of_the_workers_examples(even_folder, folder):
     for dataset in (even_folder, folder):
-        batches = make_training_batches(dataset, "train", TITLES, 12, 1, seed=1, worker=Worker(1, 2))
+        batches = make_training_batches(Split.open(dataset, "train"), TITLES, 12, 1, seed=1, worker=Worker(1, 2))
         titles = [[f"t{int(each[1:])}" for each in ids.astype(str)] for ids in batches.ids.as_numpy_iterator()]
         assert titles == _ids(batches)

@@ -19,6 +19,7 @@ from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.training.checkpoint import CheckpointError
 from mm_keras.training.optimizer import make_optimizer
 from mm_keras.training.train import train
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.sources.example import SourceExample
 
@@ -50,9 +51,9 @@ def text_features(skewed, make_small_features):
 
 
 def _ids(folder, features, sampling, epochs=1, batch_size=4, seed=0, **options):
-    sampled = SampledRecords(folder, "train", sampling, [text.field for text in features.texts])
+    sampled = SampledRecords(Split.open(folder, "train"), sampling, [text.field for text in features.texts])
     batches = make_training_batches(
-        folder, "train", features, batch_size, epochs, seed, augment=False, sampled=sampled, **options
+        Split.open(folder, "train"), features, batch_size, epochs, seed, augment=False, sampled=sampled, **options
     )
     ids = [[each.decode() for each in batch] for batch in batches.ids.as_numpy_iterator()]
     return ids, batches
@@ -85,7 +86,7 @@ def test_sources_are_shown_in_proportion_to_a_power_of_their_size(tmp_path, pack
         ids, _ = _ids(folder, features, sampling)
         assert abs(sum(each.startswith("google") for each in itertools.chain(*ids)) - share) <= 1
     with pytest.raises(ValueError, match=r"needs ids whose first folder is their source; those of .* are as 's"):
-        SampledRecords(skewed, "train", make_sampling(1.0, balance_by="source"))
+        SampledRecords(Split.open(skewed, "train"), make_sampling(1.0, balance_by="source"))
 
 
 def test_no_example_is_repeated_more_than_its_rate_asks_for(skewed, text_features):
@@ -178,7 +179,7 @@ def test_wrong_numbers_are_named(options, message):
 
 def test_datasets_that_differ_are_not_mixed(skewed, pack_classes):
     def mix(other):
-        SampledRecords(skewed, "train", make_sampling(mix={other: 0.5}))
+        SampledRecords(Split.open(skewed, "train"), make_sampling(mix={other: 0.5}))
 
     with pytest.raises(ValueError, match=r"other labels: number 1 is 'b' there and 'd' here; pack the latter with --labels="):
         mix(pack_classes({"a": 4, "d": 4}, "d"))
@@ -195,8 +196,8 @@ def test_datasets_that_differ_are_not_mixed(skewed, pack_classes):
 def test_cached_features_are_shown_in_the_same_order(skewed, text_features):
     sampling = make_sampling(0.5)
     ids, _ = _ids(skewed, text_features, sampling, epochs=2)
-    cache = FeatureCache(skewed, "train", text_features, {}, list(text_features.inputs()))
-    batches = cache.training_batches(4, 2, 0, sampled=SampledRecords(skewed, "train", sampling))
+    cache = FeatureCache(Split.open(skewed, "train"), text_features, {}, list(text_features.inputs()))
+    batches = cache.training_batches(4, 2, 0, sampled=SampledRecords(Split.open(skewed, "train"), sampling))
     assert [[each.decode() for each in batch] for batch in batches.ids.as_numpy_iterator()] == ids
     labels = ["".join("abc"[label] for label in labels.numpy()) for _, labels, _ in batches.dataset]
     assert labels == ["".join(each[1] for each in batch) for batch in ids]
@@ -236,7 +237,7 @@ def test_runs_of_several_texts_a_field_are_refused(tmp_path, pack_examples):
     examples = [SourceExample(str(i), "", texts={"title": ["one", "two"]}, labels=["ab"[i % 2]]) for i in range(6)]
     folder = pack_examples(tmp_path / "d", examples)
     with pytest.raises(ValueError, match=r"text_runs is for one text a field; .* has records of several in 'title'"):
-        SampledRecords(folder, "train", make_sampling(text_runs=2), ["title"])
+        SampledRecords(Split.open(folder, "train"), make_sampling(text_runs=2), ["title"])
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_training_with_an_encoder_that_runs_once_a_run_ends_with_the_same_weight
     monkeypatch.setattr(EncodeRuns, "call", call)
     models = {}
     for name, split in (("once", split_at_frozen), ("plain", lambda *given: split_at_frozen(*given[:-1], 1))):
-        monkeypatch.setattr("mm_keras.training.train.split_at_frozen", split)
+        monkeypatch.setattr("mm_keras.training.build.split_at_frozen", split)
         models[name] = train(
             described,
             tmp_path / name,

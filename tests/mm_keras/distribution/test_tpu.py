@@ -12,6 +12,7 @@ from mm_keras.objectives.losses import make_loss
 from mm_keras.objectives.metrics import make_metrics
 from mm_keras.training.optimizer import make_optimizer
 from mm_keras.training.precision import using_precision
+from tfrecords_tools.dataset.folder import Split
 
 AUGMENTATION = make_augmentation(mixup=0.4, cutmix=1.0, rand_augment=1, color_jitter=0.3, token_dropout=0.1)
 
@@ -22,8 +23,8 @@ def test_steps_on_packed_records_compile_with_xla(request, build_small_model, mu
     dataset, features = (
         request.getfixturevalue(f"multi_label_{name}" if multi_label else name) for name in ("dataset", "features")
     )
-    training = make_training_batches(dataset, "train", features, 16, 1, augment=AUGMENTATION)
-    validation = make_evaluation_batches(dataset, "val", features, 16)
+    training = make_training_batches(Split.open(dataset, "train"), features, 16, 1, augment=AUGMENTATION)
+    validation = make_evaluation_batches(Split.open(dataset, "val"), features, 16)
     for spec in tf.nest.flatten([training.dataset.element_spec, validation.dataset.element_spec]):
         assert spec.shape.is_fully_defined()
         assert spec.dtype != tf.string

@@ -16,6 +16,7 @@ from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.sources.example import SourceExample
 
@@ -51,7 +52,7 @@ def more(run, tmp_path_factory):
 
 def _logits(folder, dataset):
     model, features = RunFolder(folder).load_model()
-    inputs, _, _ = next(iter(make_evaluation_batches(dataset, "test", features, 16).dataset))
+    inputs, _, _ = next(iter(make_evaluation_batches(Split.open(dataset, "test"), features, 16).dataset))
     return model.predict_on_batch(inputs)
 
 

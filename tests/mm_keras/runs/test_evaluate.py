@@ -14,6 +14,7 @@ from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.objectives.metrics import evaluate_logits, mean_logits
 from mm_keras.runs.evaluate import evaluate, format_report
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources.example import Source, SourceExample
@@ -37,7 +38,7 @@ def run(tmp_path, trained_run):
 def _recompute(run, dataset, split="test"):
     """Row name -> (metrics, examples with that input): by masking inputs of the whole model, one by one."""
     model, features = RunFolder(run).load_model()
-    batches = make_evaluation_batches(dataset, split, features, 1)
+    batches = make_evaluation_batches(Split.open(dataset, split), features, 1)
     rows = {}
     for name, shown in COMBINATIONS.items():
         logits, labels, found = [], [], 0
@@ -156,7 +157,7 @@ def test_another_split_or_dataset_can_be_measured(run, tmp_path, dataset):
     report = evaluate(run, dataset=str(moved), split="val")
     assert (report["dataset"], report["split"]) == ("sample", "val")
     _, features = RunFolder(run).load_model()
-    assert report["num_examples"] == make_evaluation_batches(dataset, "val", features, 8).num_examples
+    assert report["num_examples"] == make_evaluation_batches(Split.open(dataset, "val"), features, 8).num_examples
 
 
 def test_folder_alone_is_enough_from_anywhere_with_any_batch_size(reported, run, tmp_path, monkeypatch, capsys):
@@ -242,7 +243,7 @@ def test_answers_with_several_texts_are_averaged(run, tmp_path, pack_examples, f
         folder = tmp_path / f"only_{turn}"
         pack_examples(folder, [example(i, [t[turn % len(t)]]) for i, t in enumerate(titles)], fields, labels=given)
         model, _ = RunFolder(run).load_model()
-        batches = make_evaluation_batches(folder, "train", features, 40)
+        batches = make_evaluation_batches(Split.open(folder, "train"), features, 40)
         inputs, true, _ = next(iter(batches.dataset))
         logits.append(model.predict_on_batch(inputs))
     expected = evaluate_logits(mean_logits(logits, False), true.numpy(), False)

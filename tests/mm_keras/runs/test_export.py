@@ -17,6 +17,7 @@ from mm_keras.objectives.metrics import probabilities_of
 from mm_keras.runs.export import export
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
+from tfrecords_tools.dataset.folder import Split
 
 # What a client has: nothing but TensorFlow, strings and bytes by name. Asks 7 examples at once, then the first alone.
 CLIENT = """
@@ -138,7 +139,7 @@ def test_client_and_evaluation_agree_on_the_records_of_a_split(kind, request, re
     run, dataset = {"words": ("trained_run", "dataset"), "captions": ("caption_run", "multi_label_dataset")}[kind]
     model, features = RunFolder(request.getfixturevalue(run)).load_model()
     dataset = request.getfixturevalue(dataset)
-    batches = make_evaluation_batches(dataset, "val", features, 8)
+    batches = make_evaluation_batches(Split.open(dataset, "val"), features, 8)
     logits = np.concatenate([model.predict_on_batch(inputs) for inputs, _, _ in batches.dataset])[: batches.num_examples]
     records = read_split(dataset, "val")
     raw = {"image": [record.image for record in records]}

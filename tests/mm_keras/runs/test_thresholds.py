@@ -10,6 +10,7 @@ from mm_keras.objectives.metrics import evaluate_logits
 from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.thresholds import best_thresholds, load_thresholds, tune_thresholds
+from tfrecords_tools.dataset.folder import Split
 
 
 def _case(seed, number=40, num_labels=5):
@@ -63,7 +64,7 @@ def run(tmp_path_factory, multi_label_run):
 
 def test_training_tunes_them_on_the_validation_split(run, multi_label_dataset):
     model, features = RunFolder(run).load_model()
-    batches = make_evaluation_batches(multi_label_dataset, "val", features, batch_size=7)
+    batches = make_evaluation_batches(Split.open(multi_label_dataset, "val"), features, batch_size=7)
     parts = [(model.predict_on_batch(inputs), labels.numpy()) for inputs, labels, _ in batches.dataset]
     logits, labels = (np.concatenate(each)[: batches.num_examples] for each in zip(*parts, strict=True))
     kept = load_thresholds(RunFolder(run), features)

@@ -19,6 +19,7 @@ from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder, make_saved_model_embedder
 from mm_keras.tf_text_model.encoder import build_saved_model_encoder
+from tfrecords_tools.dataset.folder import Split
 
 WORDS = TokenizerSpec("words", ("[PAD]", "[UNK]", "mug"))
 TEXTS = ["Oak mug", "steel", "oak mug"]
@@ -123,7 +124,7 @@ def test_batches_hold_embeddings_of_static_shapes(dataset, use):
         "title_embedding": (8,),
         "description_embedding": (8,),
     }
-    batches = make_evaluation_batches(dataset, "test", features, 16)
+    batches = make_evaluation_batches(Split.open(dataset, "test"), features, 16)
     inputs, _, _ = batches.dataset.element_spec
     assert inputs["title_embedding"].shape == (16, 8)
     inputs, _, _ = next(iter(batches.dataset))

@@ -7,6 +7,7 @@ import pytest
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.training.precision import LossScale, using_precision
+from tfrecords_tools.dataset.folder import Split
 
 # Two replicas; the second one's gradients overflow in the first step alone.
 OVERFLOW = """
@@ -54,7 +55,7 @@ def test_training_in_16_bits_is_finite_and_can_be_reloaded(
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert losses[1] < losses[0]
     loaded, features = RunFolder(tmp_path / "run").load_model()
-    inputs = next(iter(make_evaluation_batches(dataset, "test", features, 16).dataset))[0]
+    inputs = next(iter(make_evaluation_batches(Split.open(dataset, "test"), features, 16).dataset))[0]
     logits = np.asarray(loaded(inputs))
     assert (logits.dtype, np.isfinite(logits).all()) == (np.float32, True)
     np.testing.assert_allclose(logits, model(inputs), atol=1e-2)

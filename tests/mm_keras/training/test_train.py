@@ -17,6 +17,7 @@ from mm_keras.objectives.metrics import evaluate_logits, make_metrics
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.training.optimizer import make_optimizer
 from mm_keras.training.schedules import make_constant_schedule, make_plateau_schedule
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.sources.example import SourceExample
 
 
@@ -26,7 +27,7 @@ def _lines(run):
 
 def _validate(model, dataset, features):
     """The metrics on `val`."""
-    batches = make_evaluation_batches(dataset, "val", features, 16)
+    batches = make_evaluation_batches(Split.open(dataset, "val"), features, 16)
     logits, labels = [], []
     for inputs, true, _ in batches.dataset:
         logits.append(model.predict_on_batch(inputs))

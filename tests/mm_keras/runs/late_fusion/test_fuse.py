@@ -13,6 +13,7 @@ from mm_keras.runs.export import export
 from mm_keras.runs.late_fusion.fuse import METHODS, late_fusion
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.sources.example import SourceExample
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
@@ -140,7 +141,7 @@ def test_vote_keeps_what_the_majority_says(fuse, runs, pairs):
     answers = []
     for folder in (*(runs[False] / name for name in ("image", "title", "noise")), run):
         model, features = RunFolder(folder).load_model()
-        batches = make_evaluation_batches(pairs[False], "test", features, 200)
+        batches = make_evaluation_batches(Split.open(pairs[False], "test"), features, 200)
         inputs, _, _ = next(iter(batches.dataset))
         answers.append(model.predict_on_batch(inputs).argmax(axis=1))
     agree = (answers[0] == answers[1]) | (answers[0] == answers[2]) | (answers[1] == answers[2])
@@ -192,7 +193,7 @@ def test_fused_run_is_exported_from_its_folder_alone(fuse, tmp_path):
 def test_rows_are_what_the_whole_model_says_with_inputs_hidden(fuse, pairs):
     run = fuse("stacking", ("image", "title", "noise"))
     model, features = RunFolder(run).load_model()
-    inputs, labels, _ = next(iter(make_evaluation_batches(pairs[False], "test", features, 200).dataset))
+    inputs, labels, _ = next(iter(make_evaluation_batches(Split.open(pairs[False], "test"), features, 200).dataset))
     for name, row in _rows(run).items():
         shown = {"all": features.modalities, "text": ("title", "noise")}.get(name, (name,))
         hidden = {f"{modality}_present": np.zeros(200, bool) for modality in features.modalities if modality not in shown}

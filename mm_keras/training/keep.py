@@ -1,0 +1,77 @@
+"""The fourth step of a training: what it leaves in the run folder, at its start and at its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+import mm_keras
+from mm_keras.model.frozen import frozen_modalities
+from mm_keras.runs.thresholds import tune_thresholds
+from mm_keras.training.build import Built
+from mm_keras.training.checkpoint import prune, replacing
+from mm_keras.training.fit import best_epoch_file
+from mm_keras.training.prepare import Prepared
+from mm_keras.training.progress import Progress
+from mm_keras.training.training_setup import save_setup
+
+
+def start_run(prepared: Prepared, built: Built, setup: Mapping[str, object]) -> None:
+    """Makes the run folder of a new training; a run that may be overwritten is deleted only now."""
+    run, request = prepared.run, prepared.request
+    run.start(overwrite=request.overwrite or request.resume)  # a run that cannot be resumed was cut off before its first step
+    prepared.features.save(run.path)
+    if built.classes:
+        built.classes.save(run.class_encoder)
+    if request.config:
+        run.save_config(request.config)
+    run.save_facts(**_facts(prepared, built))
+    save_setup(run.setup, setup)
+
+
+def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
+    """Keeps the best epoch's weights, or the last one's without a validation split, and tunes thresholds.
+
+    Returns:
+        the model, with the weights that are kept.
+    """
+    run, request, model = prepared.run, prepared.request, built.model
+    best_epoch = best_epoch_file(prepared, built)
+    print(progress.summary())
+    if prepared.val:
+        built.trained.load_weights(best_epoch)
+    if not prepared.worker.is_chief:
+        return model
+    if not prepared.val or built.trained is not model:
+        with replacing(run.best) as temporary:
+            model.save(temporary)
+    if prepared.val and prepared.features.multi_label:
+        tune_thresholds(run.path, prepared.train.dataset, prepared.val.name, request.batch_size)
+    run.save_facts(**_facts(prepared, built), finished=True, seconds=progress.seconds())
+    if built.trained is not model:
+        best_epoch.unlink(missing_ok=True)
+    prune(run.checkpoints, kept=0)
+    return model
+
+
+def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
+    """What run.json says of a training."""
+    request, model = prepared.request, built.model
+    return {
+        "dataset": str(prepared.train.dataset.folder.absolute()),
+        "train_split": prepared.train.name,
+        "modalities": prepared.features.modalities,
+        "seed": request.seed,
+        "epochs": request.epochs,
+        "batch_size": request.batch_size,
+        "replicas": prepared.strategy.num_replicas_in_sync,
+        "precision": request.precision,
+        "frozen": frozen_modalities(model, prepared.features),
+        "followed": f"val_{built.metrics[0].name}" if prepared.val else None,
+        "parameters": model.count_params(),
+        "weight_bytes": sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights),
+        "versions": {"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+    }

@@ -1,0 +1,90 @@
+"""The training loop: Keras' own `fit`, begun at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from mm_keras.data.pipeline import Batches
+from mm_keras.distribution.multi_worker import distribute, tell_of_lost_workers
+from mm_keras.distribution.preemption import Preemption
+from mm_keras.training.checkpoint import Checkpoint, load, restore
+from mm_keras.training.checkpoint_callbacks import PutBack, SaveCheckpoints
+from mm_keras.training.nan_report import NotFiniteError, explain
+
+
+def run_epochs(
+    model: keras.Model,
+    make_batches: Callable[..., Batches],
+    validation: Batches | None,
+    epochs: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    remembering: Mapping[str, keras.callbacks.Callback],
+    folder: Path,
+    minutes: float,
+    checkpoint: Checkpoint | None = None,
+    watched: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda batches: batches,
+) -> None:
+    """Trains until the last epoch or a callback's stop; on the way it saves checkpoints.
+
+    Args:
+        model: compiled.
+        make_batches: `(start=) -> batches` of the training from that step on.
+        validation: measured after each epoch.
+        epochs: in all.
+        callbacks: in their order.
+        remembering: those of them, by name, that remember something from epoch to epoch: `state() -> JSON object` and
+            `set_state(state)`.
+        folder: of the checkpoints.
+        minutes: between checkpoints within an epoch.
+        checkpoint: to go on from.
+        watched: batches of the training -> the same, with somebody looking on.
+
+    Raises:
+        NotFiniteError: if the loss or a weight is no number; it says where that came from.
+        Preempted: if the process was asked to end.
+    """
+    start = checkpoint.step if checkpoint else 0
+    batches = make_batches(start=start)
+    if checkpoint:
+        _build(model, batches)
+        restore(model, checkpoint.arrays)
+        for name, callback in remembering.items():
+            callback.set_state(checkpoint.callbacks[name])
+        if any(getattr(callback, "exhausted", False) for callback in remembering.values()):
+            return
+    with Preemption() as preemption, tell_of_lost_workers():
+        saver = SaveCheckpoints(folder, batches.steps, minutes, preemption, remembering, checkpoint)
+        try:
+            _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched)
+        except NotFiniteError as error:
+            raise explain(model, make_batches, error, saver.step, saver.good, lambda path: load(path).arrays) from error
+
+
+def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched) -> None:
+    epoch, seen = divmod(saver.step, batches.steps)
+    common = {"validation_data": distribute(validation.dataset) if validation else None, "shuffle": False, "verbose": 0}
+    if seen:  # Keras' epochs have one length: the rest of this one is a training of its own
+        put_back = PutBack(checkpoint.arrays)
+        rest = {"steps_per_epoch": batches.steps - seen, "initial_epoch": epoch, "epochs": epoch + 1}
+        model.fit(distribute(watched(batches.dataset)), callbacks=[put_back, *callbacks, saver], **rest, **common)
+        epoch += 1
+        if epoch == epochs or model.stop_training:
+            return
+        restore(model, put_back.at_end)
+        batches = make_batches(start=epoch * batches.steps)
+    if epoch < epochs:
+        whole = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
+        model.fit(distribute(watched(batches.dataset)), callbacks=[*callbacks, saver], **whole, **common)
+    else:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+
+
+def _build(model: keras.Model, batches: Batches) -> None:
+    """Makes the variables of optimizer and metrics, which `fit` makes with its first batch, so that they can be restored."""
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+        model._symbolic_build(data_batch=batches.dataset.element_spec)

@@ -1,0 +1,93 @@
+"""A dataset folder that has been opened: dataset.json is read once, and what it says goes where paths would go."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tfrecords_tools.dataset.info import DatasetInfo, ShardInfo
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset folder and its description.
+
+    Attributes:
+        folder: the dataset folder.
+        info: the contents of its dataset.json and labels.txt.
+
+    Example:
+        >>> test = Dataset.open("data/products").split("test")  # or Split.open("data/products", "test")
+        >>> test.num_examples, test.files[0].name
+        (210, 'test-00000-of-00001.tfrecord')
+    """
+
+    folder: Path
+    info: DatasetInfo
+
+    @classmethod
+    def open(cls, dataset: str | Path | Dataset) -> Dataset:
+        """Reads the description of a dataset folder; a dataset that is open already is returned as it is.
+
+        Raises:
+            FileNotFoundError: if the folder holds no dataset.json.
+            ValueError: if dataset.json cannot be read by this version.
+        """
+        return dataset if isinstance(dataset, Dataset) else cls(Path(dataset), DatasetInfo.load(dataset))
+
+    def split(self, name: str) -> Split:
+        """One split of the dataset.
+
+        Raises:
+            ValueError: for a split that the dataset does not have; the message lists those that it has.
+        """
+        self.info.shards(name)
+        return Split(self, name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """One split of a dataset.
+
+    Attributes:
+        dataset: the dataset that it belongs to.
+        name: such as "train".
+    """
+
+    dataset: Dataset
+    name: str
+
+    @classmethod
+    def open(cls, dataset: str | Path | Dataset, name: str) -> Split:
+        """One split of a dataset, or of a dataset folder; it raises what `Dataset.open` and `Dataset.split` raise."""
+        return Dataset.open(dataset).split(name)
+
+    @property
+    def shards(self) -> list[ShardInfo]:
+        """Its shards, in order."""
+        return self.dataset.info.shards(self.name)
+
+    @property
+    def files(self) -> list[Path]:
+        """The paths of its shards, in order."""
+        return [self.dataset.folder / shard.file for shard in self.shards]
+
+    @property
+    def num_examples(self) -> int:
+        """The number of its records, with and without labels."""
+        return self.dataset.info.num_examples(self.name)
+
+    @property
+    def num_labelled(self) -> int:
+        """The number of its records that can be learned from or measured on.
+
+        In a multi-label dataset these are all: a record without labels says that none of the labels applies.
+        """
+        info = self.dataset.info
+        unlabelled = 0 if info.multi_label else info.statistics.get(self.name, {}).get("without_label", 0)
+        return self.num_examples - unlabelled
+
+    @property
+    def label_counts(self) -> list[int]:
+        """How many of its records carry each label, by label id."""
+        return self.dataset.info.label_counts(self.name)
