@@ -1,4 +1,6 @@
 import ast
+import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,15 @@ import tfrecords_tools
 
 PACKAGE = Path(mm_keras.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-TOOLS = sorted(Path(tfrecords_tools.__file__).parent.rglob("*.py"))
+TOOLS_PACKAGE = Path(tfrecords_tools.__file__).parent
+TOOLS = sorted(TOOLS_PACKAGE.rglob("*.py"))
+LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may import
+    "features": "caption_words",
+    "caption_words": "",
+    "packed": "distribution, tfrecords_tools.packing, tfrecords_tools.sources",
+    "experiment": "distribution, runs, training",
+    "config": "caption_words, data, experiment, model, objectives, packed, runs, tf_text_model, training",
+}
 PURE = [path for path in MODULES if path.parent.name in ("model", "objectives") or path.name == "features.py"]
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 LATE_IN_TOOLS = ("tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_datasets", "httpx", "wikipediaapi")
@@ -58,13 +68,79 @@ def test_models_losses_and_metrics_run_on_any_backend(path):
     assert not _problems(path, nodes, lambda name: name.partition(".")[0] in TENSORFLOW, remedy)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_data_and_model_know_nothing_of_each_other(path):
-    other = {"data": "mm_keras.model", "model": "mm_keras.data"}.get(path.parent.name)
-    if other:
+def _room(module):
+    """The room of a module's full name: the package's folder, or the module beside the folders, that it belongs to."""
+    return ".".join(module.split(".")[:2])
+
+
+def _rooms():
+    """Room -> the rooms that it may import, as its `__init__` docstring says, or the table above for a module."""
+    allowed = {f"mm_keras.{name}": _listed("mm_keras", names) for name, names in LOOSE.items()}
+    for package in (PACKAGE, TOOLS_PACKAGE):
+        for path in sorted(package.glob("*/__init__.py")):
+            (line,) = re.findall(r"^May import: (.+?)\.$", ast.get_docstring(ast.parse(path.read_text("utf-8"))), re.M | re.S)
+            allowed[f"{package.name}.{path.parent.name}"] = _listed(package.name, line)
+    return allowed
+
+
+def _listed(package, names):
+    """The full names of the rooms in a comma-separated list; packing and the dataset's description serve mm_keras, too."""
+    rooms = {name if "." in name else f"{package}.{name}" for name in re.split(r",\s*", names) if name}
+    return rooms | {"tfrecords_tools.dataset", "tfrecords_tools.progress"} if package == "mm_keras" else rooms
+
+
+def _arrows(path):
+    """(room of the module, room that it imports, line), for each import of another room of the project."""
+    here = _room(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for name in _imported(node, path):
+            there = _room(name)
+            is_room = there in ROOMS or there == "tfrecords_tools.progress"
+            if is_room and there != here:
+                yield here, there, node.lineno
+
+
+ROOMS = _rooms()
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in (*MODULES, *TOOLS) if path.parent not in (PACKAGE, TOOLS_PACKAGE)], ids=_name
+)
+def test_folder_imports_only_what_its_docstring_says(path):
+    wrong = [
+        f"{path}:{line}: {here} may not import {there}: move what is needed, or change `May import:` in the folder's docstring"
+        for here, there, line in _arrows(path)
+        if "anything" not in "".join(ROOMS[here]) and there not in ROOMS[here]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parent == PACKAGE and path.stem in LOOSE], ids=_name)
+def test_module_beside_the_folders_imports_only_what_the_table_says(path):
+    assert {there for _, there, _ in _arrows(path)} <= ROOMS[f"mm_keras.{path.stem}"]
+
+
+def test_every_module_beside_the_folders_is_in_the_table():
+    assert {path.stem for path in MODULES if path.parent == PACKAGE} == {*LOOSE, "__init__"}
+
+
+def test_imports_run_one_way():
+    imported = {}
+    for path in (*MODULES, *TOOLS):
+        for here, there, _ in _arrows(path):
+            imported.setdefault(here, set()).add(there)
+    assert list(graphlib.TopologicalSorter(imported).static_order())  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("package", [PACKAGE, TOOLS_PACKAGE], ids=lambda package: package.name)
+def test_modules_import_each_other_in_no_circle(package):
+    imported = {}
+    for path in package.rglob("*.py"):
+        here = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         nodes = ast.walk(ast.parse(path.read_text("utf-8")))
-        remedy = "data and model share mm_keras/features.py alone; put what both need there"
-        assert not _problems(path, nodes, lambda name: name == other or name.startswith(f"{other}."), remedy)
+        imported[here] = {name for node in nodes for name in _imported(node, path) if name.startswith(package.name)} - {here}
+    modules = {name: {other for other in names if other in imported} for name, names in imported.items()}
+    assert list(graphlib.TopologicalSorter(modules).static_order())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)

@@ -2,5 +2,5 @@
 
 Import `late_fusion` from `fuse`.
 
-May import: what `runs` may.
+May import: what `mm_keras.runs` may.
 """
