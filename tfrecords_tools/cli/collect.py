@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfrecords_tools.cli.sources import comma_list
+from tfrecords_tools.sources.command import comma_list
 
 _IMAGES_EPILOG = """examples:
   tfrecords-tools collect images photos.csv --id=id --url=url --output=images

@@ -6,8 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from tfrecords_tools.cli.datasets import DATASET_COMMANDS
-from tfrecords_tools.cli.sources import GENERAL_COMMANDS, split_paths
+from tfrecords_tools.sources.command import find_commands, split_paths
 
 
 def add_pack(commands) -> None:
@@ -15,7 +14,7 @@ def add_pack(commands) -> None:
     pack = commands.add_parser("pack", help="make a dataset folder from a raw source")
     sources = pack.add_subparsers(required=True, metavar="SOURCE")
     raw = argparse.RawDescriptionHelpFormatter
-    for command in GENERAL_COMMANDS + DATASET_COMMANDS:
+    for command in find_commands():
         source = sources.add_parser(command.name, help=command.help, epilog=command.epilog, formatter_class=raw)
         command.add_arguments(source)
         _add_options(source)

@@ -16,10 +16,12 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfrecords_tools.sources.command import SourceCommand, split_paths
 from tfrecords_tools.sources.disk_index import DiskIndex
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError
@@ -115,3 +117,28 @@ def _join(
         labels=[categories[category] for category in rows["objects"] if category in categories],
         split=split or None,
     )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    by_split = {"action": "append", "default": [], "metavar": "[SPLIT=]PATH"}
+    parser.add_argument("--captions", help="a captions file; once a split", **by_split)
+    parser.add_argument("--instances", help="an instances file, for labels; once a split", **by_split)
+    parser.add_argument("--images", help="the folder of the images, of a split or of all", **(by_split | {"required": True}))
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    return make_source(split_paths(options.captions), split_paths(options.instances), split_paths(options.images))
+
+
+COMMAND = SourceCommand(
+    name="coco",
+    help="COCO captions and instances: several captions an image, classes of its objects",
+    epilog="""example:
+  tfrecords-tools pack coco \\
+      --captions=train=annotations/captions_train2017.json --captions=val=annotations/captions_val2017.json \\
+      --instances=train=annotations/instances_train2017.json --instances=val=annotations/instances_val2017.json \\
+      --images=train=train2017 --images=val=val2017 --output=data/coco
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

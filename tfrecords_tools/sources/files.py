@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
+import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 _SUFFIXES = "apng avif bmp gif heic j2k jfif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
@@ -24,16 +26,29 @@ class SourceError(ValueError):
     """A source that cannot be read at all: a missing file or column, another format, another encoding."""
 
 
+def open_bytes(path: str | Path) -> BinaryIO:
+    """Opens a file behind its UTF-8 byte order mark, if it has one, and decompressed where its name ends in .gz.
+
+    Raises:
+        SourceError: if there is no such file, or its compression is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist")
+    file = (gzip.open if path.suffix == ".gz" else open)(path, "rb")
+    with reading(path):
+        if file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+            file.read(len(codecs.BOM_UTF8))
+    return file
+
+
 def open_text(path: str | Path) -> TextIO:
     """Opens UTF-8 text, with or without byte order mark, gzipped where the name ends in .gz; line ends stay as they are.
 
     Raises:
         SourceError: if there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise SourceError(f"{path} does not exist")
-    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8", newline="")
 
 
 @contextlib.contextmanager

@@ -16,9 +16,11 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from tfrecords_tools.sources.command import SourceCommand, split_paths
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_csv, iter_lines
 from tfrecords_tools.sources.json_stream import iter_json
@@ -130,3 +132,29 @@ def _karpathy(path: Path, image_root: Path) -> Iterator[SourceExample | Rejectio
             yield Rejection("", where, f"not as in Karpathy's files: {type(error).__name__}: {error}: {item!r:.80}")
     if not count:
         raise SourceError(f"{path} is no Karpathy file: it has no images")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("captions", type=Path, metavar="FILE", help="a token file, captions.txt, results.csv or Karpathy JSON")
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="the folder of the images")
+    parser.add_argument(
+        "--split_list", action="append", default=[], metavar="SPLIT=PATH", help="a file with an image name a line; once a split"
+    )
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    return make_source(options.captions, options.images, split_paths(options.split_list))
+
+
+COMMAND = SourceCommand(
+    name="flickr",
+    help="Flickr8k, Flickr30k (also Kaggle's files) and Karpathy's splits: five captions an image",
+    epilog="""examples:
+  tfrecords-tools pack flickr Flickr8k.token.txt --images=Flicker8k_Dataset \\
+      --split_list=train=Flickr_8k.trainImages.txt --split_list=val=Flickr_8k.devImages.txt \\
+      --split_list=test=Flickr_8k.testImages.txt --output=data/flickr8k
+  tfrecords-tools pack flickr dataset_flickr30k.json --images=flickr30k-images --output=data/flickr30k
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

@@ -15,9 +15,11 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from tfrecords_tools.sources.command import SourceCommand
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES, SPLIT_NAMES, SourceError, iter_images, iter_lines, read_class_texts
 
@@ -98,3 +100,37 @@ def _has_splits(root: Path) -> bool:
     folders = [path.name.lower() for path in entries if path.is_dir()]
     beside = any(path.suffix.lower() in IMAGE_SUFFIXES for path in entries if path.is_file())
     return bool(folders) and set(folders) <= set(SPLIT_NAMES) and not beside
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, metavar="FOLDER", help="holds <label>/*.jpg or <split>/<label>/*.jpg")
+    parser.add_argument(
+        "--label", default="path", help="which of the folders above an image: path (default; all of them), first, last"
+    )
+    parser.add_argument(
+        "--splits",
+        action=argparse.BooleanOptionalAction,
+        help="the first level of folders are splits (default: where they are called train, val, test or the like)",
+    )
+    parser.add_argument("--captions", action="store_true", help="the lines of <name>.txt beside <name>.jpg are its captions")
+    parser.add_argument(
+        "--class_texts", type=Path, metavar="FILE", help="texts of the classes: label,description or class_descriptions.jsonl"
+    )
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    return make_source(options.root, options.label, options.splits, options.captions, options.class_texts)
+
+
+COMMAND = SourceCommand(
+    name="image_folder",
+    help="images in folders by class",
+    epilog="""examples:
+  tfrecords-tools pack image_folder flowers --output=data/flowers
+  tfrecords-tools pack image_folder groceries --label=last --class_texts=classes.csv --output=data/groceries
+
+--label: the image fruit/apple/1.jpg has the label "fruit/apple" (path), "fruit" (first) or "apple" (last).
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

@@ -17,12 +17,14 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import itertools
 import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+from tfrecords_tools.sources.command import SourceCommand, comma_list, split_paths
 from tfrecords_tools.sources.disk_index import DiskIndex
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import (
@@ -203,3 +205,62 @@ def _why_no_class(path: Path, options: Options) -> str:
 def _wnid(name: str) -> str:
     found = _WNID.match(name)
     return found[0] if found else ""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        action="append",
+        required=True,
+        metavar="[SPLIT=]FOLDER",
+        help="holds folders by wnid, images named after one, or validation images; once a split, that of the captions first",
+    )
+    parser.add_argument(
+        "--val_labels",
+        type=Path,
+        metavar="FILE",
+        help="classes of validation images that lie in a flat folder: the devkit's ILSVRC2012_validation_ground_truth.txt "
+        "(needs meta.mat beside it or in ../data/) or Kaggle's LOC_val_solution.csv",
+    )
+    parser.add_argument("--captions", type=Path, metavar="FILE", help="imagenet_captions.json")
+    parser.add_argument(
+        "--fields", default="title,description,tags", help="text fields (default: title,description,tags)", metavar="FIELD,…"
+    )
+    parser.add_argument("--synsets", type=Path, metavar="FILE", help="synset_words.txt or LOC_synset_mapping.txt")
+    parser.add_argument("--label_names", action="store_true", help="class names as labels instead of wnids")
+    parser.add_argument(
+        "--class_texts", type=Path, metavar="FILE", help="texts of the classes: wnid,description or class_descriptions.jsonl"
+    )
+    parser.add_argument("--captioned_only", action="store_true", help="leave out images that have no entry in --captions")
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    return make_source(
+        Options(
+            images=split_paths(options.images),
+            val_labels=options.val_labels,
+            captions=options.captions,
+            fields=comma_list(options.fields),
+            synsets=options.synsets,
+            label_names=options.label_names,
+            class_texts=options.class_texts,
+            captioned_only=options.captioned_only,
+        )
+    )
+
+
+COMMAND = SourceCommand(
+    name="imagenet_captions",
+    help="ImageNet, with the titles, descriptions and tags of ImageNet-Captions",
+    epilog="""examples:
+  tfrecords-tools pack imagenet_captions --images=train=CLS-LOC/train --images=val=CLS-LOC/val \\
+      --val_labels=LOC_val_solution.csv --synsets=LOC_synset_mapping.txt \\
+      --captions=imagenet_captions.json --output=data/imagenet
+  tfrecords-tools pack imagenet_captions --images=train --captions=imagenet_captions.json --captioned_only \\
+      --fields=title,tags --output=data/imagenet_captions
+
+Labels are wnids: names repeat. Validation images lie in folders by wnid, or in one flat folder with --val_labels.
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from tfrecords_tools.sources.files import SourceError, open_text, reading
+import ijson
 
-_CHUNK = 2**20
-_ITEM_LIMIT = 2**26
-_AFTER_VALUE = frozenset(",:]} \t\r\n")
+from tfrecords_tools.sources.files import SourceError, open_bytes, reading
+
+_Events = Iterator[tuple[str, Any]]  # of ijson: ("start_map", None), ("map_key", "id"), ("number", 9), ("end_map", None), …
+_DEPTH = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
 def iter_json(path: str | Path) -> Iterator[tuple[str, Any]]:
@@ -21,85 +22,47 @@ def iter_json(path: str | Path) -> Iterator[tuple[str, Any]]:
     one list have the key "". Memory holds one item at a time.
 
     Raises:
-        SourceError: where the file is no JSON, naming the place.
+        SourceError: where the file is no JSON; the message shows the place.
     """
-    with open_text(path) as file, reading(path):
-        text = _JsonText(file, path)
-        if text.take("[") == "[":
-            yield from (("", item) for item in text.items())
-        elif text.take("{"):
-            while not text.take("}"):
-                key = text.value()
-                text.expect(":")
-                if text.take("["):
-                    yield from ((key, item) for item in text.items())
-                else:
-                    yield key, text.value()
-                if not text.take(","):
-                    text.expect("}")
-                    break
-        else:
-            text.expect("[")
+    with open_bytes(path) as file, reading(path):
+        try:
+            yield from _items(ijson.basic_parse(file, use_float=True))
+        except ijson.JSONError as error:
+            message = " ".join(str(error.args[0] if error.args else error).split())
+            raise SourceError(f"{path} is no JSON: {message}") from error
 
 
-class _JsonText:
-    """A window over a JSON file that moves on as values are taken from it."""
+def _items(events: _Events) -> Iterator[tuple[str, Any]]:
+    event, value = next(events)
+    if event == "start_array":
+        yield from (("", item) for item in _list(events))
+    elif event == "start_map":
+        for event, key in itertools.takewhile(lambda pair: pair[0] == "map_key", events):
+            event, value = next(events)
+            if event == "start_array":
+                yield from ((key, item) for item in _list(events))
+            else:
+                yield key, _value(event, value, events)
+    else:
+        raise ijson.JSONError(f"expected a list or an object, and found the {event} {value!r}")
+    for _ in events:  # what follows the end is an error, which ijson raises
+        pass
 
-    _decoder = json.JSONDecoder()
 
-    def __init__(self, file: TextIO, path: str | Path):
-        self._file, self._path = file, path
-        self._text, self._at, self._before, self._ended = "", 0, 0, False
+def _list(events: _Events) -> Iterator[Any]:
+    """The items of a list whose beginning was read."""
+    for event, value in itertools.takewhile(lambda pair: pair[0] != "end_array", events):
+        yield _value(event, value, events)
 
-    def take(self, character: str) -> str:
-        """The next character if it is `character`, else nothing."""
-        self._skip_space()
-        if self._text[self._at : self._at + 1] != character:
-            return ""
-        self._at += 1
-        return character
 
-    def expect(self, character: str) -> None:
-        if not self.take(character):
-            found = self._text[self._at : self._at + 20] or "the end of the file"
-            place = self._before + self._at
-            raise SourceError(f"{self._path} is no JSON: expected {character!r} at character {place}, found {found!r}")
-
-    def value(self) -> Any:
-        self._skip_space()
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                if len(self._text) - self._at > _ITEM_LIMIT or not self._more():
-                    place = self._before + error.pos
-                    raise SourceError(f"{self._path} is no JSON: {error.msg} at character {place}") from error
-                continue
-            if self._text[end : end + 1] in _AFTER_VALUE or not self._more():  # a number may go on behind the window
-                self._at = end
-                return value
-
-    def items(self) -> Iterator[Any]:
-        """The items of a list whose bracket was taken."""
-        if self.take("]"):
-            return
-        while True:
-            yield self.value()
-            if not self.take(","):
-                self.expect("]")
-                return
-
-    def _skip_space(self) -> None:
-        while self._at < len(self._text) or self._more():
-            if self._text[self._at] not in " \t\r\n":
-                return
-            self._at += 1
-
-    def _more(self) -> bool:
-        """Reads on; what was taken is dropped. False at the end of the file."""
-        chunk = "" if self._ended else self._file.read(_CHUNK)
-        self._ended = not chunk
-        if chunk:
-            self._before += self._at
-            self._text, self._at = self._text[self._at :] + chunk, 0
-        return bool(chunk)
+def _value(event: str, value: Any, events: _Events) -> Any:
+    """The whole value that an event begins."""
+    if event not in _DEPTH:
+        return value
+    builder, depth = ijson.ObjectBuilder(), 0
+    while True:
+        builder.event(event, value)
+        depth += _DEPTH.get(event, 0)
+        if not depth:
+            return builder.value
+        event, value = next(events)

@@ -22,11 +22,13 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tfrecords_tools.sources.command import SourceCommand, comma_list
 from tfrecords_tools.sources.disk_index import DiskIndex
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_csv, read_class_texts, read_pairs, unique_names
@@ -211,3 +213,69 @@ def _rare(index: DiskIndex, options: Options) -> set[str]:
 def _image_folder(image_root: Path | None, split: str) -> Path:
     folders = [(image_root or Path()) / name for name in (split, _FOLDERS.get(split, split)) if name]
     return next((folder for folder in folders if folder.is_dir()), image_root or Path())
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--annotations",
+        action="append",
+        required=True,
+        metavar="[SPLIT=]FILE",
+        help="image-level labels, .csv or .csv.gz; any number of files a split; without SPLIT, splits are drawn",
+    )
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class-descriptions CSV: the classes to read, and their names"
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="holds <id>.jpg or <split>/<id>.jpg")
+    parser.add_argument(
+        "--present_images", action="store_true", help="leave annotated images that are not in the folder out, unreported"
+    )
+    parser.add_argument(
+        "--definitions",
+        type=Path,
+        metavar="FILE",
+        help="class texts: a CSV LabelName,Definition, or class_descriptions.jsonl",
+    )
+    parser.add_argument("--min_confidence", type=float, default=0.5, metavar="C", help="of a label (default: 0.5)")
+    parser.add_argument("--few_shot", default="", metavar="CLASS,…", help="images of these classes go to the split few_shot")
+    parser.add_argument("--few_shot_below", type=int, default=0, metavar="N", help="as do those of classes with fewer images")
+    parser.add_argument("--tags", action="store_true", help="label with words of the definitions instead of classes")
+    parser.add_argument(
+        "--max_document_frequency", type=float, default=0.002, metavar="P", help="fraction of definitions with a tag (0.002)"
+    )
+    parser.add_argument("--any_alphabet", action="store_true", help="tags may have letters other than a–z")
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    pairs = [pair.partition("=") for pair in options.annotations]
+    return make_source(
+        Options(
+            annotations=[(split, Path(path)) if mark else ("", Path(split)) for split, mark, path in pairs],
+            classes=options.classes,
+            definitions=options.definitions,
+            image_root=options.images,
+            present_images=options.present_images,
+            min_confidence=options.min_confidence,
+            few_shot=comma_list(options.few_shot),
+            few_shot_below=options.few_shot_below,
+            tags=options.tags,
+            max_document_frequency=options.max_document_frequency,
+            any_alphabet=options.any_alphabet,
+        )
+    )
+
+
+COMMAND = SourceCommand(
+    name="open_images",
+    help="Open Images labels with class texts: multi-label, by classes or by tags (ImageD)",
+    epilog="""examples:
+  tfrecords-tools pack open_images --annotations=val=oidv7-val-annotations-human-imagelabels.csv \\
+      --classes=oidv7-class-descriptions-boxable.csv --definitions=definitions.csv --images=images --output=data/imaged
+  tfrecords-tools pack open_images --annotations=train.csv --definitions=definitions.csv --tags --few_shot_below=100 \\
+      --images=images --present_images --output=data/imaged_tags
+
+Definitions are derived from the label: as input to a model for that label they would tell the answer.
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

@@ -14,12 +14,14 @@ The noise of real catalogues, at these rates (fractions of the examples):
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
+from tfrecords_tools.sources.command import SourceCommand
 from tfrecords_tools.sources.example import Source, SourceExample
 
 ITEMS = ("bottle", "chair", "clock", "lamp", "mug")
@@ -222,3 +224,24 @@ def _draw(item: str, rng: np.random.Generator) -> bytes:
     noise = rng.integers(-12, 13, (height, width, 1), np.int16)
     pixels = (pixels + noise).clip(0, 255).astype(np.uint8)
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num_examples", type=int, default=3000, help="default: 3000")
+    parser.add_argument("--sample_seed", type=int, default=0, help="of what is drawn (default: 0)")
+    parser.add_argument("--multi_label", action="store_true", help="two tags an example instead of one class")
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    return make_source(options.num_examples, options.sample_seed, options.multi_label)
+
+
+COMMAND = SourceCommand(
+    name="sample",
+    help="the embedded sample: a drawn catalogue",
+    epilog="""example:
+  tfrecords-tools pack sample --output=data/sample
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import itertools
 import json
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfrecords_tools.sources.command import SourceCommand, comma_list
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_cells, name_cells
 
@@ -301,3 +303,54 @@ def _weight(value, column: str) -> float:
     if not 0 <= weight < float("inf"):
         raise ValueError(f"weight must be a number of at least 0. Received: {value!r} in column {column!r}")
     return weight
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tables", nargs="+", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
+    parser.add_argument("--image", metavar="COLUMN", help="image paths, relative to --image_root")
+    parser.add_argument("--text", metavar="COLUMN,…", default="", help="text columns; their names become the text fields")
+    parser.add_argument("--label", metavar="COLUMN", help="label names (none: an unlabelled dataset)")
+    parser.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S (makes it multi-label)")
+    parser.add_argument("--multi_label", action="store_true", help="label cells may hold lists (JSON Lines, Parquet)")
+    parser.add_argument("--id", metavar="COLUMN", help="unique ids (default: file name and row)")
+    parser.add_argument("--split", metavar="COLUMN", help="split names (default: drawn, see --fractions)")
+    parser.add_argument("--weight", metavar="COLUMN", help="example weights (default: 1)")
+    parser.add_argument("--image_root", metavar="FOLDER", help="default: the folder of the table")
+    parser.add_argument("--encoding", help="of text tables (default: UTF-8, or UTF-16 with a byte order mark)")
+    parser.add_argument(
+        "--derived_from_label", metavar="COLUMN,…", default="", help="text columns computed from the label (class texts)"
+    )
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    columns = Columns(
+        image=options.image,
+        text=comma_list(options.text),
+        label=options.label,
+        id=options.id,
+        split=options.split,
+        weight=options.weight,
+    )
+    return make_source(
+        options.tables,
+        columns,
+        label_separator=options.label_separator,
+        multi_label=options.multi_label,
+        image_root=options.image_root,
+        encoding=options.encoding,
+        derived_from_label=comma_list(options.derived_from_label),
+    )
+
+
+COMMAND = SourceCommand(
+    name="table",
+    help="CSV, TSV, JSON Lines or Parquet, a row an example",
+    epilog="""examples:
+  tfrecords-tools pack table products.csv --image=image --text=title,description --label=category \\
+      --id=id --fractions=train=0.8,test=0.2 --output=data/products
+  tfrecords-tools pack table train.csv --image=ImageID --text=Caption --label=Labels --label_separator=' ' \\
+      --image_root=images --output=data/captions
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

@@ -17,11 +17,13 @@ Needs tensorflow_datasets: pip install 'mm_keras[tfds]'
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfrecords_tools.sources.command import SourceCommand, comma_list
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SPLIT_NAMES, SourceError
 
@@ -183,3 +185,43 @@ def _labels(value: Any, names: list[str] | None) -> list[str]:
         return [text.strip() for text in _texts(value) if text.strip()]
     numbers = [int(number) for number in (value.reshape(-1) if getattr(value, "ndim", 0) else [value])]
     return list(dict.fromkeys(names[number] for number in numbers if number >= 0))
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="the folder of a prepared dataset (…/1.0.0), or a name")
+    parser.add_argument("--image", metavar="FEATURE", help="the image")
+    parser.add_argument("--text", default="", metavar="[FIELD=]FEATURE,…", help="text features, and what to call their fields")
+    parser.add_argument("--label", metavar="FEATURE", help="the label; inside a Sequence: several labels")
+    parser.add_argument("--id", metavar="FEATURE", help="unique ids (default: TFDS' own)")
+    parser.add_argument("--splits", default="", metavar="SPLIT,…", help="default: all")
+    parser.add_argument("--data_dir", metavar="FOLDER", help="where named datasets lie")
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    pairs = [text.partition("=") for text in comma_list(options.text)]
+    return make_source(
+        Options(
+            options.dataset,
+            image=options.image,
+            text={field: path if mark else field for field, mark, path in pairs},
+            label=options.label,
+            id=options.id,
+            splits=comma_list(options.splits) or None,
+            data_dir=options.data_dir,
+        )
+    )
+
+
+COMMAND = SourceCommand(
+    name="tfds",
+    help="TensorFlow Datasets, by a mapping of features",
+    epilog="""examples:
+  tfrecords-tools pack tfds ~/tensorflow_datasets/oxford_iiit_pet/3.2.0 --image=image --label=label --output=data/pets
+  tfrecords-tools pack tfds coco_captions --image=image --text=caption=captions/text --label=objects/label \\
+      --output=data/coco
+
+Needs tensorflow_datasets: pip install 'mm_keras[tfds]'
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tfrecords_tools.dataset.info import DATASET_FILE, DatasetInfo
 from tfrecords_tools.dataset.schema import Record, decode_example
 from tfrecords_tools.dataset.shards import iter_placed_records
 from tfrecords_tools.sources import table
+from tfrecords_tools.sources.command import SourceCommand, comma_list
 from tfrecords_tools.sources.disk_index import DiskIndex
 from tfrecords_tools.sources.example import RecordImage, Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_lines
@@ -220,3 +222,69 @@ def _check_names(kind: str, chosen: tuple[str, ...], known: list[str]) -> None:
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise SourceError(f"the datasets have no {kind} {unknown[0]!r}; they have {sorted(set(known))[:20]}")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DATASET", help="dataset folders that were packed before")
+    parser.add_argument("--splits", default="", metavar="SPLIT,…", help="only these splits")
+    parser.add_argument("--keep_labels", default="", metavar="LABEL,…", help="only records with one of these labels")
+    parser.add_argument(
+        "--require", default="", metavar="FIELD,…", help="only records with all of these: image, label, text fields"
+    )
+    parser.add_argument("--ids", type=Path, metavar="FILE", help="only records whose ids stand in FILE, one a line")
+    parser.add_argument("--without_ids", type=Path, metavar="FILE", help="no records whose ids stand in FILE")
+    parser.add_argument("--prefix_ids", action="store_true", help="put the name of the dataset before ids")
+    parser.add_argument("--resplit", action="store_true", help="draw splits anew, see --fractions (default: keep them)")
+    parser.add_argument("--resize", action="store_true", help="make images anew, see --short_side (default: keep their bytes)")
+    join = parser.add_argument_group("columns of a table, by id")
+    join.add_argument("--join", type=Path, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
+    join.add_argument("--join_id", metavar="COLUMN", help="whose cells are ids of records")
+    join.add_argument("--text", default="", metavar="COLUMN,…", help="text fields to add or replace")
+    join.add_argument("--label", metavar="COLUMN", help="labels to replace those of records")
+    join.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S (makes it multi-label)")
+    join.add_argument("--multi_label", action="store_true", help="label cells may hold lists (JSON Lines, Parquet)")
+    join.add_argument("--weight", metavar="COLUMN", help="weights to replace those of records")
+    join.add_argument("--split", metavar="COLUMN", help="splits to replace those of records")
+    join.add_argument("--derived_from_label", default="", metavar="COLUMN,…", help="joined texts computed from the label")
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    return make_source(
+        Options(
+            folders=tuple(options.folders),
+            splits=comma_list(options.splits) or None,
+            labels=comma_list(options.keep_labels) or None,
+            require=comma_list(options.require),
+            ids=options.ids,
+            without_ids=options.without_ids,
+            prefix_ids=options.prefix_ids,
+            resplit=options.resplit,
+            resize=options.resize,
+            join=options.join,
+            columns=table.Columns(
+                id=options.join_id,
+                text=comma_list(options.text),
+                label=options.label,
+                weight=options.weight,
+                split=options.split,
+            ),
+            label_separator=options.label_separator,
+            multi_label=options.multi_label,
+            derived_from_label=comma_list(options.derived_from_label),
+        )
+    )
+
+
+COMMAND = SourceCommand(
+    name="tfrecords",
+    help="datasets that were packed before: re-shard, filter, merge, split anew, join columns by id",
+    epilog="""examples:
+  tfrecords-tools pack tfrecords data/products --examples_per_shard=500 --output=data/products_small_shards
+  tfrecords-tools pack tfrecords data/shop_a data/shop_b --prefix_ids --require=image,title --output=data/shops
+  tfrecords-tools pack tfrecords data/products --join=relevance.csv --join_id=id --weight=relevance --output=data/weighted
+
+The bytes of images are kept exactly, unless --resize is given.
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

@@ -28,6 +28,7 @@ The layout of the 2.0 benchmark, where images of all queries of a class lie toge
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import itertools
 import re
@@ -36,8 +37,10 @@ from pathlib import Path
 
 from tfrecords_tools.dataset.splits import Holdout
 from tfrecords_tools.sources import webvision_metadata as metadata
+from tfrecords_tools.sources.command import SourceCommand, comma_list
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_lines, read_synsets, unique_names
+from tfrecords_tools.sources.webvision_metadata import Options
 
 FIELDS = ("title", "description", "tags", "query")
 SOURCES = ("all", "google", "flickr")
@@ -45,44 +48,6 @@ SPLITS = ("train", "val", "test")
 LAYOUTS = {"release": "info", "benchmark": "meta"}
 _IMAGE_FOLDERS = ("{}", "{}_images_256", "{}_images_resized", "{}_images")
 _WNID = re.compile(r"n\d{8}\Z")
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What to read of a WebVision folder.
-
-    Attributes:
-        root: the folder that holds info/ or meta/.
-        layout: "release" (info/) or "benchmark" (meta/); None = whichever of the two is there.
-        splits: of `SPLITS`; None = train and val, with a holdout train alone. Test images have no public labels.
-        sources: "google", "flickr" or "all".
-        fields: text fields, of `FIELDS`.
-        num_classes: only the first so many classes (mini-WebVision: Google's images of the first 50).
-        label_names: labels are the classes' names instead of their wnids.
-        holdout: fraction of each class's training images to split off, half `val`, half `test`; 0 = none.
-        seed: of the holdout.
-        image_root, metadata_root: where images and JSON files lie, if not in the usual places below `root`.
-    """
-
-    root: Path
-    layout: str | None = None
-    splits: tuple[str, ...] | None = None
-    sources: str = "all"
-    fields: tuple[str, ...] = ("title", "description", "tags")
-    num_classes: int | None = None
-    label_names: bool = False
-    holdout: float = 0.0
-    seed: int = 0
-    image_root: Path | None = None
-    metadata_root: Path | None = None
-
-    @property
-    def is_benchmark(self) -> bool:
-        return self.layout == "benchmark" or (self.layout is None and (self.root / "meta").is_dir())
-
-    @property
-    def read_splits(self) -> tuple[str, ...]:
-        return self.splits or (("train",) if self.holdout else ("train", "val"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,3 +214,59 @@ def _class_problem(path: str, number: int | None, labels: list[str], split: str,
     if check_folder and _WNID.match(folder) and folder != labels[number]:
         return f"class {number} is {labels[number]}, but the image lies in {folder}/"
     return ""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, metavar="FOLDER", help="holds info/ (the release) or meta/ (the benchmark's layout)")
+    parser.add_argument("--layout", help="release or benchmark, where the folder holds both info/ and meta/")
+    parser.add_argument("--splits", metavar="SPLIT,…", help="train, val, test (default: train,val; with --holdout: train)")
+    parser.add_argument("--sources", default="all", help="google, flickr or all (default: all)")
+    parser.add_argument(
+        "--fields",
+        default="title,description,tags",
+        help="text fields: title, description, tags, query; empty = images alone (default: title,description,tags)",
+    )
+    parser.add_argument("--num_classes", type=int, metavar="N", help="only the first N classes")
+    parser.add_argument("--label_names", action="store_true", help="class names as labels instead of wnids")
+    parser.add_argument(
+        "--holdout",
+        type=float,
+        default=0.0,
+        metavar="FRACTION",
+        help="split this fraction of each class's training images off, half val, half test (the paper: 0.04)",
+    )
+    parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="default: found below FOLDER")
+    parser.add_argument("--metadata_root", type=Path, metavar="FOLDER", help="of google/*.json and flickr/*.json")
+
+
+def _source_of(options: argparse.Namespace) -> Source:
+    return make_source(
+        Options(
+            options.root,
+            layout=options.layout,
+            splits=comma_list(options.splits) if options.splits else None,
+            sources=options.sources,
+            fields=comma_list(options.fields),
+            num_classes=options.num_classes,
+            label_names=options.label_names,
+            holdout=options.holdout,
+            seed=options.seed,
+            image_root=options.image_root,
+            metadata_root=options.metadata_root,
+        )
+    )
+
+
+COMMAND = SourceCommand(
+    name="webvision",
+    help="WebVision 1.0 and 2.0: web images with titles, descriptions and tags",
+    epilog="""examples:
+  tfrecords-tools pack webvision webvision --holdout=0.04 --output=data/webvision
+  tfrecords-tools pack webvision webvision --sources=google --num_classes=50 --output=data/mini_webvision
+
+Labels are wnids in the order of synsets.txt. Metadata is looked for beside the images, in metadata/ and in google_json/;
+an image without it is packed without texts and reported. More: the docstring of tfrecords_tools/sources/webvision.py.
+""",
+    add_arguments=_add_arguments,
+    make_source=_source_of,
+)

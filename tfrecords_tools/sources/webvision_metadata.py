@@ -1,24 +1,62 @@
-"""The texts of WebVision's images: JSON lists by query, visited in the order of the images, or joined by id on the disk."""
+"""The texts of WebVision's images: JSON lists by query, visited in the order of the images, or joined by id on the disk.
+
+`Options` says which of them are read.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tfrecords_tools.sources.disk_index import DiskIndex
 from tfrecords_tools.sources.files import SourceError, iter_lines, joined_text
-
-if TYPE_CHECKING:
-    from tfrecords_tools.sources.webvision import Options
 
 Texts = dict[str, list[str]]
 Found = tuple[Texts, str, str]  # the texts, what is wrong ("" = nothing), and what was done about it
 _WITHOUT, _BY_ID = "kept without its texts", "kept with the texts of its id"
 _KEPT_OPEN = 4  # JSON files; images come query by query
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to read of a WebVision folder.
+
+    Attributes:
+        root: the folder that holds info/ or meta/.
+        layout: "release" (info/) or "benchmark" (meta/); None = whichever of the two is there.
+        splits: of `SPLITS`; None = train and val, with a holdout train alone. Test images have no public labels.
+        sources: "google", "flickr" or "all".
+        fields: text fields, of `FIELDS`.
+        num_classes: only the first so many classes (mini-WebVision: Google's images of the first 50).
+        label_names: labels are the classes' names instead of their wnids.
+        holdout: fraction of each class's training images to split off, half `val`, half `test`; 0 = none.
+        seed: of the holdout.
+        image_root, metadata_root: where images and JSON files lie, if not in the usual places below `root`.
+    """
+
+    root: Path
+    layout: str | None = None
+    splits: tuple[str, ...] | None = None
+    sources: str = "all"
+    fields: tuple[str, ...] = ("title", "description", "tags")
+    num_classes: int | None = None
+    label_names: bool = False
+    holdout: float = 0.0
+    seed: int = 0
+    image_root: Path | None = None
+    metadata_root: Path | None = None
+
+    @property
+    def is_benchmark(self) -> bool:
+        return self.layout == "benchmark" or (self.layout is None and (self.root / "meta").is_dir())
+
+    @property
+    def read_splits(self) -> tuple[str, ...]:
+        return self.splits or (("train",) if self.holdout else ("train", "val"))
 
 
 @contextlib.contextmanager

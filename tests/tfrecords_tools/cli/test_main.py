@@ -5,12 +5,11 @@ import sys
 
 import pytest
 
-from tfrecords_tools.cli.datasets import DATASET_COMMANDS
 from tfrecords_tools.cli.main import main
-from tfrecords_tools.cli.sources import GENERAL_COMMANDS
 from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.sources.command import find_commands
 
-SOURCES = [["pack", command.name] for command in GENERAL_COMMANDS + DATASET_COMMANDS]
+SOURCES = [["pack", command.name] for command in find_commands()]
 COLLECT = [["collect", kind] for kind in ("images", "open_images", "wikipedia", "check_texts")]
 COMMANDS = [[], ["pack"], *SOURCES, ["inspect"], ["verify"], ["stats"], ["collect"], *COLLECT]
 

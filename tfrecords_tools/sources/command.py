@@ -1,0 +1,57 @@
+"""How a source appears on the command line: each source module has a `COMMAND`, which `tfrecords-tools pack` finds."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tfrecords_tools.sources.example import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceCommand:
+    """The sub-command of `tfrecords-tools pack` for one source.
+
+    Attributes:
+        name: what users type.
+        help: one line for the list of sources.
+        epilog: examples that run, and what else there is to know.
+        add_arguments: adds the source's own arguments to its parser.
+        make_source: makes the source of the parsed arguments.
+    """
+
+    name: str
+    help: str
+    epilog: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    make_source: Callable[[argparse.Namespace], Source]
+
+
+def find_commands() -> list[SourceCommand]:
+    """The commands of all modules in this folder, in alphabetical order of their names."""
+    package = __package__
+    names = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    modules = [importlib.import_module(f"{package}.{name}") for name in names]
+    commands = [module.COMMAND for module in modules if hasattr(module, "COMMAND")]
+    return sorted(commands, key=lambda command: command.name)
+
+
+def split_paths(pairs: list[str]) -> dict[str, Path]:
+    """["train=a.json", "b.json"] -> {"train": Path("a.json"), "": Path("b.json")}; "" stands for any split."""
+    paths: dict[str, Path] = {}
+    for pair in pairs:
+        split, mark, path = pair.partition("=")
+        split, path = (split, path) if mark else ("", pair)
+        if split in paths:
+            raise ValueError(f"given twice for {split or 'any split'!r}: {paths[split]} and {path}")
+        paths[split] = Path(path)
+    return paths
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """ "a, b" -> ("a", "b"); nothing stands for an empty tuple."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
