@@ -37,7 +37,7 @@ def wheel(tmp_path_factory):
 def test_wheel_holds_every_module_and_config(wheel):
     names = set(wheel.namelist())
     for package in ("mm_keras", "tfrecords_tools"):
-        for path in (REPOSITORY / package).rglob("*.py"):
+        for path in [*(REPOSITORY / package).rglob("*.py"), *(REPOSITORY / package).rglob("*.html")]:
             assert str(path.relative_to(REPOSITORY)) in names
     configs = {f"mm_keras/{path.relative_to(REPOSITORY)}" for path in (REPOSITORY / "configs").rglob("*.gin")}
     assert len(configs) > 5
