@@ -15,6 +15,7 @@ from mm_keras.data.text import make_tokenizer, make_word_tokenizer
 from mm_keras.features import EmbedderSpec, FeatureSpec, TextSpec, TokenizerSpec
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE
 from tfrecords_tools.progress import progress_bar
@@ -170,4 +171,4 @@ def report_equal(names: Sequence[str], embeddings: np.ndarray) -> None:
 def write_class_texts(folder: Path, texts: dict[str, str]) -> None:
     """Writes class_descriptions.jsonl, a line a class."""
     lines = (json.dumps({"label": label, "text": text}, ensure_ascii=False) + "\n" for label, text in texts.items())
-    (folder / CLASS_DESCRIPTIONS_FILE).write_text("".join(lines), "utf-8")
+    write_text(folder / CLASS_DESCRIPTIONS_FILE, "".join(lines))

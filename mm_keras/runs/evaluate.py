@@ -15,6 +15,7 @@ from mm_keras.objectives.streaming_metrics import AVERAGES, SCORES
 from mm_keras.runs.encode_split import encode_split
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.thresholds import load_thresholds
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Split
 
 _MULTI_CLASS_COLUMNS = ("top_1", "top_5")
@@ -60,8 +61,8 @@ def evaluate(
         report["thresholds_from"] = thresholds.split
     table = format_report(report)
     run.report.mkdir(parents=True, exist_ok=True)
-    (run.report / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    (run.report / "evaluation.md").write_text(f"{table}\n\n{format_details(report)}\n", "utf-8")
+    write_text(run.report / "evaluation.json", json.dumps(report, indent=2) + "\n")
+    write_text(run.report / "evaluation.md", f"{table}\n\n{format_details(report)}\n")
     print(table)
     return report
 

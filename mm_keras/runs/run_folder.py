@@ -30,6 +30,7 @@ import keras
 import mm_keras.model.late_fusion
 import mm_keras.tf_text_model.encoder  # noqa: F401  these two (and what they import) register the layers that a saved model names
 from mm_keras.features import FEATURES_FILE, FeatureSpec
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import DATASET_FILE
 
@@ -129,12 +130,12 @@ class RunFolder:
     def save_facts(self, **facts) -> None:
         """Writes run.json."""
         content = {"format_version": FORMAT_VERSION, **facts}
-        self.run_file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        write_text(self.run_file, json.dumps(content, indent=2) + "\n")
 
     def save_config(self, config: SavedConfig) -> None:
         """Writes config.gin and operative_config.gin."""
-        (self.path / "config.gin").write_text(config.given, "utf-8")
-        (self.path / "operative_config.gin").write_text(config.operative, "utf-8")
+        write_text(self.path / "config.gin", config.given)
+        write_text(self.path / "operative_config.gin", config.operative)
 
     def facts(self) -> dict:
         """What `save_facts` wrote.

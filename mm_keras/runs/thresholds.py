@@ -11,6 +11,7 @@ import numpy as np
 from mm_keras.features import FeatureSpec
 from mm_keras.runs.encode_split import encode_split
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.atomic_file import write_text
 
 _UNTUNED = 0.5
 
@@ -50,7 +51,7 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
 def save_thresholds(run: RunFolder, features: FeatureSpec, thresholds: np.ndarray, split: str) -> None:
     """Keeps probabilities [L] that were tuned on a split, by the names of the labels."""
     content = {"split": split, "thresholds": dict(zip(features.labels, thresholds.tolist(), strict=True))}
-    run.thresholds.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_text(run.thresholds, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_thresholds(run: RunFolder, features: FeatureSpec) -> Thresholds | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mm_keras.runs.evaluate import markdown_table
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.sweep_file import Setting
+from tfrecords_tools.dataset.atomic_file import write_text
 
 METRICS = ("top_1", "micro_f1")
 COSTS = {"training s": ".1f", "evaluation s": ".2f", "MB": ".2f", "parameters": ",.0f"}
@@ -66,7 +67,7 @@ def write_table(folder: Path, results: Results) -> str:
         rows.append(row)
         cells.append(line)
     table = markdown_table(cells)
-    (folder / "table.md").write_text(table + "\n", "utf-8")
+    write_text(folder / "table.md", table + "\n")
     with open(folder / "table.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

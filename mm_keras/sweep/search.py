@@ -20,6 +20,7 @@ from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.sweep_file import Range, Search, Setting, Sweep, SweepError
 from mm_keras.sweep.trials import Trial, failure, make_trials, run_trials
 from mm_keras.training.checkpoint import prune
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.progress import progress_bar
 
 STUDY = "search.db"
@@ -199,7 +200,7 @@ def _write_results(sweep: Sweep, workdir: Path, tried: list) -> None:
     columns = list(rows[0][2])
     cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for *_, row in rows]
     table = markdown_table([columns, *cells])
-    (workdir / "table.md").write_text(table + "\n", "utf-8")
+    write_text(workdir / "table.md", table + "\n")
     with open(workdir / "table.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()

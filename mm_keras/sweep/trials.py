@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mm_keras.config import bound_values, find_config, load_config
 from mm_keras.sweep.sweep_file import Setting, Sweep, SweepError
-from mm_keras.training.checkpoint import replacing
+from tfrecords_tools.dataset.atomic_file import write_text
 
 TRIALS = "trials"
 _FINISHED = "trial.json"
@@ -57,8 +57,7 @@ class Trial:
 
     def finish(self) -> None:
         facts = dataclasses.asdict(self.setting) | {"seed": self.seed, "mode": self.mode}
-        with replacing(self.folder / _FINISHED) as temporary:
-            temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_text(self.folder / _FINISHED, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
     def command(self) -> list[str]:
         bindings = [*self.setting.bindings, f"train.seed = {self.seed}"]

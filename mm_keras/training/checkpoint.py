@@ -9,12 +9,10 @@ other. What a SavedModel inside of the model draws at random is TensorFlow's own
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +24,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from tfrecords_tools.dataset.atomic_file import atomic_file
 
 KEPT = 2
 _PATTERN = "step-*.safetensors"
@@ -92,8 +92,11 @@ def save(path: Path, model: keras.Model, step: int, callbacks: Mapping[str, dict
     bfloat16 = [name for name, array in arrays.items() if array.dtype == ml_dtypes.bfloat16]
     arrays |= {name: arrays[name].view(np.uint16) for name in bfloat16}  # safetensors reads no bfloat16 into NumPy
     header = {"step": step, "callbacks": callbacks, "bfloat16": bfloat16, "crc32c": _checksum(arrays)}
-    with replacing(path) as temporary:
-        save_file(arrays, temporary, {"training": json.dumps(header)})
+    try:
+        with atomic_file(path) as temporary:
+            save_file(arrays, temporary, {"training": json.dumps(header)})
+    except SafetensorError as error:  # so it says that a disk is full
+        raise OSError(0, f"could not be written: {error}", str(path)) from error
 
 
 def check_room(folder: Path, model: keras.Model, trained: keras.Model) -> None:
@@ -110,7 +113,7 @@ def check_room(folder: Path, model: keras.Model, trained: keras.Model) -> None:
     taken = sum(path.stat().st_size for path in folder.glob("*"))  # by files that this training replaces
     folder = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     probe = folder / ".mm-keras-probe"
-    with replacing(probe) as temporary:
+    with atomic_file(probe) as temporary:
         temporary.write_bytes(bytes(4096))
     probe.unlink()
     moments = 2 * _size(trained.trainable_variables)  # of Adam; the best epoch's model has them, too
@@ -169,28 +172,6 @@ def prune(folder: Path, kept: int = KEPT) -> None:
         path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path, and what was written there its own name, once it is on the disk; on errors it is deleted.
-
-    Raises:
-        OSError: it names `path`.
-    """
-    temporary = path.with_name(f"unfinished-{path.name}")  # with its suffix: Keras looks at that
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise OSError(getattr(error, "errno", None) or 0, f"could not be written: {reason}", str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):  # that it is not there, or that the folder can not be written to
-            temporary.unlink()
-
-
 def listed(lines: list[str], most: int = 12) -> str:
     """The lines, each indented on its own; of many the first."""
     more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
@@ -216,13 +197,3 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
         checksum = google_crc32c.extend(checksum, name.encode())
         checksum = google_crc32c.extend(checksum, arrays[name].tobytes())
     return checksum
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

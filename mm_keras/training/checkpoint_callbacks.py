@@ -11,8 +11,9 @@ import keras
 
 from mm_keras.distribution.multi_worker import any_worker
 from mm_keras.distribution.preemption import Preempted, Preemption
-from mm_keras.training.checkpoint import Checkpoint, capture, checkpoint_path, checkpoints, prune, replacing, restore, save
+from mm_keras.training.checkpoint import Checkpoint, capture, checkpoint_path, checkpoints, prune, restore, save
 from mm_keras.training.nan_report import GoodState, check_loss, check_weights
+from tfrecords_tools.dataset.atomic_file import atomic_file
 
 _MOST_OF_THE_TIME = 0.05  # that saving at the ends of short epochs may take
 _BEFORE_VALIDATION = 60  # seconds of work that are saved before a validation, in which nothing can be
@@ -138,7 +139,7 @@ class KeepBest(keras.callbacks.Callback):
         self._epoch = epoch
         if math.isnan(self._best) or value > self._best:
             check_weights(self.model)
-            with replacing(self._path) as temporary:
+            with atomic_file(self._path) as temporary:
                 if self._path.suffix == ".keras":
                     self.model.save(temporary)
                 else:

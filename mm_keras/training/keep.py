@@ -12,11 +12,12 @@ import mm_keras
 from mm_keras.model.frozen import frozen_modalities
 from mm_keras.runs.thresholds import tune_thresholds
 from mm_keras.training.build import Built
-from mm_keras.training.checkpoint import prune, replacing
+from mm_keras.training.checkpoint import prune
 from mm_keras.training.fit import best_epoch_file
 from mm_keras.training.prepare import Prepared
 from mm_keras.training.progress import Progress
 from mm_keras.training.training_setup import save_setup
+from tfrecords_tools.dataset.atomic_file import atomic_file
 
 
 def start_run(prepared: Prepared, built: Built, setup: Mapping[str, object]) -> None:
@@ -46,7 +47,7 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
     if not prepared.worker.is_chief:
         return model
     if not prepared.val or built.trained is not model:
-        with replacing(run.best) as temporary:
+        with atomic_file(run.best) as temporary:
             model.save(temporary)
     if prepared.val and prepared.features.multi_label:
         tune_thresholds(run.path, prepared.train.dataset, prepared.val.name, request.batch_size)

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 from tqdm import tqdm
 
-from mm_keras.training.checkpoint import replacing
+from tfrecords_tools.dataset.atomic_file import write_text
 
 _NOT_SHOWN = ("examples_per_second", "cross_entropy", "learning_rate", "input_wait")
 
@@ -119,8 +119,7 @@ class Progress(keras.callbacks.Callback):
         self._step, self._lines, self._before = state["step"], state["lines"], state["seconds"]
         lines = self._path.read_text("utf-8").splitlines(keepends=True) if self._path.exists() else []
         if len(lines) > self._lines:
-            with replacing(self._path) as temporary:
-                temporary.write_text("".join(lines[: self._lines]), "utf-8")
+            write_text(self._path, "".join(lines[: self._lines]))
 
     def seconds(self) -> dict[str, float]:
         """Where the time went, with that of the trainings that this one goes on from.

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from mm_keras.features import FeatureSpec
-from mm_keras.training.checkpoint import CheckpointError, listed, replacing
+from mm_keras.training.checkpoint import CheckpointError, listed
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Split
 
 # Of the same thing they differ from one process to the next, or repeat what stands elsewhere.
@@ -67,8 +68,7 @@ def describe_features(features: FeatureSpec) -> dict[str, object]:
 
 
 def save_setup(path: Path, setup: Mapping[str, object]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(setup, indent=0, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(setup, indent=0, ensure_ascii=False) + "\n")
 
 
 def check_setup(path: Path, setup: Mapping[str, object]) -> None:

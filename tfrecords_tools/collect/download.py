@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from tfrecords_tools.collect.fetch import PERMANENT, TEMPORARY, FetchError, FetchOptions, fetch, make_client
 from tfrecords_tools.collect.ledger import Ledger, Outcome
+from tfrecords_tools.dataset.atomic_file import atomic_file
 from tfrecords_tools.progress import progress_bar
 
 LEDGER_FILE = "ledger.sqlite"
@@ -126,9 +127,8 @@ def _download_one(client, example_id: str, url: str, output: Path, options: Down
     ending = next((ending for start, ending in _SIGNATURES.items() if data.startswith(start)), "img")
     path = output / f"{example_id}.{ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
     file = path.relative_to(output).as_posix()
     return Outcome("done", "", "", attempt, file, len(data), hashlib.sha256(data).hexdigest())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.index import INDEX_FOLDER
 from tfrecords_tools.dataset.info import CROISSANT_FILE, DatasetInfo
 from tfrecords_tools.dataset.schema import TEXT_PREFIX
@@ -74,7 +75,7 @@ def write(info: DatasetInfo, folder: Path) -> None:
         ],
         "recordSet": record_sets,
     }
-    (folder / CROISSANT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_text(folder / CROISSANT_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _records(info: DatasetInfo) -> dict:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfrecords_tools.dataset.atomic_file import atomic_file
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.schema import TEXT_PREFIX, Record
 
@@ -77,9 +78,8 @@ class ShardIndex:
 
         path = folder / index_file(self._shard)
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        pq.write_table(self.table(), temporary, compression="zstd")
-        temporary.replace(path)
+        with atomic_file(path) as temporary:
+            pq.write_table(self.table(), temporary, compression="zstd")
 
 
 def _utf8(text: str) -> str:

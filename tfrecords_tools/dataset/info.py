@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.schema import SCHEMA_VERSION
 
@@ -90,9 +91,7 @@ class DatasetInfo:
             "ceilings": self.ceilings,
             "provenance": self.provenance,
         }
-        temporary = folder / (DATASET_FILE + ".tmp")
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        temporary.replace(folder / DATASET_FILE)
+        write_text(folder / DATASET_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> DatasetInfo:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.info import DatasetInfo
 
 FEATURES_FILE, INFO_FILE, NAMES_FILE = "features.json", "dataset_info.json", "label-ids.labels.txt"
@@ -21,7 +22,7 @@ _TEXT = {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text
 
 def write(info: DatasetInfo, folder: Path) -> None:
     """Writes the three files."""
-    (folder / NAMES_FILE).write_text("".join(f"{name}\n" for name in info.labels.names), "utf-8")
+    write_text(folder / NAMES_FILE, "".join(f"{name}\n" for name in info.labels.names))
     _write_json(folder / FEATURES_FILE, _features(info))
     splits = [
         {
@@ -36,7 +37,7 @@ def write(info: DatasetInfo, folder: Path) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _features(info: DatasetInfo) -> dict:

@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tfrecords_tools.dataset.atomic_file import atomic_file
 from tfrecords_tools.packing.encode import Settings, encode
 from tfrecords_tools.packing.images import use_one_thread
 from tfrecords_tools.packing.pack import Engine, Job, ShardPlan
@@ -170,10 +171,9 @@ def _copy_back(folder: Path, name: str, places: Places) -> None:
     for made in files_of(name):
         target = folder / made
         target.parent.mkdir(exist_ok=True)
-        temporary = target.with_name(target.name + ".tmp")
-        with FileSystems.open(_exchanged(places.folder, made)) as source, open(temporary, "wb") as file:
+        exchanged = _exchanged(places.folder, made)
+        with atomic_file(target) as temporary, open(temporary, "wb") as file, FileSystems.open(exchanged) as source:
             shutil.copyfileobj(source, file)
-        temporary.replace(target)
 
 
 def _exchanged(folder: str, made: str) -> str:

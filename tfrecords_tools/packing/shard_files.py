@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.index import ShardIndex, index_file
 from tfrecords_tools.dataset.info import ShardInfo
 from tfrecords_tools.dataset.shards import ShardWriter
@@ -50,12 +51,9 @@ def write_shard(
         writer.abandon()
         raise
     info = ShardInfo(name, writer.num_examples, writer.num_bytes, writer.sha256)
-    facts = folder / f"{name}.json"
-    temporary = facts.with_name(facts.name + ".tmp")
     pairs = [(position, dataclasses.asdict(rejection)) for position, rejection in rejections]
     content = {"split": split, "info": dataclasses.asdict(info), "counts": counts, "rejections": pairs}
-    temporary.write_text(json.dumps(content), "utf-8")
-    temporary.replace(facts)
+    write_text(folder / f"{name}.json", json.dumps(content))
     return FinishedShard(split, info, counts, rejections)
 
 

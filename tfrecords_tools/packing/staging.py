@@ -21,6 +21,7 @@ from pathlib import Path
 
 import filelock
 
+from tfrecords_tools.dataset.atomic_file import UNFINISHED
 from tfrecords_tools.dataset.index import INDEX_FOLDER
 
 SPOOL_FILE = "spool"
@@ -65,12 +66,15 @@ class Staging:
         for left in self.path.glob(f"{SPOOL_FILE}*"):  # large, and made anew
             left.unlink()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            finished = len(list(self.path.glob("*.tfrecord.json")))
             advice = (
-                f"{finished:,} finished shard(s) are kept in {self.path}; make room and run the same command again, which "
-                "goes on from there, or delete that folder"
+                f"{len(self.finished_shards()):,} finished shard(s) are kept in {self.path}; make room and run the same command "
+                "again, which goes on from there, or delete that folder"
             )
             raise OSError(error.errno, f"{error.strerror}: {advice}", error.filename or str(self.path)) from error
+
+    def finished_shards(self) -> list[Path]:
+        """The files that say of a shard that it is complete."""
+        return [path for path in self.path.glob("*.tfrecord.json") if not path.name.startswith(UNFINISHED)]
 
     def begin(self, fingerprint: str) -> None:
         """Clears what another pack left."""

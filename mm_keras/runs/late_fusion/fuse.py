@@ -18,6 +18,7 @@ from mm_keras.runs.late_fusion.fit import fit_stacking, fit_weights, fit_weights
 from mm_keras.runs.late_fusion.merge_features import merge_features
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.thresholds import best_thresholds, load_thresholds, save_thresholds
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.progress import progress_bar
 
@@ -96,7 +97,7 @@ def late_fusion(
         "learned_from": sorted({*learned_from, split}),
         **_found(method, values, features.labels),
     }
-    new.late_fusion.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_text(new.late_fusion, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     if features.multi_label and method != "vote":
         save_thresholds(new, features, best_thresholds(fused, labels), split)
     print(f"{new.path}: {len(parts)} runs fused by {method}, fitted on {len(labels):,} examples of split {split!r}. On these:")

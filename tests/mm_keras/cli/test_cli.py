@@ -61,7 +61,7 @@ make_features.text_fields = ("title",)
 def test_help_comes_before_anything_heavy_is_loaded(tmp_path, run_python):
     script = """
 import sys
-from mm_keras.cli import main
+from mm_keras.cli.main import main
 try:
     main(["--help"])
 except SystemExit as stop:

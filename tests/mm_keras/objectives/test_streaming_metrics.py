@@ -216,9 +216,9 @@ two = tf.config.LogicalDeviceConfiguration()
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [two, two])
 import keras
 import numpy as np
-from mm_keras.distribute import make_strategy
-from mm_keras.losses import make_loss
-from mm_keras.metrics import make_metrics
+from mm_keras.distribution.strategy import make_strategy
+from mm_keras.objectives.losses import make_loss
+from mm_keras.objectives.metrics import make_metrics
 rng = np.random.default_rng(0)
 logits = rng.normal(0, 2, (64, 7)).astype("float32")
 weights = (rng.random(64) < 0.7).astype("float32")

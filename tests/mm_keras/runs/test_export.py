@@ -214,7 +214,7 @@ def test_saved_models_load_in_a_fresh_process(tmp_path, trained_run, bert_run, m
     script = """
 import sys
 import numpy as np
-from mm_keras.run_folder import RunFolder
+from mm_keras.runs.run_folder import RunFolder
 for folder, inputs, output in zip(sys.argv[1::3], sys.argv[2::3], sys.argv[3::3]):
     model, features = RunFolder(folder).load_model()
     with np.load(inputs) as file:

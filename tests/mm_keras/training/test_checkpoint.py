@@ -92,7 +92,7 @@ def test_disk_without_room_is_an_error_that_tells_how_much_is_needed(tmp_path, m
 
 def test_folder_that_can_not_be_written_to_is_an_error(tmp_path, make_model):
     model = make_model()
-    (tmp_path / "unfinished-probe").mkdir()  # root may write where no one else may
+    (tmp_path / "unfinished-.mm-keras-probe").mkdir()  # root may write where no one else may
     with pytest.raises(OSError, match="could not be written: Is a directory") as caught:
         check_room(tmp_path, model, model)
-    assert caught.value.filename == str(tmp_path / "probe")
+    assert caught.value.filename == str(tmp_path / ".mm-keras-probe")

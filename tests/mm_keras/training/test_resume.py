@@ -132,7 +132,7 @@ def test_training_that_lacks_nothing_but_its_end_comes_to_it(tmp_path, dataset, 
 
     options = CASES["last epoch kept"]
     with monkeypatch.context() as patch, pytest.raises(_CutOffError):
-        patch.setattr("mm_keras.training.keep.replacing", fail)  # the last model is about to be saved
+        patch.setattr("mm_keras.training.keep.atomic_file", fail)  # the last model is about to be saved
         train_tiny(dataset, tmp_path / "run", checkpoint_minutes=0, **options)
     assert load_latest(tmp_path / "run" / "checkpoints").step == EPOCHS * STEPS
     model = train_tiny(dataset, tmp_path / "run", resume=True, **options)
@@ -266,7 +266,7 @@ def test_training_stops_when_patience_is_at_its_end_and_is_not_taken_up_again(tm
         raise _CutOffError
 
     with monkeypatch.context() as patch, pytest.raises(_CutOffError):
-        patch.setattr("mm_keras.training.keep.replacing", fail)
+        patch.setattr("mm_keras.training.keep.atomic_file", fail)
         train_tiny(dataset, tmp_path / "run", checkpoint_minutes=0, **options)
     assert len(_lines(tmp_path / "run")) == 3
     assert "val_top_1 was best in epoch 1, and no better in 2 since: stopping" in capsys.readouterr().out

@@ -171,7 +171,7 @@ def test_killed_pack_leaves_no_dataset_and_no_workers(tmp_path):
 
 PACK = """
 import sys
-from tfrecords_tools.pack import PackOptions, pack
+from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import sample
 options = PackOptions(workers=int(sys.argv[2]), examples_per_shard=60, seed=int(sys.argv[3]))
 pack(sample.make_source(900), sys.argv[1], options, progress=False)
@@ -181,9 +181,9 @@ pack(sample.make_source(900), sys.argv[1], options, progress=False)
 def _pack(folder, workers=1, seed=0, kill_after=None):
     """Packs in a process of its own; kills it, if asked, once so many shards are finished."""
     process = subprocess.Popen([sys.executable, "-c", PACK, folder, str(workers), str(seed)], stderr=subprocess.DEVNULL)
-    staging = folder.with_name(f".{folder.name}.packing")
+    staging = Staging(folder)
     while process.poll() is None:
-        if kill_after is not None and len(list(staging.glob("*.tfrecord.json"))) >= kill_after:
+        if kill_after is not None and len(staging.finished_shards()) >= kill_after:
             process.kill()
             process.wait()
             return
@@ -205,7 +205,7 @@ def test_killed_pack_is_resumed_to_the_same_bytes(tmp_path, unbroken, kill_after
     _pack(folder, workers, kill_after=kill_after)
     staging = tmp_path / ".dataset.packing"
     made = {path.name: path.stat().st_mtime_ns for path in staging.glob("*.tfrecord")}
-    finished = {path.name.removesuffix(".json") for path in staging.glob("*.tfrecord.json")}
+    finished = {path.name.removesuffix(".json") for path in Staging(tmp_path / "dataset").finished_shards()}
     if not folder.exists():  # the last kill may have come too late
         _pack(folder, 3 - workers)
         assert all((folder / name).stat().st_mtime_ns == made[name] for name in finished)
