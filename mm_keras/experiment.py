@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mm_keras.configurable import configurable
 from mm_keras.distribution.multi_worker import this_worker
 from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
@@ -13,6 +14,7 @@ from mm_keras.runs.run_folder import RunFolder, SavedConfig
 from mm_keras.training.train import train
 
 
+@configurable
 def train_and_evaluate(
     workdir: str | Path,
     train: Callable = train,

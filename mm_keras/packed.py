@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+from mm_keras.configurable import Fraction, NonNegativeInt, PositiveInt, Rate, configurable
 from mm_keras.distribution.workers import one_worker_at_a_time
 from tfrecords_tools.dataset.info import DATASET_FILE, DatasetInfo
 from tfrecords_tools.dataset.shards import sha256_of
@@ -14,7 +16,13 @@ from tfrecords_tools.sources import sample, table, webvision
 from tfrecords_tools.sources.example import Source
 
 
-def sample_dataset(folder: str = "data/sample", num_examples: int = 4000, seed: int = 0, multi_label: bool = False) -> str:
+@configurable
+def sample_dataset(
+    folder: str = "data/sample",
+    num_examples: PositiveInt = 4000,
+    seed: NonNegativeInt = 0,
+    multi_label: bool = False,
+) -> str:
     """Packs the drawn sample into `folder`, or finds it there, and returns the folder.
 
     Args:
@@ -28,6 +36,7 @@ def sample_dataset(folder: str = "data/sample", num_examples: int = 4000, seed: 
     return _pack_once(source, folder, PackOptions(fractions={"train": 0.7, "val": 0.1, "test": 0.2}, seed=seed))
 
 
+@configurable
 def table_dataset(
     file: str,
     label: str,
@@ -36,10 +45,10 @@ def table_dataset(
     text: Sequence[str] = (),
     id: str | None = None,
     split: str | None = None,
-    fractions: Mapping[str, float] | None = None,
+    fractions: Mapping[str, Fraction] | None = None,
     label_separator: str | None = None,
     image_root: str | None = None,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
 ) -> str:
     """Packs a table (CSV, TSV, JSON Lines, Parquet) into `folder`, or finds it there, and returns the folder.
 
@@ -62,14 +71,15 @@ def table_dataset(
     return _pack_once(source, folder, options)
 
 
+@configurable
 def webvision_dataset(
     root: str,
     folder: str,
-    sources: str = "all",
+    sources: Literal["all", "google", "flickr"] = "all",
     fields: Sequence[str] = ("title", "description"),
-    num_classes: int | None = None,
-    holdout: float = 0.04,
-    seed: int = 0,
+    num_classes: PositiveInt | None = None,
+    holdout: Rate = 0.04,
+    seed: NonNegativeInt = 0,
 ) -> str:
     """Packs WebVision into `folder`, or finds it there, and returns the folder.
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from mm_keras.configurable import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFraction, Rate, configurable
 from mm_keras.data.images import decode_augmented
 from mm_keras.data.pixels import jitter_colors, rand_augment
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
@@ -25,15 +26,16 @@ class Augmentation:
     token_dropout: float
 
 
+@configurable
 def make_augmentation(
-    min_area: float = 0.35,
+    min_area: PositiveFraction = 0.35,
     mirror: bool = True,
-    color_jitter: float = 0.0,
-    rand_augment: int = 0,
-    rand_augment_magnitude: float = 9.0,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
-    token_dropout: float = 0.0,
+    color_jitter: Fraction = 0.0,
+    rand_augment: NonNegativeInt = 0,
+    rand_augment_magnitude: NonNegativeFloat = 9.0,
+    mixup: NonNegativeFloat = 0.0,
+    cutmix: NonNegativeFloat = 0.0,
+    token_dropout: Rate = 0.0,
 ) -> Augmentation:
     """Says how to augment; what is for images does nothing to a model that sees none, and so with tokens.
 

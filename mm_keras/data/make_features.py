@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+from mm_keras.configurable import ImageSize, PositiveInt, configurable
 from mm_keras.data.pipeline import iter_texts
 from mm_keras.data.text import make_word_tokenizer
 from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
 from tfrecords_tools.dataset.folder import Dataset
 
 
+@configurable
 def make_features(
     dataset: str | Path | Dataset,
-    image_size: Sequence[int] | None = (224, 224),
-    image_fit: str = "crop",
+    image_size: ImageSize | None = (224, 224),
+    image_fit: Literal["crop", "stretch"] = "crop",
     text_fields: Sequence[str] = (),
-    max_tokens: int | Mapping[str, int] = 64,
+    max_tokens: PositiveInt | Mapping[str, PositiveInt] = 64,
     make_tokenizer: Callable[..., TokenizerSpec] = make_word_tokenizer,
     make_embedder: Callable[[], EmbedderSpec] | None = None,
     train_split: str = "train",

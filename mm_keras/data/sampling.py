@@ -9,11 +9,13 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from mm_keras.configurable import Fraction, OpenFraction, PositiveInt, configurable
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.record_index import read_index
 from mm_keras.data.text_table import TextTable
@@ -41,8 +43,12 @@ class Sampling:
         return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **own, **shards}
 
 
+@configurable
 def make_sampling(
-    balance: float = 0.0, mix: Mapping[str, float] | None = None, text_runs: int = 1, balance_by: str = "class"
+    balance: Fraction = 0.0,
+    mix: Mapping[str, OpenFraction] | None = None,
+    text_runs: PositiveInt = 1,
+    balance_by: Literal["class", "source"] = "class",
 ) -> Sampling:
     """Says how often classes and datasets are shown in training, and whether equal texts stand side by side.
 

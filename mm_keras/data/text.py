@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import tensorflow as tf
 
 from mm_keras.caption_words import CaptionWords, build_vocabulary
+from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TokenizerSpec
 
 PRETRAINED_KINDS = ("byte_pair", "sentencepiece", "wordpiece")
@@ -137,7 +138,12 @@ def split_words(texts: tf.Tensor) -> tf.RaggedTensor:
     return tf.strings.split(tf.strings.regex_replace(lower, r"[^\p{L}\p{M}\p{N}]+", " "))
 
 
-def make_word_tokenizer(texts: Iterable[list[bytes]], max_words: int = 20_000, min_count: int = 2) -> TokenizerSpec:
+@configurable
+def make_word_tokenizer(
+    texts: Iterable[list[bytes]],
+    max_words: PositiveInt = 20_000,
+    min_count: PositiveInt = 2,
+) -> TokenizerSpec:
     """Collects a vocabulary of words, most frequent first.
 
     Args:
@@ -153,14 +159,15 @@ def make_word_tokenizer(texts: Iterable[list[bytes]], max_words: int = 20_000, m
     return TokenizerSpec("words", (_PAD, _UNKNOWN, *words))
 
 
+@configurable
 def make_caption_tokenizer(
     texts: Iterable[list[bytes]],
     lowercase: bool = True,
     strip_punctuation: bool = True,
     stop_words: str = "sklearn",
     reduction: str = "stem",
-    max_words: int = 20_000,
-    min_count: int = 2,
+    max_words: PositiveInt = 20_000,
+    min_count: PositiveInt = 2,
 ) -> TokenizerSpec:
     """Collects a vocabulary of stems without stop words, and the table of all words that they stand for.
 
@@ -179,6 +186,7 @@ def make_caption_tokenizer(
     return TokenizerSpec("captions", vocabulary.words, captions=vocabulary)
 
 
+@configurable
 def make_pretrained_tokenizer(texts: Iterable[list[bytes]], source: str) -> TokenizerSpec:
     """The tokenizer of a pretrained encoder, from where the encoder comes from.
 

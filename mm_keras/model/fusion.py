@@ -11,12 +11,14 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mm_keras.configurable import PositiveInt, Rate, configurable
 from mm_keras.features import present
 from mm_keras.model.layers import MaskedMeanPooling
 
 Shapes = dict[str, tuple[int | None, ...]]
 
 
+@configurable
 def build_concatenation(shapes: Shapes) -> keras.Model:
     """Concatenates the modalities' embeddings.
 
@@ -32,7 +34,8 @@ def build_concatenation(shapes: Shapes) -> keras.Model:
     return keras.Model(inputs, fused, name="fusion")
 
 
-def build_gated_fusion(shapes: Shapes, width: int = 256) -> keras.Model:
+@configurable
+def build_gated_fusion(shapes: Shapes, width: PositiveInt = 256) -> keras.Model:
     """A weighted sum of the modalities, whose weights depend on all of them: h = sum_m z_m * tanh(W_m x_m).
 
     The gates z are a softmax over the modalities that are present, one for each of the `width` units, of a linear function of
@@ -59,7 +62,8 @@ def build_gated_fusion(shapes: Shapes, width: int = 256) -> keras.Model:
     return keras.Model(inputs | flags, fused, name="fusion")
 
 
-def build_bilinear_fusion(shapes: Shapes, width: int = 256, rank: int = 4) -> keras.Model:
+@configurable
+def build_bilinear_fusion(shapes: Shapes, width: PositiveInt = 256, rank: PositiveInt = 4) -> keras.Model:
     """Products of all modalities, of low rank: h = sum_r prod_m (W_mr x_m + b_mr), beside the embeddings themselves.
 
     A missing modality's factor is 1: the product is that of the others.
@@ -87,8 +91,13 @@ def build_bilinear_fusion(shapes: Shapes, width: int = 256, rank: int = 4) -> ke
     return keras.Model(inputs | flags, fused, name="fusion")
 
 
+@configurable
 def build_cross_attention_fusion(
-    shapes: Shapes, width: int = 256, num_heads: int = 4, num_blocks: int = 1, dropout: float = 0.1
+    shapes: Shapes,
+    width: PositiveInt = 256,
+    num_heads: PositiveInt = 4,
+    num_blocks: PositiveInt = 1,
+    dropout: Rate = 0.1,
 ) -> keras.Model:
     """Patches attend to words and words to patches; then each modality is averaged over its places.
 

@@ -8,10 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from mm_keras.configurable import PositiveFloat, PositiveInt, Rate, configurable
+
 _MAX_SCALE = 100.0
 
 
-def build_head(input_width: int, num_labels: int, hidden_units: Sequence[int] = (), dropout: float = 0.1) -> keras.Model:
+@configurable
+def build_head(input_width: int, num_labels: int, hidden_units: Sequence[PositiveInt] = (), dropout: Rate = 0.1) -> keras.Model:
     """Dense layers, then one logit a label: for softmax (multi-class) and for sigmoid (multi-label) alike.
 
     Args:
@@ -32,7 +35,8 @@ def build_head(input_width: int, num_labels: int, hidden_units: Sequence[int] = 
     return keras.Model(inputs, logits, name="head")
 
 
-def build_per_label_head(input_width: int, num_labels: int, dropout: float = 0.4) -> keras.Model:
+@configurable
+def build_per_label_head(input_width: int, num_labels: int, dropout: Rate = 0.4) -> keras.Model:
     """A dropout and a dense layer of one unit for each label: labels share nothing but the fused embedding.
 
     It differs from `build_head` in training alone, where each label drops other inputs. That takes memory for
@@ -50,13 +54,14 @@ def build_per_label_head(input_width: int, num_labels: int, dropout: float = 0.4
     return keras.Model(inputs, PerLabelDense(num_labels, dropout, dtype="float32", name="logits")(inputs), name="head")
 
 
+@configurable
 def build_class_embedding_head(
     input_width: int,
     num_labels: int,
     class_embeddings: np.ndarray | None = None,
-    width: int | None = None,
-    dropout: float = 0.1,
-    initial_scale: float = 10.0,
+    width: PositiveInt | None = None,
+    dropout: Rate = 0.1,
+    initial_scale: PositiveFloat = 10.0,
     initial_bias: float = 0.0,
 ) -> keras.Model:
     """Logits are scaled dot products of the fused embedding, brought to the classes' space, and each class's embedding.

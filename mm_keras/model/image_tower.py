@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from mm_keras.configurable import Fraction, PositiveInt, configurable
 from mm_keras.features import ImageSpec
 from mm_keras.model.architectures import ARCHITECTURES, Architecture, Pixels, standardise
 from mm_keras.model.vision_transformer import VisionTransformer
@@ -15,11 +17,12 @@ from mm_keras.model.vision_transformer import VisionTransformer
 POOLINGS = ("avg", "max", "avg_max", "none")
 
 
+@configurable
 def build_image_tower(
     spec: ImageSpec,
     architecture: str = "resnet50_v2",
     weights: str | None = "imagenet",
-    freeze_fraction: float | None = None,
+    freeze_fraction: Fraction | None = None,
     freeze_up_to: str | None = None,
     weights_sha256: str | None = None,
     pooling: str = "avg",
@@ -140,7 +143,8 @@ def _freeze(backbone: keras.Model | VisionTransformer, fraction: float, up_to: s
             layer.rate = 0.0
 
 
-def build_small_cnn(spec: ImageSpec, widths: tuple[int, ...] = (24, 48, 64, 96)) -> keras.Model:
+@configurable
+def build_small_cnn(spec: ImageSpec, widths: Sequence[PositiveInt] = (24, 48, 64, 96)) -> keras.Model:
     """A small convolutional tower that learns from scratch, for small pictures and quick trials.
 
     Args:

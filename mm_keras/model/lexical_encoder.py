@@ -5,13 +5,15 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TextSpec
 from mm_keras.model.text_encoder import token_inputs
 
 _LENGTH = 16.0  # that of a tuned embedding of 256 numbers whose root mean square is 1: words are as loud as meaning
 
 
-def build_lexical_encoder(spec: TextSpec, buckets: int = 8192, name: str = "words") -> keras.Model:
+@configurable
+def build_lexical_encoder(spec: TextSpec, buckets: PositiveInt = 8192, name: str = "words") -> keras.Model:
     """Which tokens a text holds: a bag of words, without weights of its own.
 
     A sentence encoder knows what a text is about, but blurs brands, models and materials; a catalogue's classes hang on them.

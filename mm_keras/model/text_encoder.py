@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import keras
 
+from mm_keras.configurable import PositiveInt, Rate, configurable
 from mm_keras.features import TextSpec
 from mm_keras.model.layers import MaskedMeanPooling, ZeroPadding
 
 
-def build_small_text_encoder(spec: TextSpec, width: int = 64, kernel_size: int = 3, name: str = "text_encoder") -> keras.Model:
+@configurable
+def build_small_text_encoder(
+    spec: TextSpec,
+    width: PositiveInt = 64,
+    kernel_size: PositiveInt = 3,
+    name: str = "text_encoder",
+) -> keras.Model:
     """Word embeddings, one convolution over neighbours, masked mean: learns from scratch, needs no download.
 
     Args:
@@ -31,14 +40,15 @@ def build_small_text_encoder(spec: TextSpec, width: int = 64, kernel_size: int =
     return keras.Model(inputs, keras.layers.Concatenate(name="embedding")(pooled), name=name)
 
 
+@configurable
 def build_recurrent_encoder(
     spec: TextSpec,
-    cell: str = "lstm",
-    embedding_width: int = 128,
-    width: int = 256,
-    num_layers: int = 1,
+    cell: Literal["lstm", "gru"] = "lstm",
+    embedding_width: PositiveInt = 128,
+    width: PositiveInt = 256,
+    num_layers: PositiveInt = 1,
     bidirectional: bool = False,
-    dropout: float = 0.0,
+    dropout: Rate = 0.0,
     name: str = "text_encoder",
 ) -> keras.Model:
     """Word embeddings and an LSTM or GRU that learn from scratch; the state after the last word is the embedding.
@@ -81,6 +91,7 @@ def build_recurrent_encoder(
     return keras.Model(inputs, keras.ops.where(some, x, keras.ops.zeros_like(x)), name=name)
 
 
+@configurable
 def build_embedding_encoder(spec: TextSpec, name: str = "text_encoder") -> keras.Model:
     """For a field that comes as a vector, made by a SavedModel that is no part of the model.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TextSpec
 from mm_keras.model.layers import MaskedMaxPooling, MaskedMeanPooling, ZeroPadding
 from mm_keras.model.text_encoder import token_inputs
@@ -15,12 +16,13 @@ from mm_keras.model.text_encoder import token_inputs
 POOLINGS = ("mean", "max", "cls", "native", "none")
 
 
+@configurable
 def build_transformer_encoder(
     spec: TextSpec,
     source: str,
     pooling: str = "mean",
     trainable: bool = False,
-    windows: int = 1,
+    windows: PositiveInt = 1,
     name: str = "text_encoder",
 ) -> keras.Model:
     """A BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ALBERT, DeBERTa-v3, or the text part of a CLIP or SigLIP, pooled.

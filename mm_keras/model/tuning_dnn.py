@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import keras
 
+from mm_keras.configurable import PositiveInt, Rate, configurable
 
+
+@configurable
 def build_tuning_dnn(
-    input_width: int, units: Sequence[int] = (256,), dropout: float = 0.1, name: str = "tuning_dnn"
+    input_width: int, units: Sequence[PositiveInt] = (256,), dropout: Rate = 0.1, name: str = "tuning_dnn"
 ) -> keras.Model:
     """Dense layers, each normalised, rectified and followed by dropout.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 
+from mm_keras.configurable import Rate, configurable
 from mm_keras.features import IMAGE, FeatureSpec, present
 from mm_keras.model.fusion import build_concatenation
 from mm_keras.model.head import build_head
@@ -18,6 +19,7 @@ from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
 
 
+@configurable
 def build_two_tower(
     features: FeatureSpec,
     image_tower: Callable[..., keras.Model] = build_image_tower,
@@ -29,7 +31,7 @@ def build_two_tower(
     tune_image: bool = True,
     normalize: bool = True,
     share_text_encoder: bool = True,
-    modality_dropout: float = 0.1,
+    modality_dropout: Rate = 0.1,
     class_embeddings: np.ndarray | None = None,
 ) -> keras.Model:
     """Builds the model that `features` describes.

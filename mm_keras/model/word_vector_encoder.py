@@ -7,12 +7,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from mm_keras.configurable import configurable
 from mm_keras.features import TextSpec
 from mm_keras.model.layers import MaskedMeanPooling
 from mm_keras.model.text_encoder import token_inputs
 from tfrecords_tools.progress import progress_bar
 
 
+@configurable
 def build_word_vector_encoder(spec: TextSpec, file: str, trainable: bool = False, name: str = "text_encoder") -> keras.Model:
     """The mean of the words' pretrained vectors.
 

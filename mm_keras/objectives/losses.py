@@ -10,14 +10,16 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from mm_keras.configurable import Fraction, NonNegativeFloat, Rate, configurable
 from mm_keras.objectives.logits_losses import AsymmetricLoss, CrossEntropy, FocalLoss, SquaredError
 
 
+@configurable
 def make_loss(
     multi_label: bool,
     label_counts: Sequence[int] | None = None,
-    label_smoothing: float = 0.0,
-    class_balance: float = 0.0,
+    label_smoothing: Rate = 0.0,
+    class_balance: Rate = 0.0,
 ) -> keras.losses.Loss:
     """Softmax cross-entropy (multi-class) or sigmoid cross-entropy (multi-label).
 
@@ -30,9 +32,8 @@ def make_loss(
     return CrossEntropy(multi_label, label_smoothing, label_weights=_weights(label_counts, class_balance))
 
 
-def make_mse_loss(
-    multi_label: bool, label_counts: Sequence[int] | None = None, class_balance: float = 0.0
-) -> keras.losses.Loss:
+@configurable
+def make_mse_loss(multi_label: bool, label_counts: Sequence[int] | None = None, class_balance: Rate = 0.0) -> keras.losses.Loss:
     """Mean squared error of the probabilities; ImageD trains with it.
 
     (ImageD's own code takes it of the last layer's plain outputs. Here they pass through the sigmoid first, so that a score
@@ -41,12 +42,13 @@ def make_mse_loss(
     return SquaredError(multi_label, label_weights=_weights(label_counts, class_balance))
 
 
+@configurable
 def make_focal_loss(
     multi_label: bool,
     label_counts: Sequence[int] | None = None,
-    gamma: float = 2.0,
-    alpha: float | None = None,
-    class_balance: float = 0.0,
+    gamma: NonNegativeFloat = 2.0,
+    alpha: Fraction | None = None,
+    class_balance: Rate = 0.0,
 ) -> keras.losses.Loss:
     """The focal loss: easy examples count less.
 
@@ -58,13 +60,14 @@ def make_focal_loss(
     return FocalLoss(multi_label, gamma, alpha, label_weights=_weights(label_counts, class_balance))
 
 
+@configurable
 def make_asymmetric_loss(
     multi_label: bool,
     label_counts: Sequence[int] | None = None,
-    gamma_negative: float = 4.0,
-    gamma_positive: float = 0.0,
-    margin: float = 0.05,
-    class_balance: float = 0.0,
+    gamma_negative: NonNegativeFloat = 4.0,
+    gamma_positive: NonNegativeFloat = 0.0,
+    margin: Rate = 0.05,
+    class_balance: Rate = 0.0,
 ) -> keras.losses.Loss:
     """The asymmetric loss: for many labels of which an example has few.
 

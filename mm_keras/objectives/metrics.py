@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
+from mm_keras.configurable import configurable
 from mm_keras.objectives.binned_precision import BinnedMeanAveragePrecision
 from mm_keras.objectives.streaming_metrics import (
     AVERAGES,
@@ -23,6 +24,7 @@ _CHUNK = 4_000_000  # logits that are looked at together
 _LOWER_IS_BETTER = ("cross_entropy", "ece")
 
 
+@configurable
 def make_metrics(multi_label: bool, num_labels: int, names: Sequence[str] | None = None) -> list[keras.metrics.Metric]:
     """Metrics of `fit`; all of them honour weights, so that filling (weight 0) does not count.
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.data.text import make_tokenizer, make_word_tokenizer
 from mm_keras.features import EmbedderSpec, FeatureSpec, TextSpec, TokenizerSpec
 from mm_keras.model.text_encoder import build_small_text_encoder
@@ -92,13 +93,14 @@ class ClassEmbeddings:
         write_class_texts(folder, self.texts)
 
 
+@configurable
 def embed_classes(
     dataset: str | Path | Dataset,
     texts: str | None = CLASS_DESCRIPTIONS_FILE,
     names_for_missing: bool = False,
     text_encoder: Callable[..., keras.Model] = build_small_text_encoder,
     make_tokenizer: Callable[..., TokenizerSpec] = make_word_tokenizer,
-    max_tokens: int = 64,
+    max_tokens: PositiveInt = 64,
     make_embedder: Callable[[], EmbedderSpec] | None = None,
 ) -> ClassEmbeddings:
     """Embeds the labels of a dataset for `build_class_embedding_head`.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import IMAGE, FeatureSpec, present
 from mm_keras.objectives.metrics import evaluate_logits, mean_logits
 from mm_keras.objectives.streaming_metrics import AVERAGES, SCORES
@@ -22,8 +23,13 @@ _MULTI_CLASS_COLUMNS = ("top_1", "top_5")
 _MULTI_LABEL_COLUMNS = ("micro_f1", "macro_f1", "mAP")
 
 
+@configurable
 def evaluate(
-    workdir: str | Path, dataset: str | None = None, split: str = "test", batch_size: int = 64, texts_per_field: int = 1
+    workdir: str | Path,
+    dataset: str | None = None,
+    split: str = "test",
+    batch_size: PositiveInt = 64,
+    texts_per_field: PositiveInt = 1,
 ) -> dict:
     """Evaluates a run on a split: with each modality alone, all texts, and everything; prints and writes a table.
 

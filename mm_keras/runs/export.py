@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from mm_keras.configurable import NonNegativeFloat, PositiveInt, configurable
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.data.text import PRETRAINED_KINDS
 from mm_keras.features import IMAGE, FeatureSpec
@@ -32,12 +33,13 @@ class ParityError(RuntimeError):
     """The exported model answers otherwise than the trained one; nothing was exported."""
 
 
+@configurable
 def export(
     workdir: str | Path,
     dataset: str | None = None,
     split: str = "test",
-    num_checked: int = 32,
-    tolerance: float = 1e-4,
+    num_checked: PositiveInt = 32,
+    tolerance: NonNegativeFloat = 1e-4,
 ) -> Path:
     """Exports a run as export/<version>/, the next integer, as TensorFlow Serving expects it.
 

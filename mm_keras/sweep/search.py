@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mm_keras.config import bound_values, find_config
+from mm_keras.config.load import find_config
 from mm_keras.runs.evaluate import markdown_table
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.sweep_file import Range, Search, Setting, Sweep, SweepError
-from mm_keras.sweep.trials import Trial, failure, make_trials, run_trials
+from mm_keras.sweep.trials import Trial, failure, make_trials, read_setting, run_trials
 from mm_keras.training.checkpoint import prune
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.progress import progress_bar
@@ -150,7 +150,8 @@ def _check(sweep: Sweep, workdir: Path) -> str:
         for choice in () if isinstance(space, Range) else space[1:]:
             make_trials(sweep, sweep.search.setting(sweep, first | {key: choice}), workdir, _MODE)
     make_trials(sweep, sweep.search.setting(sweep, first), workdir, _MODE)
-    return hashlib.sha256(f"{bound_values()[1]}{sorted(sweep.search.space.items())}".encode()).hexdigest()
+    values = read_setting(sweep, sweep.search.setting(sweep, first))
+    return hashlib.sha256(f"{sorted(values.items())}{sorted(sweep.search.space.items())}".encode()).hexdigest()
 
 
 def _values(asked, search: Search) -> dict[str, object]:

@@ -12,10 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mm_keras.config import bound_values, find_config, load_config
+from mm_keras.config.load import find_config, load_config
 from mm_keras.sweep.sweep_file import Setting, Sweep, SweepError
 from tfrecords_tools.dataset.atomic_file import write_text
 
@@ -76,19 +76,27 @@ def make_trials(sweep: Sweep, setting: Setting, workdir: Path, mode: str) -> lis
     Raises:
         SweepError: if gin cannot make anything of the setting, or nothing could be measured.
     """
-    try:
-        load_config(find_config(setting.config), setting.bindings)
-    except ValueError as error:
-        raise SweepError(f"{sweep.path}, {setting.name}: {error}") from error
-    values, text = bound_values()
+    values = read_setting(sweep, setting)
     if mode == "train" and values.get("train.val_split", "val") is None:
         raise SweepError(f"{sweep.path}: a search measures on train.val_split, and that is None; bind a split of the dataset")
     if mode == "train_and_evaluate" and values.get("train_and_evaluate.evaluate", "") is None:
         raise SweepError(f"{sweep.path}, {setting.name}: train_and_evaluate.evaluate is None, so there is nothing to compare")
     readable = re.sub(r"[^\w.=+-]+", "_", setting.name)[:_NAME_LENGTH].strip("_.")
-    checksum = hashlib.sha256(text.encode()).hexdigest()[:8]
+    checksum = hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:8]
     folder = workdir / TRIALS / f"{readable}-{checksum}"
     return [Trial(setting, seed, folder / f"seed-{seed}", mode) for seed in range(sweep.repeats)]
+
+
+def read_setting(sweep: Sweep, setting: Setting) -> Mapping[str, object]:
+    """What a setting binds, by "function.parameter".
+
+    Raises:
+        SweepError: if its config cannot run.
+    """
+    try:
+        return load_config(find_config(setting.config), setting.bindings).bound
+    except ValueError as error:
+        raise SweepError(f"{sweep.path}, {setting.name}: {error}") from error
 
 
 def run_trials(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from mm_keras.configurable import configurable
 from mm_keras.features import EmbedderSpec
 
 _KAGGLE = ("kaggle://", "https://www.kaggle.com/models/", "https://kaggle.com/models/")
@@ -66,6 +67,7 @@ class SavedModelEmbedder(tf.Module):
         return answer[names[0]]
 
 
+@configurable
 def make_saved_model_embedder(source: str, trainable: bool = False) -> EmbedderSpec:
     """Finds a text SavedModel and the width of its vectors.
 

@@ -15,10 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mm_keras.configurable import configurable
 from mm_keras.features import TextSpec
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 
 
+@configurable
 def build_saved_model_encoder(spec: TextSpec, name: str = "text_encoder") -> keras.Model:
     """A SavedModel, such as the Universal Sentence Encoder, that is fine-tuned.
 

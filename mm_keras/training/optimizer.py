@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import keras
 
+from mm_keras.configurable import Fraction, NonNegativeFloat, OpenFraction, PositiveFloat, PositiveInt, Rate, configurable
 from mm_keras.training.part_optimizers import SGD, Adam
 from mm_keras.training.schedules import make_cosine_schedule
 
 ALGORITHMS = ("adam", "adamw", "sgd")
 
 
+@configurable
 def make_optimizer(
     total_steps: int,
     model: keras.Model | None = None,
-    algorithm: str = "adamw",
-    learning_rate: float = 1e-3,
+    algorithm: Literal["adamw", "adam", "sgd"] = "adamw",
+    learning_rate: PositiveFloat = 1e-3,
     schedule: Callable[..., keras.optimizers.schedules.LearningRateSchedule] = make_cosine_schedule,
-    warmup_fraction: float = 0.05,
-    momentum: float = 0.9,
-    weight_decay: float | None = None,
-    clip_norm: float | None = 1.0,
-    accumulate: int = 1,
-    average: float | None = None,
-    layer_rates: Mapping[str, float] | None = None,
-    unfreeze_at: Mapping[str, float] | None = None,
+    warmup_fraction: Rate = 0.05,
+    momentum: Rate = 0.9,
+    weight_decay: NonNegativeFloat | None = None,
+    clip_norm: PositiveFloat | None = 1.0,
+    accumulate: PositiveInt = 1,
+    average: OpenFraction | None = None,
+    layer_rates: Mapping[str, NonNegativeFloat] | None = None,
+    unfreeze_at: Mapping[str, Fraction] | None = None,
 ) -> keras.optimizers.Optimizer:
     """AdamW, Adam, or stochastic gradient descent; the learning rate rises linearly, then follows its schedule.
 

@@ -12,7 +12,10 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
+from mm_keras.configurable import NonNegativeFloat, OpenFraction, PositiveInt, configurable
 
+
+@configurable
 def make_cosine_schedule(learning_rate: float, total_updates: int, warmup_updates: int) -> LearningRateSchedule:
     """After the warm-up it falls to zero along half a cosine.
 
@@ -24,18 +27,20 @@ def make_cosine_schedule(learning_rate: float, total_updates: int, warmup_update
     return CosineDecay(0.0, decay, warmup_target=learning_rate, warmup_steps=warmup_updates)
 
 
+@configurable
 def make_constant_schedule(learning_rate: float, total_updates: int, warmup_updates: int) -> LearningRateSchedule:
     """After the warm-up it stays."""
     del total_updates
     return SteppedRate(learning_rate, warmup_updates)
 
 
+@configurable
 def make_step_schedule(
     learning_rate: float,
     total_updates: int,
     warmup_updates: int,
-    drops: Sequence[float] = (0.5, 0.75),
-    factor: float = 0.1,
+    drops: Sequence[OpenFraction] = (0.5, 0.75),
+    factor: OpenFraction = 0.1,
 ) -> LearningRateSchedule:
     """After the warm-up it stays, but for some drops.
 
@@ -52,13 +57,14 @@ def make_step_schedule(
     return SteppedRate(learning_rate, warmup_updates, [round(drop * total_updates) for drop in drops], factor)
 
 
+@configurable
 def make_plateau_schedule(
     learning_rate: float,
     total_updates: int,
     warmup_updates: int,
-    factor: float = 0.5,
-    patience: int = 3,
-    min_delta: float = 1e-4,
+    factor: OpenFraction = 0.5,
+    patience: PositiveInt = 3,
+    min_delta: NonNegativeFloat = 1e-4,
 ) -> LearningRateSchedule:
     """After the warm-up it stays until the best epoch's metric (without a validation split: the loss) no longer gets better.
 

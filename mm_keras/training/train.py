@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import keras
 
+from mm_keras.configurable import NonNegativeFloat, NonNegativeInt, PositiveInt, configurable
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.make_features import make_features
 from mm_keras.data.sampling import Sampling
@@ -28,6 +30,7 @@ from mm_keras.training.training_setup import check_setup, describe_features, des
 from tfrecords_tools.dataset.folder import Dataset
 
 
+@configurable
 def train(
     dataset: str | Path | Dataset,
     workdir: str | Path,
@@ -37,20 +40,20 @@ def train(
     make_loss: Callable[..., keras.losses.Loss] = make_loss,
     make_metrics: Callable[..., list[keras.metrics.Metric]] = make_metrics,
     embed_classes: Callable[..., ClassEmbeddings] | None = None,
-    epochs: int = 10,
-    batch_size: int = 64,
+    epochs: PositiveInt = 10,
+    batch_size: PositiveInt = 64,
     train_split: str = "train",
     val_split: str | None = "val",
     augment: bool | Augmentation = True,
     sampling: Sampling | None = None,
-    cache_frozen: bool | str = True,
-    auxiliary_weight: float = 0.0,
-    seed: int = 0,
+    cache_frozen: bool | Literal["towers", "cut"] = True,
+    auxiliary_weight: NonNegativeFloat = 0.0,
+    seed: NonNegativeInt = 0,
     strategy: str = "auto",
-    precision: str = "float32",
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32",
     modalities: Sequence[str] | None = None,
-    patience: int | None = None,
-    checkpoint_minutes: float = 10,
+    patience: PositiveInt | None = None,
+    checkpoint_minutes: NonNegativeFloat = 10,
     resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,

@@ -67,8 +67,8 @@ class Staging:
             left.unlink()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = (
-                f"{len(self.finished_shards()):,} finished shard(s) are kept in {self.path}; make room and run the same command "
-                "again, which goes on from there, or delete that folder"
+                f"{len(self.finished_shards()):,} finished shard(s) are kept in {self.path}; make room and run the same "
+                "command again, which goes on from there, or delete that folder"
             )
             raise OSError(error.errno, f"{error.strerror}: {advice}", error.filename or str(self.path)) from error
 

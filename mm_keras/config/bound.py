@@ -1,0 +1,61 @@
+"""A function with the values that a config binds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class Call:
+    """`@function()` of a config: it is called each time that the function which it is bound to is called."""
+
+    def __init__(self, function: Callable):
+        self.function = function
+
+
+class Bound:
+    """A callable: the function with its bound values; arguments of a call win over them.
+
+    Its signature has the bound values as defaults. Where the function refuses its arguments, the error is told where the
+    values that it names were bound.
+
+    Args:
+        function: any function.
+        values: parameter -> bound value, `Call` objects among them.
+        places: parameter -> where it was bound.
+    """
+
+    def __init__(self, function: Callable, values: Mapping[str, Any], places: Mapping[str, str]):
+        functools.update_wrapper(self, function)
+        self._function, self._values, self._places = function, values, places
+        parameters = inspect.signature(function).parameters
+        self._signature = inspect.signature(function)
+        self.__signature__ = self._signature.replace(
+            parameters=[
+                parameter.replace(default=values[name], kind=inspect.Parameter.KEYWORD_ONLY) if name in values else parameter
+                for name, parameter in sorted(parameters.items(), key=lambda item: item[0] in values)
+            ]
+        )
+
+    def __call__(self, *arguments, **named):
+        given = self._signature.bind_partial(*arguments, **named).arguments
+        bound = {name: _called(value) for name, value in self._values.items() if name not in given}
+        try:
+            return self._function(*arguments, **named, **bound)
+        except (ValueError, TypeError) as error:
+            told = getattr(error, "__notes__", ())
+            for name in bound:
+                note = f"bound by {self._places[name]}"
+                if name in str(error) and note not in told:
+                    error.add_note(note)
+            raise
+
+
+def _called(value: Any) -> Any:
+    if isinstance(value, Call):
+        return value.function()
+    if isinstance(value, dict):
+        return {_called(key): _called(item) for key, item in value.items()}
+    return type(value)(map(_called, value)) if isinstance(value, list | tuple) else value

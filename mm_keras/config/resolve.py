@@ -1,0 +1,212 @@
+"""What the bindings of a config come to: the functions that are reached, whether all fits, and the values in the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mm_keras.config.bound import Bound, Call
+from mm_keras.config.check import annotations_of, problem_with, problem_with_result
+from mm_keras.config.functions import configurable_functions
+from mm_keras.config.parse import COMMAND_LINE, REQUIRED, Binding, Macro, Reference
+
+ROOT = "train_and_evaluate"
+
+
+class Resolver:
+    """Bindings by their keys, and what they come to."""
+
+    def __init__(self, bindings: Mapping[str, Binding]):
+        self._bindings = bindings
+        self._known = configurable_functions()
+        self._functions: dict[str, Bound | Callable] = {}
+
+    def unknown_names(self) -> Iterator[str]:
+        """Says which functions, parameters and references there are not."""
+        for binding in self._bindings.values():
+            if binding.parameter and binding.function not in self._known:
+                yield f"{binding.where}: there is no function {binding.function!r}{self._nearest(binding.function)}"
+            elif binding.parameter:
+                parameters = inspect.signature(self._known[binding.function]).parameters
+                if binding.parameter not in parameters:
+                    near = difflib.get_close_matches(binding.parameter, parameters, 1)
+                    yield (
+                        f"{binding.where}: {binding.function} has no parameter {binding.parameter!r}"
+                        + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(parameters)}")
+                    )
+            for reference in _references(binding.value):
+                if isinstance(reference, Reference) and reference.function not in self._known:
+                    yield f"{binding.where}: there is no function {reference}{self._nearest(reference.function)}"
+
+    def _nearest(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self._known, 1)
+        return f"; did you mean {near[0]}?" if near else f"\n  functions: {', '.join(self._known)}"
+
+    def follow(self, complete: bool) -> Iterator[str]:
+        """Follows all references from the root and says what is required, not given, or not used.
+
+        Args:
+            complete: whether there is a config that starts from the root; overrides alone may be of any function.
+        """
+        if not complete:
+            return
+        used, macros = set(), set()
+        waiting: list[Reference | Macro] = [Reference("", ROOT, False)]
+        while waiting:
+            target = waiting.pop()
+            for binding in self._of(target):
+                used.add(binding.key)
+                for reference in _references(binding.value):
+                    if str(reference) == f"%{REQUIRED}":
+                        yield f"{binding.key} is required; give it with {COMMAND_LINE}='{binding.key}=…'"
+                    elif str(reference) not in used:
+                        used.add(str(reference))
+                        macros |= {reference.name} if isinstance(reference, Macro) else set()
+                        waiting.append(_inside(reference, binding.scope))
+        for macro in sorted(macros - set(self._bindings)):
+            yield f"%{macro} is used and not given; give it with {COMMAND_LINE}='{macro}=…'"
+        for key, binding in self._bindings.items():
+            if key not in used:
+                reference = f"@{key.rpartition('.')[0]}" if binding.parameter else f"%{key}"
+                yield f"{key} is bound, but nothing uses it; refer to {reference} or delete the line"
+
+    def misfits(self) -> Iterator[str]:
+        """Says which values do not fit their parameters."""
+        for binding in self._bindings.values():
+            if not binding.parameter:
+                continue
+            annotation = annotations_of(self._known[binding.function])[binding.parameter]
+            value = self.value(binding.value, binding.scope)
+            if isinstance(value, Call):
+                returned = annotations_of(self._known[binding.value.function])["return"] if _is_call(binding.value) else Any
+                problem = problem_with_result(returned, annotation, str(binding.value))
+            else:
+                problem = None if _is_unknown(value) else problem_with(value, annotation, binding.text)
+            if problem:
+                yield f"{binding.where}: {binding.key} = {_written(binding.value)}: {problem}"
+
+    def _of(self, target: Reference | Macro) -> list[Binding]:
+        """The bindings of a function or a macro; those of a scope come after those of none."""
+        if isinstance(target, Macro):
+            return [self._bindings[target.name]] if target.name in self._bindings else []
+        scopes = ("", target.scope) if target.scope else ("",)
+        return [
+            binding
+            for scope in scopes
+            for binding in self._bindings.values()
+            if binding.parameter and (binding.function, binding.scope) == (target.function, scope)
+        ]
+
+    def value(self, value: Any, scope: str = "") -> Any:
+        """A value with its macros and references resolved; what is to be called is called when it is needed."""
+        if isinstance(value, Macro):
+            binding = self._bindings.get(value.name)
+            return self.value(binding.value, scope) if binding else value
+        if isinstance(value, Reference):
+            function = self.function(_inside(value, scope))
+            return Call(function) if value.is_call else function
+        if isinstance(value, dict):
+            return {self.value(key, scope): self.value(item, scope) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.value(item, scope) for item in value)
+        return value
+
+    def function(self, reference: Reference) -> Callable:
+        """The function of a reference with its values bound."""
+        key = f"{reference.scope}/{reference.function}"
+        if key not in self._functions:
+            bindings = {binding.parameter: binding for binding in self._of(reference)}
+            values = {name: self.value(binding.value, reference.scope) for name, binding in bindings.items()}
+            places = {name: f"{binding.key} in {binding.where}" for name, binding in bindings.items()}
+            self._functions[key] = Bound(self._known[reference.function], values, places)
+        return self._functions[key]
+
+    def bound(self) -> dict[str, Any]:
+        """What is bound, by key; of functions their reference."""
+        bindings = (binding for binding in self._bindings.values() if binding.parameter)
+        return {binding.key: self._plain(binding.value) for binding in bindings}
+
+    def _plain(self, value: Any) -> Any:
+        """A value with its macros resolved and its references as they are written."""
+        if isinstance(value, Macro):
+            binding = self._bindings.get(value.name)
+            return self._plain(binding.value) if binding else str(value)
+        if isinstance(value, dict):
+            return {self._plain(key): self._plain(item) for key, item in value.items()}
+        return type(value)(map(self._plain, value)) if isinstance(value, list | tuple) else value
+
+    def operative(self) -> str:
+        """All values that are used, as a config: what is bound, and the defaults of all functions that are reached."""
+        lines: dict[str, str] = {}
+        reached, waiting = set(), [Reference("", ROOT, False)]
+        while waiting:
+            reference = waiting.pop(0)
+            if str(reference) in reached:
+                continue
+            reached.add(str(reference))
+            bound = {binding.parameter: self._plain(binding.value) for binding in self._of(reference)}
+            for name, parameter in inspect.signature(self._known[reference.function]).parameters.items():
+                value = bound.get(name, parameter.default)
+                name_of_default = getattr(value, "__name__", None)
+                if self._known.get(name_of_default) is value and value is not None:
+                    value = Reference("", name_of_default, False)
+                waiting += [_inside(other, reference.scope) for other in _references(value) if isinstance(other, Reference)]
+                if _is_literal(value) and (name in bound or not reference.scope):
+                    prefix = f"{reference.scope}/" if reference.scope and name in bound else ""
+                    lines[f"{prefix}{reference.function}.{name}"] = _written(value)
+        return "".join(f"{key} = {value}\n" for key, value in sorted(lines.items()))
+
+
+def _inside(reference: Reference | Macro, scope: str) -> Reference | Macro:
+    """What a reference means within a scope, which goes on into the functions that are called there."""
+    if isinstance(reference, Macro) or reference.scope or not scope:
+        return reference
+    return dataclasses.replace(reference, scope=scope)
+
+
+def _is_call(value: Any) -> bool:
+    return isinstance(value, Reference) and value.is_call
+
+
+def _is_unknown(value: Any) -> bool:
+    """Is the value, or a part of it, only known once something is called, or not given at all?"""
+    if isinstance(value, Call | Macro):
+        return True
+    if isinstance(value, dict):
+        return any(map(_is_unknown, (*value.keys(), *value.values())))
+    return isinstance(value, list | tuple) and any(map(_is_unknown, value))
+
+
+def _is_literal(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_literal, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_is_literal, value))
+    return value is None or isinstance(value, bool | int | float | str | Reference)
+
+
+def _written(value: Any) -> str:
+    """A value as a config has it."""
+    if isinstance(value, Reference | Macro):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_written, value)) + ("," if len(value) == 1 else "") + ")"
+    return repr(value)
+
+
+def _references(value: Any) -> Iterator[Reference | Macro]:
+    if isinstance(value, Reference | Macro):
+        yield value
+    elif isinstance(value, dict):
+        for item in (*value.keys(), *value.values()):
+            yield from _references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _references(item)
