@@ -1,6 +1,6 @@
 """The sub-commands of `tfrecords-tools pack`, one a source: their options, and how options make a `Source`.
 
-Here stand the sources for data of any kind; the data sets that have a name stand in cli_datasets.py.
+This module holds the sources for data of any kind; `datasets` holds those for published data sets.
 """
 
 from __future__ import annotations
@@ -86,8 +86,12 @@ def _add_image_folder(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--splits",
-        action=argparse.BooleanOptionalAction,
-        help="the first level of folders are splits (default: where they are called train, val, test or the like)",
+        action="store_const",
+        const=True,
+        help="the first level of folders are splits (default: if they are called train, val, test or the like)",
+    )
+    parser.add_argument(
+        "--no_splits", dest="splits", action="store_const", const=False, help="the first level of folders are no splits"
     )
     parser.add_argument("--captions", action="store_true", help="the lines of <name>.txt beside <name>.jpg are its captions")
     parser.add_argument(
