@@ -1,8 +1,8 @@
-"""`python run.py --config=…` in a checkout is `mm-keras --config=…` of an installation."""
+"""`python run.py --config=…` trains, evaluates and exports, as `mm-keras train …` of an installation does."""
 
 import sys
 
-from mm_keras.cli.main import main
+from mm_keras.cli.run_py import main
 
 if __name__ == "__main__":
     sys.exit(main())

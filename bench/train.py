@@ -334,7 +334,7 @@ def measure_runs(bench: _Bench, length: int = 8, steps: int = 3) -> None:
 
 def measure_run(bench: _Bench) -> None:
     options = bench.options
-    command = [sys.executable, "-m", "mm_keras.cli.main", "--config=products_minilm.gin"]
+    command = [sys.executable, "-m", "mm_keras.cli.main", "train", "products_minilm.gin"]
     bindings = {
         "TABLE": str(options.table.absolute()),
         "LABEL": options.label,
@@ -342,7 +342,7 @@ def measure_run(bench: _Bench) -> None:
         "TEXT_ENCODER": options.text_encoder,
         "IMAGE_WEIGHTS": options.image_weights,
     } | ({"table_dataset.split": options.split_column} if options.split_column else {})
-    command += [f"--gin_bindings={name} = {value!r}" for name, value in bindings.items()]
+    command += [f"--set={name} = {value!r}" for name, value in bindings.items()]
     subprocess.run([*command, "--dry_run"], check=True, capture_output=True)  # packs
     for fields in (("title",), tuple(FIELDS)):
         what = " + ".join(("run: image", *fields))
@@ -352,7 +352,7 @@ def measure_run(bench: _Bench) -> None:
             shutil.rmtree(bench.scratch / "of_run" / CACHE_FOLDER, ignore_errors=True)
             max_tokens = {field: FIELDS[field] for field in fields}
             own = {"make_features.text_fields": fields, "make_features.max_tokens": max_tokens, "train.seed": seed}
-            own = [f"--gin_bindings={name} = {value!r}" for name, value in own.items()]
+            own = [f"--set={name} = {value!r}" for name, value in own.items()]
             before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
             subprocess.run([*command, *own, f"--workdir={workdir}"], check=True, capture_output=True)
             seconds.append(time.perf_counter() - began)

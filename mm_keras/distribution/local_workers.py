@@ -1,4 +1,4 @@
-"""Several workers on this machine, to try a training in several processes: `mm-keras … --local_workers=2`."""
+"""Several workers on this machine, to try a training in several processes: `mm-keras train … --local_workers=2`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
     """Runs the same command as `count` workers that find each other through TF_CONFIG.
 
     The chief, worker 0, has this process's output; each other writes into a file, which is deleted if all goes well. When one
-    fails the others are ended. SIGTERM goes to all.
+    fails the others are ended. SIGTERM goes to all of them; on Ctrl-C this process asks them to end in the same way.
 
     Args:
         command: of one worker.
@@ -49,7 +49,8 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment = os.environ | {"TF_CONFIG": json.dumps(task)}
             with open(_log(logs, index), "wb") if index else contextlib.nullcontext() as log:
-                workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+                # In a process group of their own they do not see Ctrl-C, which would end them without saving.
+                workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, process_group=0))
         print(f"{count} workers; output of all but the first is in {logs}", file=sys.stderr, flush=True)
         failed = _wait(workers)
     finally:

@@ -50,7 +50,7 @@ def start() -> tf.distribute.Strategy:
     worker = worker_of_environment()
     if worker == ALONE:
         raise ValueError(
-            "multi_worker needs the addresses of two or more workers in TF_CONFIG; on one machine, `mm-keras … "
+            "multi_worker needs the addresses of two or more workers in TF_CONFIG; on one machine, `mm-keras train … "
             "--local_workers=2` starts them. Received: TF_CONFIG of one worker, or none"
         )
     minutes = _LONGEST_WAIT // 60

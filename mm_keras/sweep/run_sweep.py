@@ -19,7 +19,7 @@ class TrialsFailed(RuntimeError):  # noqa: N818  it is what has happened
     """Some trainings of a sweep failed; the message names them and their logs."""
 
 
-def experiments(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Path:
+def run_sweep(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Path:
     """Trains and measures all that a sweep file lists, or searches for the best setting.
 
     What is finished in the folder is not done again, what was broken off is gone on with, and what has failed is tried once
@@ -51,7 +51,7 @@ def experiments(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Pat
 
 def _run_all(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str]]:
     """Runs what is not finished, and returns what failed and why."""
-    trials = [trial for setting in sweep.settings() for trial in make_trials(sweep, setting, workdir, "train_and_evaluate")]
+    trials = [trial for setting in sweep.settings() for trial in make_trials(sweep, setting, workdir, train_only=False)]
     _check_different(sweep, trials)
     shutil.copyfile(sweep.path, workdir / "sweep.toml")
     for folder in not_listed(workdir, trials):

@@ -24,7 +24,6 @@ from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.progress import progress_bar
 
 STUDY = "search.db"
-_MODE = "train"  # it does not evaluate, so no test split is ever looked at
 _NEVER_PRUNED = 5  # trainings
 _NEVER_PRUNED_EPOCHS = 1
 
@@ -48,7 +47,7 @@ class _Search:
         while _num_done(self._study, self._states) + len(self.failed) + len(self._asked) < self._sweep.search.trials:
             asked = self._study.ask()
             setting = self._sweep.search.setting(self._sweep, _values(asked, self._sweep.search))
-            (trial,) = make_trials(self._sweep, setting, self._workdir, _MODE)
+            (trial,) = make_trials(self._sweep, setting, self._workdir, train_only=True)
             asked.set_user_attr("folder", str(trial.folder.relative_to(self._workdir)))
             twin = any(other.folder == trial.folder for other in self._asked)
             self._asked[trial] = asked
@@ -148,8 +147,8 @@ def _check(sweep: Sweep, workdir: Path) -> str:
     first = {key: space.low if isinstance(space, Range) else space[0] for key, space in sweep.search.space.items()}
     for key, space in sweep.search.space.items():
         for choice in () if isinstance(space, Range) else space[1:]:
-            make_trials(sweep, sweep.search.setting(sweep, first | {key: choice}), workdir, _MODE)
-    make_trials(sweep, sweep.search.setting(sweep, first), workdir, _MODE)
+            make_trials(sweep, sweep.search.setting(sweep, first | {key: choice}), workdir, train_only=True)
+    make_trials(sweep, sweep.search.setting(sweep, first), workdir, train_only=True)
     values = read_setting(sweep, sweep.search.setting(sweep, first))
     return hashlib.sha256(f"{sorted(values.items())}{sorted(sweep.search.space.items())}".encode()).hexdigest()
 
@@ -184,7 +183,7 @@ def _write_results(sweep: Sweep, workdir: Path, tried: list) -> None:
         folder = workdir / each.user_attrs["folder"]
         setting = sweep.search.setting(sweep, each.params)
         run = RunFolder(folder)
-        trial = Trial(setting, 0, folder, _MODE)
+        trial = Trial(setting, 0, folder, train_only=True)
         values = _followed(trial)
         if not values:
             continue

@@ -35,13 +35,13 @@ class Trial:
         setting: of what.
         seed: with which.
         folder: its run folder.
-        mode: of the command line.
+        train_only: whether it ends without an evaluation; a search never looks at the test split.
     """
 
     setting: Setting
     seed: int
     folder: Path
-    mode: str
+    train_only: bool
 
     @property
     def name(self) -> str:
@@ -56,19 +56,20 @@ class Trial:
         return (self.folder / _FINISHED).is_file()
 
     def finish(self) -> None:
-        facts = dataclasses.asdict(self.setting) | {"seed": self.seed, "mode": self.mode}
+        facts = dataclasses.asdict(self.setting) | {"seed": self.seed, "train_only": self.train_only}
         write_text(self.folder / _FINISHED, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
     def command(self) -> list[str]:
         bindings = [*self.setting.bindings, f"train.seed = {self.seed}"]
         return [
-            *(sys.executable, "-m", "mm_keras.cli.main", f"--mode={self.mode}", f"--config={find_config(self.setting.config)}"),
-            *(f"--gin_bindings={line}" for line in bindings),
+            *(sys.executable, "-m", "mm_keras.cli.main", "train", str(find_config(self.setting.config))),
+            *(f"--set={line}" for line in bindings),
             *(f"--workdir={self.folder}", "--resume"),
+            *(["--train_only"] if self.train_only else []),
         ]
 
 
-def make_trials(sweep: Sweep, setting: Setting, workdir: Path, mode: str) -> list[Trial]:
+def make_trials(sweep: Sweep, setting: Setting, workdir: Path, train_only: bool) -> list[Trial]:
     """The repeats of a setting; its config is read, so that what is wrong in it is found before anything is trained.
 
     A folder's name has a checksum of all that is bound: where something of it is another, no old result is taken for a new.
@@ -77,14 +78,14 @@ def make_trials(sweep: Sweep, setting: Setting, workdir: Path, mode: str) -> lis
         SweepError: if gin cannot make anything of the setting, or nothing could be measured.
     """
     values = read_setting(sweep, setting)
-    if mode == "train" and values.get("train.val_split", "val") is None:
+    if train_only and values.get("train.val_split", "val") is None:
         raise SweepError(f"{sweep.path}: a search measures on train.val_split, and that is None; bind a split of the dataset")
-    if mode == "train_and_evaluate" and values.get("train_and_evaluate.evaluate", "") is None:
+    if not train_only and values.get("train_and_evaluate.evaluate", "") is None:
         raise SweepError(f"{sweep.path}, {setting.name}: train_and_evaluate.evaluate is None, so there is nothing to compare")
     readable = re.sub(r"[^\w.=+-]+", "_", setting.name)[:_NAME_LENGTH].strip("_.")
     checksum = hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:8]
     folder = workdir / TRIALS / f"{readable}-{checksum}"
-    return [Trial(setting, seed, folder / f"seed-{seed}", mode) for seed in range(sweep.repeats)]
+    return [Trial(setting, seed, folder / f"seed-{seed}", train_only) for seed in range(sweep.repeats)]
 
 
 def read_setting(sweep: Sweep, setting: Setting) -> Mapping[str, object]:

@@ -265,7 +265,7 @@ def test_config_passes_a_dry_run(name, bindings, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert name in bindings, f"say in the fixture above how {name} gets sample data"
     flags = [f"--gin_bindings={binding}" for binding in bindings[name]]
-    status = main([f"--config={name}", "--dry_run", *flags])
+    status = main(["train", name, "--dry_run", *flags])
     captured = capsys.readouterr()
     assert status == 0, captured.err
     assert "dry run: stopping here" in captured.out
@@ -276,7 +276,7 @@ def test_config_passes_a_dry_run(name, bindings, tmp_path, monkeypatch, capsys):
 def test_webvision_goes_from_pack_to_export(name, bindings, tmp_path, capsys):
     few = ["train.epochs = 1", f"DATASET = '{tmp_path}/data'", "make_features.image_size = (32, 32)"]
     flags = [f"--gin_bindings={binding}" for binding in [*bindings[name], *few]]
-    status = main([f"--config={name}", f"--workdir={tmp_path / 'run'}", *flags])
+    status = main(["train", name, f"--workdir={tmp_path / 'run'}", *flags])
     captured = capsys.readouterr()
     assert status == 0, captured.err
     assert "equal to the trained model" in captured.out
@@ -290,11 +290,11 @@ def test_caption_study_goes_from_a_table_to_an_exported_late_fusion(bindings, tm
     of_image = [*bindings["captions_image.gin"], "DATASET = 'data'", "train.epochs = 1"]
     of_text = [line for line in of_image if not line.startswith(("IMAGE_WEIGHTS", "make_features"))]
     for name, lines in (("captions_image.gin", of_image), ("captions_lstm.gin", of_text)):
-        assert main([f"--config={name}", "--mode=train", *(f"--gin_bindings={line}" for line in lines)]) == 0
-    runs = "--runs=runs/captions_image,runs/captions_lstm"
-    assert main(["--mode=late_fusion", "--workdir=runs/captions", runs, "--method=weights_per_label"]) == 0
-    assert main(["--mode=evaluate", "--workdir=runs/captions"]) == 0
-    assert main(["--mode=export", "--workdir=runs/captions"]) == 0
+        assert main(["train", name, "--train_only", *(f"--gin_bindings={line}" for line in lines)]) == 0
+    runs = ["runs/captions_image", "runs/captions_lstm"]
+    assert main(["fuse", *runs, "--output=runs/captions", "--method=weights_per_label"]) == 0
+    assert main(["evaluate", "runs/captions"]) == 0
+    assert main(["export", "runs/captions"]) == 0
     out = capsys.readouterr().out
     assert "2 runs fused by weights_per_label, fitted on" in out
     assert "| all    | fused " in out

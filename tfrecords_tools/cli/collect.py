@@ -26,9 +26,8 @@ def add_collect(commands) -> None:
     """Adds `collect` and its sub-commands."""
     collect = commands.add_parser("collect", help="fetch images by URL, or class descriptions from Wikipedia")
     kinds = collect.add_subparsers(required=True, metavar="KIND")
-    raw = argparse.RawDescriptionHelpFormatter
 
-    images = kinds.add_parser("images", help="images of a table with ids and URLs", epilog=_IMAGES_EPILOG, formatter_class=raw)
+    images = kinds.add_parser("images", help="images of a table with ids and URLs", epilog=_IMAGES_EPILOG)
     images.add_argument("table", metavar="FILE", help="CSV")
     images.add_argument("--id", required=True, metavar="COLUMN", help="unique ids: they become file names")
     images.add_argument("--url", required=True, metavar="COLUMN")
@@ -46,7 +45,7 @@ def add_collect(commands) -> None:
         )
         parser.add_argument("--allow_private", action="store_true", help="also fetch from addresses that are not public")
 
-    wikipedia = kinds.add_parser("wikipedia", help="a description of each class", epilog=_WIKIPEDIA_EPILOG, formatter_class=raw)
+    wikipedia = kinds.add_parser("wikipedia", help="a description of each class", epilog=_WIKIPEDIA_EPILOG)
     wikipedia.add_argument("labels", metavar="FILE", help="a class name a line, such as labels.txt of a dataset")
     wikipedia.add_argument("--output", required=True, metavar="FOLDER")
     wikipedia.add_argument(

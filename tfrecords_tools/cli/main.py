@@ -10,22 +10,31 @@ from pathlib import Path
 
 from tfrecords_tools.cli.collect import add_collect
 from tfrecords_tools.cli.pack import add_pack, split_beam_options
+from tfrecords_tools.cli.parser import INTERRUPTED, Parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns its exit status: 0 fine, 1 problems or no record found, 2 it could not be done."""
+    """Runs one command.
+
+    Returns:
+        the exit status. 0: all is well. 1: problems were found, or no record. 2: the command could not be carried out.
+        130: the command was interrupted by Ctrl-C.
+    """
     parser = _make_parser()
-    ours, beam_options = split_beam_options(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(ours, argparse.Namespace(beam_options=beam_options))
+    own_options, beam_options = split_beam_options(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(own_options, argparse.Namespace(beam_options=beam_options))
     try:
         return options.run(options)
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("tfrecords-tools", description="Images, texts and labels -> TFRecord datasets.")
+    parser = Parser("tfrecords-tools", description="Pack images, texts and labels into TFRecord datasets, and look into them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_pack(commands)
     inspect = commands.add_parser("inspect", help="print records, write their images out")

@@ -13,9 +13,8 @@ def add_pack(commands) -> None:
     """Adds the command to the sub-parsers `commands`."""
     pack = commands.add_parser("pack", help="make a dataset folder from a raw source")
     sources = pack.add_subparsers(required=True, metavar="SOURCE")
-    raw = argparse.RawDescriptionHelpFormatter
     for command in find_commands():
-        source = sources.add_parser(command.name, help=command.help, epilog=command.epilog, formatter_class=raw)
+        source = sources.add_parser(command.name, help=command.help, epilog=command.epilog)
         command.add_arguments(source)
         _add_options(source)
         source.set_defaults(run=_pack, make_source=command.make_source)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -89,7 +91,8 @@ class Encoder:
                 if self._pool is None:
                     yield from _encode_chunk(chunk)
                     continue
-                pending.append(self._pool.submit(_encode_chunk, chunk))
+                with _sigint_blocked():  # a submission starts worker processes, and they inherit this
+                    pending.append(self._pool.submit(_encode_chunk, chunk))
                 if len(pending) >= 4 * self._workers:
                     yield from pending.popleft().result()
             while pending:
@@ -99,6 +102,19 @@ class Encoder:
                 "a packing worker died (out of memory?); try fewer workers, or a smaller max_pixels. A script that calls "
                 'pack() must do so behind `if __name__ == "__main__":`, since each worker imports it'
             ) from error
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Processes that are started in its block never see Ctrl-C: their parent does, ends them and says so once.
+
+    Here, Ctrl-C takes effect at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _spool: BinaryIO

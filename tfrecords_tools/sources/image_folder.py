@@ -109,8 +109,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--splits",
-        action=argparse.BooleanOptionalAction,
-        help="the first level of folders are splits (default: where they are called train, val, test or the like)",
+        action="store_const",
+        const=True,
+        help="the first level of folders are splits (default: if they are called train, val, test or the like)",
+    )
+    parser.add_argument(
+        "--no_splits", dest="splits", action="store_const", const=False, help="the first level of folders are no splits"
     )
     parser.add_argument("--captions", action="store_true", help="the lines of <name>.txt beside <name>.jpg are its captions")
     parser.add_argument(

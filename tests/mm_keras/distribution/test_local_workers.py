@@ -47,6 +47,6 @@ def test_who_failed_is_told_from_who_only_missed_it(capfd):
 
 @pytest.mark.parametrize("flags", [["--local_workers=1"], ["--local_workers=2", "--strategy=mirrored"]])
 def test_flags_that_make_no_workers_are_errors(call, flags):
-    status, _, err = call(main, "--config=quickstart.gin", *flags)
+    status, _, err = call(main, "train", "quickstart.gin", *flags)
     assert status == 2
     assert "--local_workers is 2 or more, and goes with --strategy=multi_worker alone" in err

@@ -13,7 +13,7 @@ import mm_keras
 from mm_keras.distribution.preemption import Preempted, raise_on_sigterm
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.results import draw_box_plots, read_result, write_table
-from mm_keras.sweep.run_sweep import TrialsFailed, experiments
+from mm_keras.sweep.run_sweep import TrialsFailed, run_sweep
 from mm_keras.sweep.sweep_file import Setting, SweepError
 from mm_keras.sweep.trials import Trial, locked
 
@@ -22,8 +22,8 @@ REPOSITORY = Path(mm_keras.__file__).parent.parent
 # Stands for a training: as many lines in `calls` as it was begun, and a report that depends on bindings and seed.
 _STAND_IN = """
 import json, os, pathlib, sys, time
-arguments = dict(each.removeprefix("--").split("=", 1) for each in sys.argv[1:] if "=" in each and "gin" not in each)
-bindings = [each.split("=", 1)[1] for each in sys.argv[1:] if each.startswith("--gin_bindings")]
+arguments = dict(each.removeprefix("--").split("=", 1) for each in sys.argv[1:] if "=" in each and each.startswith("--workdir"))
+bindings = [each.split("=", 1)[1] for each in sys.argv[1:] if each.startswith("--set")]
 bound = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in bindings)}
 folder = pathlib.Path(arguments["workdir"])
 with open(folder / "calls", "a") as file:
@@ -61,10 +61,11 @@ def _rows(workdir):
 
 
 def test_each_setting_is_trained_with_each_seed_and_compared(stand_in, capsys):
-    workdir = experiments(stand_in / "sweep.toml", stand_in / "runs", workers=2)
+    workdir = run_sweep(stand_in / "sweep.toml", stand_in / "runs", workers=2)
     calls = [line for lines in _calls(workdir).values() for line in lines]
     assert len(calls) == 4
-    assert all("--mode=train_and_evaluate" in line and "--resume" in line for line in calls)
+    assert all(line.startswith("train ") and "--train_only" not in line for line in calls)
+    assert all("--resume" in line for line in calls)
     table = (workdir / "table.md").read_text().splitlines()
     assert [cell.strip() for cell in table[2].strip("|").split("|")] == [
         *("16", "2", "0.210 ± 0.071", "0.210 ± 0.071", "0.250 ± 0.000", "10.5 ± 0.7", "2.00 ± 0.00", "0.00", "1,000")
@@ -79,9 +80,9 @@ def test_each_setting_is_trained_with_each_seed_and_compared(stand_in, capsys):
 
 
 def test_finished_trainings_are_not_done_again(stand_in, capsys):
-    workdir = experiments(stand_in / "sweep.toml", stand_in / "runs")
+    workdir = run_sweep(stand_in / "sweep.toml", stand_in / "runs")
     before = (workdir / "table.csv").read_text()
-    experiments(stand_in / "sweep.toml", workdir)
+    run_sweep(stand_in / "sweep.toml", workdir)
     assert all(len(lines) == 1 for lines in _calls(workdir).values())
     assert (workdir / "table.csv").read_text() == before
     assert "4 of 4 trainings are there" in capsys.readouterr().out
@@ -93,20 +94,20 @@ def test_failed_trainings_are_named_and_tried_again_and_the_others_go_on(stand_i
     with pytest.raises(
         TrialsFailed, match=r"2 trainings failed.*\n.*batch_size=32, seed 0: exit status 1, 'out of memory'"
     ) as e:
-        experiments(stand_in / "sweep.toml", stand_in / "runs")
+        run_sweep(stand_in / "sweep.toml", stand_in / "runs")
     log = Path(str(e.value).splitlines()[1].rpartition(", see ")[2])
     assert log.read_text() == "out of memory\n"
     assert [row["n"] for row in _rows(stand_in / "runs")] == ["2"]
     (stand_in / "runs" / "broken").unlink()
-    experiments(stand_in / "sweep.toml", stand_in / "runs")
+    run_sweep(stand_in / "sweep.toml", stand_in / "runs")
     assert sorted(len(lines) for lines in _calls(stand_in / "runs").values()) == [1, 1, 2, 2]
     assert [row["n"] for row in _rows(stand_in / "runs")] == ["2", "2"]
 
 
 def test_changed_sweep_adds_trainings_and_deletes_none(stand_in, capsys):
-    workdir = experiments(stand_in / "sweep.toml", stand_in / "runs")
+    workdir = run_sweep(stand_in / "sweep.toml", stand_in / "runs")
     (stand_in / "sweep.toml").write_text('config = "quickstart.gin"\n[sweep]\ntrain.batch_size = [16, 64]\n')
-    experiments(stand_in / "sweep.toml", workdir)
+    run_sweep(stand_in / "sweep.toml", workdir)
     out = capsys.readouterr().out
     assert out.count("is of no setting in") == 3  # the second seed of 16, both of 32
     calls = _calls(workdir)
@@ -116,10 +117,10 @@ def test_changed_sweep_adds_trainings_and_deletes_none(stand_in, capsys):
 
 
 def test_other_bindings_are_other_trainings(stand_in):
-    workdir = experiments(stand_in / "sweep.toml", stand_in / "runs")
+    workdir = run_sweep(stand_in / "sweep.toml", stand_in / "runs")
     given = (stand_in / "sweep.toml").read_text()
     (stand_in / "sweep.toml").write_text('bindings = ["train.epochs = 2"]\n' + given)
-    experiments(stand_in / "sweep.toml", workdir)
+    run_sweep(stand_in / "sweep.toml", workdir)
     assert len(_calls(workdir)) == 8
 
 
@@ -138,14 +139,14 @@ def test_other_bindings_are_other_trainings(stand_in):
 def test_wrong_setting_is_found_before_anything_is_trained(stand_in, sweep, message):
     (stand_in / "sweep.toml").write_text(sweep)
     with pytest.raises(SweepError, match=message):
-        experiments(stand_in / "sweep.toml", stand_in / "runs")
+        run_sweep(stand_in / "sweep.toml", stand_in / "runs")
     assert not list(stand_in.rglob("calls"))
 
 
 def test_two_sweeps_do_not_share_a_folder(stand_in):
     with locked(stand_in / "runs"), pytest.raises(FileExistsError, match="another sweep is at work in"):
-        experiments(stand_in / "sweep.toml", stand_in / "runs")
-    experiments(stand_in / "sweep.toml", stand_in / "runs")
+        run_sweep(stand_in / "sweep.toml", stand_in / "runs")
+    run_sweep(stand_in / "sweep.toml", stand_in / "runs")
 
 
 def test_training_that_a_killed_sweep_left_behind_keeps_the_folder_locked(tmp_path):
@@ -172,10 +173,10 @@ def test_sweep_that_is_asked_to_end_ends_its_trainings(stand_in):
 
     threading.Thread(target=end_when_begun, daemon=True).start()
     with pytest.raises(Preempted), raise_on_sigterm():
-        experiments(stand_in / "sweep.toml", runs, workers=2)
+        run_sweep(stand_in / "sweep.toml", runs, workers=2)
     (runs / "hold").unlink()
     assert not (runs / "table.md").exists()
-    experiments(stand_in / "sweep.toml", runs, workers=2)
+    run_sweep(stand_in / "sweep.toml", runs, workers=2)
     assert sorted(len(lines) for lines in _calls(runs).values()) == [1, 1, 2, 2]
 
 
@@ -186,13 +187,13 @@ def test_each_of_several_workers_has_a_gpu_of_its_own(stand_in, monkeypatch):
     monkeypatch.setattr(
         Trial, "command", lambda self: [sys.executable, "-c", script.replace("{}", str(stand_in)), *command(self)[3:]]
     )
-    experiments(stand_in / "sweep.toml", stand_in / "runs", workers=2)
+    run_sweep(stand_in / "sweep.toml", stand_in / "runs", workers=2)
     assert {path.name for path in stand_in.iterdir() if path.name.isdigit()} == {"4", "7"}
 
 
 def test_workers_are_counted_from_one(stand_in):
     with pytest.raises(SweepError, match=r"--workers is how many trainings run at a time, at least 1\. Received: 0"):
-        experiments(stand_in / "sweep.toml", stand_in / "runs", workers=0)
+        run_sweep(stand_in / "sweep.toml", stand_in / "runs", workers=0)
 
 
 def test_settings_with_other_inputs_leave_cells_empty(tmp_path):
@@ -222,7 +223,7 @@ make_features.text_fields = ("title",)
 
 
 def test_command_sweeps_for_real(tiny_sweep):
-    command = [sys.executable, "-m", "mm_keras.cli.main", "--mode=experiments", "--sweep=sweep.toml", "--workers=2"]
+    command = [sys.executable, "-m", "mm_keras.cli.main", "sweep", "sweep.toml", "--workers=2"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=tiny_sweep, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

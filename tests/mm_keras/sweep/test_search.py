@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from mm_keras.config import load_config
+from mm_keras.config.load import load_config
 from mm_keras.distribution.preemption import Preempted, raise_on_sigterm
-from mm_keras.sweep.run_sweep import TrialsFailed, experiments
+from mm_keras.sweep.run_sweep import TrialsFailed, run_sweep
 from mm_keras.sweep.sweep_file import SweepError
 from mm_keras.sweep.trials import Trial
 
@@ -18,8 +18,8 @@ optuna = pytest.importorskip("optuna")
 # Stands for a training of three epochs, whose metric is best at 32 examples a batch; it waits wherever it finds a file `hold`.
 _STAND_IN = """
 import json, pathlib, sys, time
-arguments = dict(each.removeprefix("--").split("=", 1) for each in sys.argv[1:] if "=" in each and "gin" not in each)
-bindings = [each.split("=", 1)[1] for each in sys.argv[1:] if each.startswith("--gin_bindings")]
+arguments = dict(each.removeprefix("--").split("=", 1) for each in sys.argv[1:] if "=" in each and each.startswith("--workdir"))
+bindings = [each.split("=", 1)[1] for each in sys.argv[1:] if each.startswith("--set")]
 bound = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in bindings)}
 folder = pathlib.Path(arguments["workdir"])
 with open(folder / "calls", "a") as file:
@@ -71,10 +71,13 @@ def _states(workdir):
 
 
 def test_search_finds_what_is_best_on_the_validation_split_and_never_evaluates(stand_in):
-    workdir = experiments(stand_in / "search.toml", stand_in / "runs", workers=2)
+    workdir = run_sweep(stand_in / "search.toml", stand_in / "runs", workers=2)
     calls = _calls(workdir)
     assert 1 <= len(calls) <= 6
-    assert all("--mode=train " in line and "--resume" in line and "train.seed = 0" in line for line in calls)
+    assert all(
+        line.startswith("train ") and "--train_only" in line and "--resume" in line and "train.seed = 0" in line
+        for line in calls
+    )
     rows = list(csv.DictReader((workdir / "table.csv").read_text().splitlines()))
     values = [float(row["val_top_1"]) for row in rows]
     assert values == sorted(values, reverse=True)
@@ -85,9 +88,9 @@ def test_search_finds_what_is_best_on_the_validation_split_and_never_evaluates(s
 
 
 def test_search_goes_on_to_a_larger_number_of_trainings(stand_in, capsys):
-    workdir = experiments(stand_in / "search.toml", stand_in / "runs")
+    workdir = run_sweep(stand_in / "search.toml", stand_in / "runs")
     (stand_in / "search.toml").write_text(_SEARCH.replace("trials = 6", "trials = 9"))
-    experiments(stand_in / "search.toml", workdir)
+    run_sweep(stand_in / "search.toml", workdir)
     assert "6 of 9 trainings are there" in capsys.readouterr().out
     assert len(_states(workdir)) == 9
 
@@ -104,11 +107,11 @@ def test_search_that_was_broken_off_goes_on_with_the_same_training(stand_in):
 
     threading.Thread(target=end_when_begun, daemon=True).start()
     with pytest.raises(Preempted), raise_on_sigterm():
-        experiments(stand_in / "search.toml", runs)
+        run_sweep(stand_in / "search.toml", runs)
     assert _states(runs) == ["RUNNING"]
     (begun,) = runs.rglob("calls")
     (runs / "hold").unlink()
-    experiments(stand_in / "search.toml", runs)
+    run_sweep(stand_in / "search.toml", runs)
     assert len(begun.read_text().splitlines()) == 2
     assert _states(runs) == ["FAIL", *["COMPLETE"] * 6]
 
@@ -123,12 +126,12 @@ def test_training_that_is_worse_than_the_others_is_ended_early(stand_in, capsys)
 
     ranges = _SEARCH.replace("high = 64", "high = 100")
     (stand_in / "search.toml").write_text(ranges)
-    workdir = experiments(stand_in / "search.toml", stand_in / "wide")
+    workdir = run_sweep(stand_in / "search.toml", stand_in / "wide")
     (workdir / "hold_large").touch()  # the next one, far worse than all before, would wait for ever in its second epoch
     (stand_in / "search.toml").write_text(ranges.replace("trials = 6", "trials = 7"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optuna.samplers, "TPESampler", Large)
-        experiments(stand_in / "search.toml", workdir)
+        run_sweep(stand_in / "search.toml", workdir)
     assert "batch_size=100: ended early, after epoch 2" in capsys.readouterr().out
     assert _states(workdir)[-1] == "PRUNED"
     (folder,) = (workdir / "trials").glob("batch_size=100-*/seed-0")
@@ -139,18 +142,18 @@ def test_failed_trainings_are_named_and_others_are_tried_later(stand_in):
     (stand_in / "runs").mkdir()
     (stand_in / "runs" / "broken").touch()
     with pytest.raises(TrialsFailed, match=r"6 trainings failed.*(\n.*exit status 1, 'out of memory', see .*trial\.log){6}"):
-        experiments(stand_in / "search.toml", stand_in / "runs")
+        run_sweep(stand_in / "search.toml", stand_in / "runs")
     (stand_in / "runs" / "broken").unlink()
-    experiments(stand_in / "search.toml", stand_in / "runs")
+    run_sweep(stand_in / "search.toml", stand_in / "runs")
     assert _states(stand_in / "runs") == ["FAIL"] * 6 + ["COMPLETE"] * 6
 
 
 def test_search_of_something_else_is_refused(stand_in):
-    experiments(stand_in / "search.toml", stand_in / "runs")
+    run_sweep(stand_in / "search.toml", stand_in / "runs")
     for other in (_SEARCH.replace("64", "128"), 'bindings = ["train.epochs = 2"]' + _SEARCH):
         (stand_in / "search.toml").write_text(other)
         with pytest.raises(SweepError, match="holds a search with another config, other bindings or other ranges"):
-            experiments(stand_in / "search.toml", stand_in / "runs")
+            run_sweep(stand_in / "search.toml", stand_in / "runs")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_search_of_something_else_is_refused(stand_in):
 def test_search_that_can_not_be_measured_or_read_is_refused(stand_in, change, message):
     (stand_in / "search.toml").write_text(change + _SEARCH)
     with pytest.raises(SweepError, match=message):
-        experiments(stand_in / "search.toml", stand_in / "runs")
+        run_sweep(stand_in / "search.toml", stand_in / "runs")
     assert not _calls(stand_in)
 
 
@@ -171,11 +174,11 @@ def test_every_choice_is_read_before_anything_is_trained(stand_in):
     choices = '"build_two_tower.fusion" = ["@build_concatenation", "@build_mist"]'
     (stand_in / "search.toml").write_text(_SEARCH + choices)
     with pytest.raises(SweepError, match="fusion=build_mist"):
-        experiments(stand_in / "search.toml", stand_in / "runs")
+        run_sweep(stand_in / "search.toml", stand_in / "runs")
     assert not _calls(stand_in)
 
 
 def test_without_optuna_it_says_how_to_get_it(stand_in, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"a search needs Optuna: pip install 'mm_keras\[tune\]'"):
-        experiments(stand_in / "search.toml", stand_in / "runs")
+        run_sweep(stand_in / "search.toml", stand_in / "runs")

@@ -1,0 +1,29 @@
+"""`mm-keras add-classes`: further classes for a run with a class-embedding head, from their texts alone."""
+
+from __future__ import annotations
+
+import argparse
+
+from mm_keras.cli.start_up import import_tensorflow
+
+SUMMARY = "make a run that knows further classes, from their texts alone"
+DESCRIPTION = """Make a run that knows further classes, from their texts and without training. The run RUN needs a
+class-embedding head, as quickstart_classes.gin has it; it stays as it is."""
+EXAMPLES = """  mm-keras add-classes runs/quickstart_classes classes.jsonl --output=runs/more_classes
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN", help="the folder of a trained run with a class-embedding head")
+    parser.add_argument(
+        "texts", metavar="TEXTS", help="texts of the new classes: JSON Lines of label and text, or a CSV of label,description"
+    )
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="the run folder to make")
+
+
+def run(options: argparse.Namespace) -> int:
+    import_tensorflow()
+    from mm_keras.runs.add_classes import add_classes
+
+    add_classes(options.run_folder, options.texts, options.output)
+    return 0

@@ -1,0 +1,38 @@
+"""`mm-keras evaluate`: the table of a trained run, on any split."""
+
+from __future__ import annotations
+
+import argparse
+
+from mm_keras.cli.configured import add_config_of_a_run, configured
+from mm_keras.cli.start_up import import_tensorflow
+
+SUMMARY = "measure a trained run on a split of a dataset"
+DESCRIPTION = """Measure a trained run on a split: with all inputs, with some of them hidden, and beside its
+baselines. The table is printed and written into the run's folder, report/."""
+EXAMPLES = """  mm-keras evaluate runs/quickstart
+  mm-keras evaluate runs/quickstart --split=val
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN", help="the folder of a trained run")
+    add_examples_options(parser, "the examples to measure on")
+    add_config_of_a_run(parser)
+
+
+def add_examples_options(parser: argparse.ArgumentParser, purpose: str, split: str = "test") -> None:
+    """Adds --dataset and --split, which say where a command finds examples."""
+    parser.add_argument("--dataset", metavar="FOLDER", help=f"the dataset with {purpose} (default: that of the training)")
+    parser.add_argument("--split", help=f"the split with {purpose} (default: {split})")
+
+
+def given_examples(options: argparse.Namespace) -> dict[str, str]:
+    """Those of `dataset` and `split` that were given, as keywords: functions and configs have defaults of their own."""
+    return {name: getattr(options, name) for name in ("dataset", "split") if getattr(options, name)}
+
+
+def run(options: argparse.Namespace) -> int:
+    import_tensorflow()
+    configured("evaluate", options.config, options.gin_bindings)(options.run_folder, **given_examples(options))
+    return 0

@@ -1,0 +1,44 @@
+import functools
+import shutil
+
+import pytest
+
+from mm_keras.cli import main, run_py
+
+
+@pytest.fixture
+def run(call):
+    """A function: (arguments of mm-keras) -> exit status, standard output, standard error."""
+    return functools.partial(call, main.main)
+
+
+@pytest.fixture
+def run_old(call):
+    """A function: (arguments of run.py) -> exit status, standard output, standard error."""
+    return functools.partial(call, run_py.main)
+
+
+@pytest.fixture
+def moved_run(tmp_path, trained_run, monkeypatch):
+    """A trained run of the title alone, in a folder of its own, which is the working folder."""
+    shutil.copytree(trained_run / "baselines" / "title", tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "moved"
+
+
+@pytest.fixture
+def config(tmp_path, dataset):
+    """A config that trains the title's model in a moment."""
+    (tmp_path / "tiny.gin").write_text(
+        f"""
+include "base/experiment.gin"
+include "model/small.gin"
+train.dataset = '{dataset}'
+train.modalities = ("title",)
+train.epochs = 1
+train_and_evaluate.export = None
+make_features.image_size = (16, 16)
+make_features.text_fields = ("title",)
+"""
+    )
+    return tmp_path / "tiny.gin"

@@ -1,0 +1,73 @@
+"""evaluate, predict, export, add-classes and fuse need nothing but run folders."""
+
+import json
+
+
+def test_run_folder_alone_can_be_evaluated(run, moved_run):
+    status, out, err = run("evaluate", "moved", "--split=val")
+    assert status == 0, err
+    assert "split val" in out
+    assert (moved_run / "report" / "evaluation.json").is_file()
+
+
+def test_config_binds_what_evaluation_has_no_option_for(run, moved_run, config):
+    status, out, err = run("evaluate", "moved", f"--config={config}", "--set=evaluate.split='val'")
+    assert (status, "split val" in out) == (0, True), err
+
+
+def test_run_folder_alone_can_predict(run, moved_run):
+    status, out, err = run("predict", "moved", "--text=title=Solid oak = good")
+    assert status == 0, err
+    assert len(out.splitlines()) == 5
+    (moved_run.parent / "new.jsonl").write_text('{"title": "oak"}\n{"titel": "oak"}\n')
+    status, out, _ = run("predict", "moved", "new.jsonl")
+    assert status == 0
+    assert "1 predictions, 1 bad lines" in out
+    status, _, err = run("predict", "moved", "--text=titel=oak")
+    assert (status, "no input 'titel'" in err) == (2, True)
+
+
+def test_run_folder_alone_can_be_exported(run, moved_run):
+    status, out, err = run("export", "moved")
+    assert status == 0, err
+    assert "equal to the trained model on 32 records" in out
+    assert (moved_run / "export" / "1" / "saved_model.pb").is_file()
+
+
+def test_runs_are_fused_and_not_overwritten_unasked(run, moved_run, trained_run):
+    fuse = ("fuse", "moved", trained_run, "--output=fused", "--method=vote")
+    status, out, err = run(*fuse)
+    assert (status, "2 runs fused by vote" in out) == (0, True), err
+    assert (moved_run.parent / "fused" / "late_fusion.json").is_file()
+    status, _, err = run(*fuse)
+    assert (status, "already holds a run" in err) == (2, True), err
+    assert run(*fuse, "--overwrite")[0] == 0
+    status, out, err = run("predict", "fused", "--text=title=Solid oak")
+    assert (status, len(out.splitlines())) == (0, 5), err
+
+
+def test_class_is_added_from_its_text_and_predicted(run, config, monkeypatch):
+    monkeypatch.chdir(config.parent)
+    config.write_text(
+        config.read_text()
+        + """
+build_two_tower.head = @build_class_embedding_head
+train.embed_classes = @embed_classes
+embed_classes.texts = None
+embed_classes.make_tokenizer = @classes/make_word_tokenizer
+classes/make_word_tokenizer.min_count = 1
+"""
+    )
+    status, _, err = run("train", "tiny.gin")
+    assert status == 0, err
+    (config.parent / "new.jsonl").write_text('{"label": "oak stool", "text": "oak stool"}\n')
+    status, out, err = run("add-classes", "runs/tiny", "new.jsonl", "--output=more")
+    assert status == 0, err
+    assert "more: 1 classes added to 20" in out
+    assert len(json.loads((config.parent / "more" / "features.json").read_text())["labels"]) == 21
+    status, out, err = run("evaluate", "more")
+    assert (status, "| title " in out) == (0, True), err
+    status, out, err = run("export", "more")
+    assert (status, "equal to the trained model" in out) == (0, True), err
+    status, _, err = run("predict", "more", "--text=title=Solid oak")
+    assert status == 0, err
