@@ -20,9 +20,7 @@ LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may impo
     "experiment": "distribution, runs, training",
     "config": "caption_words, data, experiment, model, objectives, packed, runs, tf_text_model, training",
 }
-PURE = [
-    path for path in MODULES if path.parent.name in ("model", "objectives") or path.name in ("features.py", "tokenizer_spec.py")
-]
+PURE = [path for path in MODULES if path.parent.name in ("model", "objectives") or path.stem in ("features", "tokenizer_spec")]
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 LATE_IN_TOOLS = ("tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_datasets", "httpx", "wikipediaapi")
 LATE_IN_TOOLS += ("nltk", "scipy", "sklearn")

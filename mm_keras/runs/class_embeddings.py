@@ -14,6 +14,7 @@ import tensorflow as tf
 from mm_keras.data.text import make_tokenizer, make_word_tokenizer
 from mm_keras.features import EmbeddedText, EmbedderSpec, FeatureSpec, TokenizerSpec, TokenText
 from mm_keras.model.text_encoder import build_small_text_encoder
+from mm_keras.runs.load_model import load_model
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE
@@ -68,9 +69,7 @@ class ClassEncoder:
     def load(cls, folder: Path) -> ClassEncoder:
         """What `save` wrote."""
         (spec,) = FeatureSpec.load(folder).texts
-        return cls(
-            spec, None if isinstance(spec, EmbeddedText) else keras.models.load_model(folder / _ENCODER_FILE, compile=False)
-        )
+        return cls(spec, None if isinstance(spec, EmbeddedText) else load_model(folder / _ENCODER_FILE))
 
 
 @dataclasses.dataclass(frozen=True)

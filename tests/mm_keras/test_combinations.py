@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.text import make_pretrained_tokenizer
-from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText
+from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText, make_saved_model_text
 from mm_keras.model.fusion import (
     build_bilinear_fusion,
     build_concatenation,

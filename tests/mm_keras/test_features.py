@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from mm_keras.caption_words import CaptionWords, build_vocabulary
-from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText, present
+from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TokenizerSpec, TokenText, make_saved_model_text, present
 
 WORDS = TokenizerSpec("words", ("[PAD]", "[UNK]", "mug", "größe", "茶"))
 PIECES = TokenizerSpec("wordpiece", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "##s"), lowercase=False, strip_accents=True)
@@ -104,3 +106,23 @@ def test_one_label_is_an_error():
 def test_loading_from_a_folder_that_is_no_run_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path.name}' is no run folder"):
         FeatureSpec.load(tmp_path)
+
+
+def test_features_of_another_version_are_refused(tmp_path):
+    path = tmp_path / "features.json"
+    for version, received in (('"version": 2', "2"), ('"older": true', "None")):
+        _spec().save(tmp_path)
+        path.write_text(path.read_text("utf-8").replace('"version": 1', version), "utf-8")
+        with pytest.raises(ValueError, match=rf"features\.json is of version {received}, this release reads version 1: train"):
+            FeatureSpec.load(tmp_path)
+
+
+def test_saved_text_fields_say_their_kind(tmp_path):
+    embedders = EmbedderSpec("nowhere", 8), EmbedderSpec("nowhere", 8, trainable=True)
+    texts = (TokenText("title", WORDS, 5), *map(make_saved_model_text, ("about", "story"), embedders))
+    _spec(texts=texts).save(tmp_path, with_models=False)
+    kinds = {entry["field"]: entry["kind"] for entry in json.loads((tmp_path / "features.json").read_text("utf-8"))["texts"]}
+    assert kinds == {"title": "tokens", "about": "embedding", "story": "string"}
+    loaded = FeatureSpec.load(tmp_path)
+    assert [type(text) for text in loaded.texts] == [type(text) for text in texts]
+    assert loaded.inputs() == _spec(texts=texts).inputs()

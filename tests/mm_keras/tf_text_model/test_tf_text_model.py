@@ -12,7 +12,15 @@ import tensorflow as tf
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.data.preprocess import Preprocessor
-from mm_keras.features import EmbeddedText, EmbedderSpec, FeatureSpec, StringText, TokenizerSpec, TokenText
+from mm_keras.features import (
+    EmbeddedText,
+    EmbedderSpec,
+    FeatureSpec,
+    StringText,
+    TokenizerSpec,
+    TokenText,
+    make_saved_model_text,
+)
 from mm_keras.model.text_encoder import build_embedding_encoder, build_small_text_encoder
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.runs.evaluate import evaluate

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec
+from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, make_saved_model_text
 from mm_keras.runs.late_fusion.merge_features import merge_features
 
 
