@@ -13,13 +13,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS_PACKAGE = Path(tfrecords_tools.__file__).parent
 TOOLS = sorted(TOOLS_PACKAGE.rglob("*.py"))
 LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may import
-    "features": "caption_words",
+    "features": "tokenizer_spec",
+    "tokenizer_spec": "caption_words",
     "caption_words": "",
     "packed": "distribution, tfrecords_tools.packing, tfrecords_tools.sources",
     "experiment": "distribution, runs, training",
     "config": "caption_words, data, experiment, model, objectives, packed, runs, tf_text_model, training",
 }
-PURE = [path for path in MODULES if path.parent.name in ("model", "objectives") or path.name == "features.py"]
+PURE = [path for path in MODULES if path.parent.name in ("model", "objectives") or path.stem in ("features", "tokenizer_spec")]
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 LATE_IN_TOOLS = ("tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_datasets", "httpx", "wikipediaapi")
 LATE_IN_TOOLS += ("nltk", "scipy", "sklearn")

@@ -13,7 +13,6 @@ import numpy as np
 from keras import ops
 
 from mm_keras.features import FeatureSpec, present
-from mm_keras.model import two_tower
 
 
 def build_answers(models: Sequence[keras.Model], features: Sequence[FeatureSpec], inputs: FeatureSpec) -> keras.Model:
@@ -31,9 +30,9 @@ def build_answers(models: Sequence[keras.Model], features: Sequence[FeatureSpec]
     tensors = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in inputs.inputs().items()}
     answers, voting = [], []
     for index, (model, each) in enumerate(zip(models, features, strict=True)):
-        model.name = f"model_{index}"
+        model.name = _model_name(index)
         answers.append(model({name: tensors[name] for name in each.inputs()}))
-        voting.append(_any([tensors[present(modality)] for modality in each.modalities]))
+        voting.append(who_votes([tensors[present(modality)] for modality in each.modalities]))
     return keras.Model(tensors, (ops.stack(answers, axis=1), ops.stack(voting, axis=1)), name="answers")
 
 
@@ -59,36 +58,21 @@ def build_late_fusion(answers: keras.Model, combination: Combination) -> keras.M
     return keras.Model(answers.input, combination(*answers.output), name="late_fusion")
 
 
-def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tuple[keras.Model, keras.Model]:
-    """`two_tower.split_at_embeddings`, of a late fusion too: of all its models at once.
-
-    Args:
-        model: of `build_two_tower` or `build_late_fusion`.
-        modalities: of its features.
-
-    Returns:
-        (encoders: the model's inputs -> embeddings by name, [B, D] each,
-        all behind them: those and {"<modality>_present": bool [B]} -> logits [B, num_labels]).
-    """
+def fused_models(model: keras.Model) -> tuple[Combination, list[keras.Model]] | None:
+    """The combination of a late fusion and the models whose answers it brings together; None for any other model."""
     combination = next((layer for layer in model.layers if isinstance(layer, Combination)), None)
     if combination is None:
-        return two_tower.split_at_embeddings(model, modalities)
-    flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}
-    embeddings, inputs, answers, voting = {}, dict(flags), [], []
-    for index in range(combination.input[0].shape[1]):
-        part = model.get_layer(f"model_{index}")
-        seen = tuple(modality for modality in modalities if present(modality) in part.input)
-        encoders, rest = split_at_embeddings(part, seen)
-        encoders.name, rest.name = f"{part.name}_encoders", f"{part.name}_rest"
-        embedded = encoders({name: model.input[name] for name in part.input})
-        embeddings |= {f"{part.name}_{name}": tensor for name, tensor in embedded.items()}
-        for name, tensor in embedded.items():
-            inputs[f"{part.name}_{name}"] = keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=f"{part.name}_{name}")
-        shown = {present(modality): flags[present(modality)] for modality in seen}
-        answers.append(rest({name: inputs[f"{part.name}_{name}"] for name in embedded} | shown))
-        voting.append(_any(list(shown.values())))
-    logits = combination(ops.stack(answers, axis=1), ops.stack(voting, axis=1))
-    return keras.Model(model.input, embeddings, name="encoders"), keras.Model(inputs, logits, name="behind_encoders")
+        return None
+    return combination, [model.get_layer(_model_name(index)) for index in range(combination.input[0].shape[1])]
+
+
+def who_votes(flags: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    """The presence flags bool [B] of a model's modalities -> bool [B]: a model votes where it has any of its inputs."""
+    return ops.any(ops.stack(flags, axis=-1), axis=-1)
+
+
+def _model_name(index: int) -> str:
+    return f"model_{index}"
 
 
 class Combination(keras.layers.Layer):
@@ -199,7 +183,3 @@ def _voters(voting):
     """[B, M] flags -> float32 [B, M, 1]: 1 for who votes, which are all where none has a flag."""
     voting = ops.logical_or(voting, ops.logical_not(ops.any(voting, axis=1, keepdims=True)))
     return ops.expand_dims(ops.cast(voting, "float32"), -1)
-
-
-def _any(flags: list[keras.KerasTensor]) -> keras.KerasTensor:
-    return ops.any(ops.stack(flags, axis=-1), axis=-1)

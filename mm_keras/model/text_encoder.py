@@ -7,7 +7,7 @@ from typing import Literal
 import keras
 
 from mm_keras.configurable import PositiveInt, Rate, configurable
-from mm_keras.features import TextSpec
+from mm_keras.features import EmbeddedText, StringText, TextSpec, TokenText
 from mm_keras.model.layers import MaskedMeanPooling, ZeroPadding
 
 
@@ -105,12 +105,12 @@ def build_embedding_encoder(spec: TextSpec, name: str = "text_encoder") -> keras
     Raises:
         ValueError: for a field of tokens.
     """
-    if "embedding" not in spec.inputs():
-        if spec.embedder:
-            raise ValueError(
-                f"field {spec.field!r} comes as a string for a SavedModel that is trained: bind build_two_tower.text_encoder = "
-                "@build_saved_model_encoder, or make_saved_model_embedder.trainable = False"
-            )
+    if isinstance(spec, StringText):
+        raise ValueError(
+            f"field {spec.field!r} comes as a string for a SavedModel that is trained: bind build_two_tower.text_encoder = "
+            "@build_saved_model_encoder, or make_saved_model_embedder.trainable = False"
+        )
+    if not isinstance(spec, EmbeddedText):
         raise ValueError(
             f"field {spec.field!r} comes as tokens, build_embedding_encoder takes vectors: bind make_features.make_embedder, "
             "or another build_two_tower.text_encoder"
@@ -125,8 +125,8 @@ def token_inputs(spec: TextSpec, max_tokens: int | None = None) -> dict[str, ker
     Raises:
         ValueError: for a field that a SavedModel embeds.
     """
-    if spec.embedder:
-        right = "build_saved_model_encoder" if spec.embedder.trainable else "build_embedding_encoder"
+    if not isinstance(spec, TokenText):
+        right = "build_saved_model_encoder" if isinstance(spec, StringText) else "build_embedding_encoder"
         raise ValueError(
             f"field {spec.field!r} is for the SavedModel {spec.embedder.path}: bind build_two_tower.text_encoder = @{right}"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mm_keras
-from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
+from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText
 from tfrecords_tools.packing.images import ImageOptions
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import sample
@@ -105,7 +105,7 @@ def make_spec():
     def make(image=(16, 16), fields=("title",), num_labels=4, multi_label=False, tokenizer=words, max_tokens=6) -> FeatureSpec:
         return FeatureSpec(
             image=ImageSpec(image, "stretch") if image else None,
-            texts=tuple(TextSpec(field, tokenizer, max_tokens) for field in fields),
+            texts=tuple(TokenText(field, tokenizer, max_tokens) for field in fields),
             labels=tuple(f"label {index}" for index in range(num_labels)),
             multi_label=multi_label,
         )

@@ -10,7 +10,7 @@ import tensorflow as tf
 from mm_keras.data.augment import make_augmentation
 from mm_keras.data.pipeline import iter_texts, make_evaluation_batches, make_training_batches
 from mm_keras.distribution.workers import Worker
-from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
+from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText
 from mm_keras.objectives.losses import make_loss
 from mm_keras.objectives.metrics import evaluate_logits, make_metrics
 from tfrecords_tools.dataset.folder import Split
@@ -54,7 +54,7 @@ def tags_folder(tmp_path_factory, pack_examples):
 
 def _spec(image=(16, 16), fields=("title", "caption"), multi_label=False, labels=LABELS):
     words = TokenizerSpec("words", ("[PAD]", "[UNK]", *WORDS))
-    texts = tuple(TextSpec(field, words, 4) for field in fields)
+    texts = tuple(TokenText(field, words, 4) for field in fields)
     return FeatureSpec(ImageSpec(image) if image else None, texts, labels, multi_label)
 
 

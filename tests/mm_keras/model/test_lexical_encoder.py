@@ -2,13 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from mm_keras.features import TextSpec, TokenizerSpec
+from mm_keras.features import TokenizerSpec, TokenText
 from mm_keras.model.lexical_encoder import build_lexical_encoder
 
 
 @pytest.fixture
 def spec():
-    return TextSpec("title", TokenizerSpec("words", tuple(f"w{i}" for i in range(100))), 8)
+    return TokenText("title", TokenizerSpec("words", tuple(f"w{i}" for i in range(100))), 8)
 
 
 def _ask(model, *texts):

@@ -9,7 +9,7 @@ import sentencepiece
 import tensorflow as tf
 
 from mm_keras.data.text import make_pretrained_tokenizer, make_tokenizer
-from mm_keras.features import FeatureSpec, TextSpec, TokenizerSpec
+from mm_keras.features import FeatureSpec, TokenizerSpec, TokenText
 from mm_keras.model.transformer_encoder import SplitInWindows, build_transformer_encoder
 
 FAMILIES = ["albert", "clip", "deberta", "distilbert", "roberta", "siglip", "xlm_roberta"]
@@ -156,7 +156,7 @@ def _tokenize(spec, texts=TEXTS):
 
 
 def _spec(source, max_tokens=12):
-    return TextSpec("title", make_pretrained_tokenizer([], source), max_tokens)
+    return TokenText("title", make_pretrained_tokenizer([], source), max_tokens)
 
 
 def test_texts_stand_between_the_familys_own_tokens(preset):
@@ -314,7 +314,7 @@ def test_models_of_other_kinds_are_errors(tmp_path):
     folder = str(tmp_path / "resnet")
     keras_hub.models.DeiTBackbone((32, 32, 3), 16, 1, 2, 8, 16).save_to_preset(folder)
     with pytest.raises(ValueError, match=r"is a DeiTBackbone; text encoders are \['AlbertBackbone', 'BertBackbone'"):
-        build_transformer_encoder(TextSpec("title", WORDS, 10), folder)
+        build_transformer_encoder(TokenText("title", WORDS, 10), folder)
 
 
 @pytest.mark.parametrize(

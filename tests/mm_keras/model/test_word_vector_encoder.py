@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from mm_keras.features import TextSpec, TokenizerSpec
+from mm_keras.features import TokenizerSpec, TokenText
 from mm_keras.model.word_vector_encoder import build_word_vector_encoder
 
 WORDS = TokenizerSpec("words", ("[PAD]", "[UNK]", "oak", "mug", "rare", "größe"))
-SPEC = TextSpec("title", WORDS, 6)
+SPEC = TokenText("title", WORDS, 6)
 VECTORS = {"the": [9, 9, 9], "oak": [1, 2, 3], "mug": [-1, 0, 1.5], "größe": [4, 4, 4]}
 
 
@@ -82,4 +82,4 @@ def test_bad_files_are_errors_that_name_the_place(write, tmp_path):
 def test_other_tokenizers_are_an_error(write):
     pieces = TokenizerSpec("wordpiece", WORDS.vocabulary, family="BertTokenizer")
     with pytest.raises(ValueError, match=r"field 'title' has a tokenizer of kind 'wordpiece'; bind make_features"):
-        build_word_vector_encoder(TextSpec("title", pieces, 6), write())
+        build_word_vector_encoder(TokenText("title", pieces, 6), write())
