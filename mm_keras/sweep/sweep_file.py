@@ -69,7 +69,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """How many settings are tried (`trials`), and for each gin parameter the range or the gin expressions to draw from (`space`)."""
+    """How many settings are tried, and what the values of each gin parameter are drawn from: a range, or gin expressions."""
 
     trials: int
     space: dict[str, Range | tuple[str, ...]]

@@ -1,4 +1,4 @@
-"""The sub-commands of `tfrecords-tools pack` for data sets that have a name and formats of their own."""
+"""The sub-commands of `tfrecords-tools pack` for published data sets, each of which has a format of its own."""
 
 from __future__ import annotations
 

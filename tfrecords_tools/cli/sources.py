@@ -1,4 +1,4 @@
-"""The sub-commands of `tfrecords-tools pack`, one a source: their options, and how options make a `Source`.
+"""The sub-commands of `tfrecords-tools pack`: the options of each source, and the `Source` that they stand for.
 
 This module holds the sources for data of any kind; `datasets` holds those for published data sets.
 """
