@@ -12,9 +12,9 @@ help:
 	@echo "make clean        remove the virtual environment, runs and packed data"
 
 quickstart: .venv/installed
-	$(BIN)/mm-keras --config=quickstart.gin --workdir=runs/quickstart --overwrite
+	$(BIN)/mm-keras train quickstart.gin --workdir=runs/quickstart --overwrite
 	$(BIN)/tfrecords-tools inspect data/sample --split=test --num=1 --images=runs/quickstart/pictures
-	$(BIN)/mm-keras --mode=predict --workdir=runs/quickstart --image=runs/quickstart/pictures/00000.jpg --text="title=Solid oak"
+	$(BIN)/mm-keras predict runs/quickstart --image=runs/quickstart/pictures/00000.jpg --text="title=Solid oak"
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
