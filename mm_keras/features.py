@@ -1,23 +1,24 @@
-"""THE batch contract as data: what a batch holds, so that data, model and export agree without importing each other.
+"""The contract of a batch, as data: `mm_keras.data`, `mm_keras.model` and the export agree on it without importing each other.
 
-A batch is `(features, labels, weights)`. `features` is a flat dict, for an image of 224x224 and a field "title":
+A batch is `(features, labels, weights)`. `features` is a flat dict. For an image of 224x224 pixels and a text field "title" it
+holds:
 
     image                float32 [B, 224, 224, 3]   RGB within [0, 255]; towers rescale to their own range themselves
-    image_present        bool    [B]                False: no image; the pixels are zeros and mean nothing
+    image_present        bool    [B]                False where there is no image; the pixels are zeros then
     title_token_ids      int32   [B, max_tokens]    0 = padding
     title_padding_mask   bool    [B, max_tokens]    True = a token
-    title_present        bool    [B]                False: no text; all tokens are padding
+    title_present        bool    [B]                False where there is no text; all tokens are padding then
 
-A field that a frozen SavedModel embeds has, instead of tokens,
+A field that a frozen SavedModel embeds has a vector in place of the tokens:
 
     title_embedding      float32 [B, D]             zeros where there is no text
 
-and one whose SavedModel is trained, and is hence a part of the model, the string itself:
+A field whose SavedModel is a part of the model, and is trained with it, has the string itself (on one replica only):
 
-    title_text           string  [B]                empty where there is none; for one replica alone
+    title_text           string  [B]                empty where there is no text
 
-`labels` is int32 [B] (multi-class) or float32 [B, num_labels] of 0 and 1 (multi-label); `weights` is float32 [B], 0 for
-the examples that fill up the last batch of an evaluation.
+`labels` is int32 [B] (multi-class) or float32 [B, num_labels] of 0 and 1 (multi-label). `weights` is float32 [B]; the examples
+that fill up the last batch of an evaluation have the weight 0.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ IMAGE = "image"
 
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:
-    """Size of the image that the tower sees.
+    """The size of the images that the image tower sees, and how pictures are brought to it.
 
     Attributes:
-        size: (height, width) in pixels.
-        fit: how a picture of another aspect gets there. "crop": the central 7/8 of the largest part of the right aspect, as
-            ImageNet's towers are evaluated, or more where 7/8 are fewer pixels than the size. "stretch": all of it, distorted
-            (nothing is cut off: products, documents).
+        size: (height, width) in pixels, at least 8 each.
+        fit: what happens to a picture of another aspect ratio. "crop" keeps the central 7/8 of the largest part that has the
+            right ratio, as ImageNet's towers are evaluated; it keeps more where 7/8 would be fewer pixels than `size`.
+            "stretch" distorts the whole picture, so that nothing is cut off: for products and documents.
+
+    Raises:
+        ValueError: for a size or fit that does not exist.
     """
 
     size: tuple[int, int]
@@ -184,13 +188,22 @@ def make_saved_model_text(field: str, embedder: EmbedderSpec) -> SavedModelText:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
-    """All that a model takes in and gives out.
+    """The inputs of a model and the labels that it tells apart.
 
     Attributes:
-        image: None: the model sees no image.
+        image: the size of the image; None for a model without an image.
         texts: the text fields that the model sees.
-        labels: label names by id.
-        multi_label: several labels an example, or exactly one.
+        labels: the names of the labels; a label's id is its place here.
+        multi_label: True where an example may have any number of labels, False where it has exactly one.
+
+    Example:
+        >>> words = TokenizerSpec("words", ("[PAD]", "[UNK]", "mug", "lamp"))
+        >>> spec = FeatureSpec(ImageSpec((224, 224)), (TokenText("title", words, 16),), ("kitchen", "light"), False)
+        >>> spec.modalities
+        ('image', 'title')
+
+    Raises:
+        ValueError: for neither an image nor a text field, or fewer than two labels.
     """
 
     image: ImageSpec | None
@@ -210,7 +223,7 @@ class FeatureSpec:
         return ((IMAGE,) if self.image else ()) + tuple(text.field for text in self.texts)
 
     def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape without the batch axis, dtype) of all that `features` holds."""
+        """All tensors of `features` in a batch: name -> (shape without the batch axis, dtype)."""
         inputs: dict[str, tuple[tuple[int, ...], str]] = {}
         if self.image:
             inputs[IMAGE] = ((*self.image.size, 3), "float32")
@@ -224,10 +237,10 @@ class FeatureSpec:
         return next(text for text in self.texts if text.field == field)
 
     def only(self, modalities: Iterable[str]) -> FeatureSpec:
-        """The same task, seen through some of the modalities.
+        """The same labels with some of the modalities, such as those of a baseline that sees the image alone.
 
         Raises:
-            ValueError: for a modality that is not there.
+            ValueError: for a modality that these features do not have, or for none.
         """
         kept = set(modalities)
         unknown = sorted(kept - set(self.modalities))
@@ -237,14 +250,15 @@ class FeatureSpec:
         return dataclasses.replace(self, image=self.image if IMAGE in kept else None, texts=texts)
 
     def save(self, folder: Path, with_models: bool = True) -> None:
-        """Writes features.json and what it refers to.
+        """Writes features.json and the files that it refers to.
 
-        That is each distinct tokenizer as vocabulary_<n>.*, see `TokenizerSpec.save`, and a copy of each distinct frozen
-        embedder's SavedModel as text_model_<n>/.
+        These are vocabulary_<n>.* for each distinct tokenizer (see `TokenizerSpec.save`), and the folder text_model_<n>/ for
+        each distinct frozen embedder: a copy of its SavedModel.
 
         Args:
-            folder: where to.
-            with_models: False leaves the copies out; the features can then be read, but make no batches.
+            folder: an existing folder.
+            with_models: False leaves out the copies of SavedModels. The features can still be loaded, but batches cannot be
+                made by them.
         """
         tokenizers = list(dict.fromkeys(text.tokenizer for text in self.texts if isinstance(text, TokenText)))
         embedders = list(dict.fromkeys(text.embedder for text in self.texts if isinstance(text, SavedModelText)))
@@ -271,7 +285,7 @@ class FeatureSpec:
 
     @classmethod
     def load(cls, folder: Path) -> FeatureSpec:
-        """Reads what `save` wrote.
+        """Loads the features from a folder that `save` wrote into.
 
         Raises:
             FileNotFoundError: if the folder holds no features.json: it is no run folder.
@@ -306,7 +320,7 @@ class FeatureSpec:
 
 
 def present(modality: str) -> str:
-    """Name of a modality's presence flag in a batch."""
+    """The name of a modality's presence flag in a batch: "title" -> "title_present"."""
     return f"{modality}_present"
 
 

@@ -14,16 +14,21 @@ class TokenizerSpec:
     """How text becomes token ids.
 
     Attributes:
-        kind: "words": lower-cased runs of letters and digits; id 0 is padding, 1 any word out of the vocabulary.
-            "captions": stems of words without stop words, see `mm_keras.caption_words`; id 1 is any word that its
-            table does not know. "wordpiece", "byte_pair", "sentencepiece": a pretrained encoder's own, see `family`.
+        kind: which tokenizer it is.
+            "words" splits into lower-cased runs of letters and digits. Id 0 is padding, and 1 is any word that the vocabulary
+            lacks.
+            "captions" leaves out stop words and takes the stems of the others, see `mm_keras.caption_words`. Id 1 is any word
+            that its table lacks.
+            "wordpiece", "byte_pair" and "sentencepiece" are tokenizers of pretrained encoders; `family` says of which.
         vocabulary: the token of each id.
-        lowercase, strip_accents: of pretrained tokenizers; "words" are always lower-cased and keep their accents.
-        captions: of "captions": the table, with the same words as `vocabulary`.
-        family: of pretrained tokenizers: keras_hub's class, "BertTokenizer", "RobertaTokenizer", …
-        start_id, end_id: of pretrained tokenizers: the tokens around every text, such as [CLS] and [SEP]; None: none.
-        merges: of "byte_pair", in their order.
-        proto: of "sentencepiece": its model, serialised.
+        lowercase, strip_accents: what a pretrained tokenizer does to a text first. "words" are always lower-cased and keep
+            their accents.
+        captions: the table of "captions"; it has the same words as `vocabulary`.
+        family: the class of a pretrained tokenizer in keras_hub: "BertTokenizer", "RobertaTokenizer", …
+        start_id, end_id: the ids of the tokens that a pretrained tokenizer puts around every text, such as [CLS] and [SEP];
+            None where it puts none.
+        merges: the merges of "byte_pair", in their order.
+        proto: the serialised model of "sentencepiece".
     """
 
     kind: str
@@ -38,8 +43,15 @@ class TokenizerSpec:
     proto: bytes = b""
 
     def save(self, path: Path) -> dict:
-        """Writes vocabulary and tables as files of the name `path` and returns the rest, as `load` wants it."""
-        # As JSON where a token may hold a line's end.
+        """Writes the vocabulary and the tables into files.
+
+        Args:
+            path: the files' name without a suffix.
+
+        Returns:
+            the other attributes, as JSON values, by the names of `load`'s arguments.
+        """
+        # JSON, since a token of SentencePiece may contain a line break.
         if self.kind == "sentencepiece":
             path.with_suffix(".json").write_text(json.dumps(self.vocabulary), "utf-8")
             path.with_suffix(".spm").write_bytes(self.proto)
@@ -54,7 +66,7 @@ class TokenizerSpec:
 
     @classmethod
     def load(cls, path: Path, kind: str, **fields) -> TokenizerSpec:
-        """What `save` wrote."""
+        """Loads a tokenizer from the files and attributes that `save` wrote and returned."""
         if kind == "sentencepiece":
             vocabulary = tuple(json.loads(path.with_suffix(".json").read_text("utf-8")))
             return cls(kind, vocabulary, proto=path.with_suffix(".spm").read_bytes(), **fields)
@@ -64,7 +76,7 @@ class TokenizerSpec:
 
 
 def _write_lines(path: Path, lines: tuple[str, ...]) -> None:
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())  # as bytes: no line's end is translated
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())  # as bytes, since text mode would translate line ends
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mm_keras.data.images import decode_image, fit_image
 from mm_keras.data.text import make_tokenizer
-from mm_keras.features import IMAGE, EmbeddedText, FeatureSpec, StringText, TextSpec, TokenText, present
+from mm_keras.features import IMAGE, EmbeddedText, FeatureSpec, TextSpec, TokenText, present
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 
 
@@ -35,17 +35,16 @@ class Preprocessor(tf.Module):
         """`texts`, of one field."""
         stripped = tf.strings.strip(texts)
         some = tf.strings.length(stripped) > 0
-        match spec:
-            case TokenText():
-                tokenize = self._makers[self._specs.index(spec.tokenizer)]
-                token_ids, padding_mask = tokenize(stripped, spec.max_tokens)
-                inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-            case EmbeddedText():
-                embed = self._makers[self._specs.index(spec.embedder)]
-                embedding = tf.ensure_shape(embed(stripped), [stripped.shape[0], spec.embedder.width])
-                inputs = {"embedding": tf.where(some[:, tf.newaxis], embedding, 0.0)}
-            case StringText():
-                inputs = {"text": stripped}
+        if isinstance(spec, TokenText):  # no `match`: AutoGraph cannot read it
+            tokenize = self._makers[self._specs.index(spec.tokenizer)]
+            token_ids, padding_mask = tokenize(stripped, spec.max_tokens)
+            inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+        elif isinstance(spec, EmbeddedText):
+            embed = self._makers[self._specs.index(spec.embedder)]
+            embedding = tf.ensure_shape(embed(stripped), [stripped.shape[0], spec.embedder.width])
+            inputs = {"embedding": tf.where(some[:, tf.newaxis], embedding, 0.0)}
+        else:
+            inputs = {"text": stripped}
         names = spec.batch_names()
         return {present(spec.field): some} | {names[name]: tensor for name, tensor in inputs.items()}
 

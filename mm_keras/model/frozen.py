@@ -1,4 +1,4 @@
-"""What is trained of a model: without its frozen encoders, which need to run only once an example. Pure Keras."""
+"""Cuts a two-tower model behind its frozen encoders, which then run once an example and not once an epoch. Pure Keras."""
 
 from __future__ import annotations
 
@@ -38,15 +38,17 @@ def split_at_frozen(
 
     Args:
         model: of `build_two_tower`.
-        features: what it was built for.
-        modalities: some of `frozen_modalities`; also the image, if `cut_tower` can cut its tower.
-        auxiliary_weight: of the losses of a new linear head for each modality, see `AuxiliaryTraining`; 0: there is none.
-        text_runs: in training, so many examples that follow each other have the same texts, see `EncodeRuns`.
+        features: the features that the model was built for.
+        modalities: some of `frozen_modalities`. The image may also be one whose tower is trained in part, if `cut_tower` can
+            cut that tower.
+        auxiliary_weight: the weight of the losses of a new linear head for each modality, see `AuxiliaryTraining`. 0 adds no
+            heads.
+        text_runs: how many examples that follow each other have the same texts in training, see `EncodeRuns`.
 
     Returns:
-        (encoder of each of these modalities, of a tower that is trained in part its frozen part alone;
-        trained part: what they give, "<modality>_encoded" or "image_cut", and the inputs that are still needed -> logits
-        [B, num_labels]; with auxiliary heads a dict of "logits" and "<modality>_auxiliary").
+        (modality -> its encoder, or the frozen part of a tower that is trained in part;
+        the trained part: {"<modality>_encoded" or "image_cut": what the encoders give, and the inputs that are still needed}
+        -> logits [B, num_labels]. With auxiliary heads, its output is a dict of "logits" and "<modality>_auxiliary").
 
     Raises:
         ValueError: for a negative weight.

@@ -41,25 +41,34 @@ def build_two_tower(
     "<field>_encoder"), "<modality>_tuning", "fusion", "head".
 
     Args:
-        features: what goes in and comes out.
+        features: the inputs and the labels.
         image_tower: `(ImageSpec) -> model`.
         text_encoder: `(TextSpec, name=) -> model`.
-        tuning_dnn: `(width, name=) -> model`, one a modality (the image only with `tune_image`).
-        fusion: `(shapes by modality) -> model`. Sequences, of encoders whose pooling is "none", come to it without tuning.
+        tuning_dnn: `(width, name=) -> model`; it is called for every text field, and for the image where `tune_image` is True.
+            Sequences, which come from encoders whose pooling is "none", are not tuned.
+        fusion: `(shapes by modality) -> model`.
         head: `(width, num_labels) -> model`.
-        lexical_encoder: `(TextSpec, name=) -> model`, "<field>_words", for each text field whose tokens are known and whose
-            encoder gives a vector: it joins the tuned one. For what a sentence encoder blurs: brands, models, materials. None:
-            without, as in the papers, and for encoders that learn their words from scratch.
-        tune_image: give the image a tuning DNN too; False: as in the papers.
-        normalize: scale each embedding to a root mean square of 1 (times learned factors) before it is fused, so that no
-            modality is louder than another; False: as in the papers. What is missing is not scaled: its learned
-            embedding starts at zero, where a normalisation's gradient explodes.
-        share_text_encoder: one encoder for all fields (the tuning DNNs are always their own), or one each.
-        modality_dropout: probability, 0–1, of hiding a modality in training; never all.
-        class_embeddings: float [num_labels, C], given to a head that compares with them.
+        lexical_encoder: `(TextSpec, name=) -> model`; it is called for every text field that is seen as tokens and whose
+            encoder gives a vector, and its bag of words is joined to the tuned embedding. It tells apart what a sentence
+            encoder blurs: brands, models, materials. None builds the models of the papers, and suits encoders that learn
+            their words from scratch.
+        tune_image: whether the image has a tuning DNN, too; the papers' models have none.
+        normalize: whether each embedding is scaled to a root mean square of 1, times learned factors, before it is fused, so
+            that no modality is louder than another; the papers' models are not normalised. The embedding of a missing modality
+            is never scaled: it starts at zero, where a normalisation's gradient explodes.
+        share_text_encoder: whether all fields share one encoder. Each field has a tuning DNN of its own in any case.
+        modality_dropout: probability, within [0, 1), of hiding a modality in training; all are never hidden together.
+        class_embeddings: float [num_labels, C], passed on to a head that compares with them.
 
     Returns:
-        model "two_tower": the inputs of `features.inputs()`, by name -> logits [B, num_labels].
+        model "two_tower": the inputs of `features.inputs()` by name -> logits float32 [B, num_labels].
+
+    Raises:
+        ValueError: for class embeddings that the head does not take, and what the parts themselves refuse.
+
+    Example:
+        >>> model = build_two_tower(features, image_tower=build_small_cnn)
+        >>> model.get_layer("title_tuning")
     """
     inputs = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in features.inputs().items()}
     parts = TwoTowerParts()

@@ -163,7 +163,7 @@ LAYERS = {  # by the names of the classes; all that are registered in mm_keras.m
     "SplitInWindows": _around(lambda: SplitInWindows(10, 2, 2, 3), TOKENS["token_ids"], _MASK, outputs=("int32", "bool")),
     "MaskedSoftmax": _around(MaskedSoftmax, _LOGITS, _VOTING),
     "PerLabelDense": _around(lambda: PerLabelDense(3, 0.4), _FUSED["fused"]),
-    "ClassSimilarity": _around(lambda: ClassSimilarity(3, 4, width=2), _normal(4)),
+    "ClassSimilarity": _around(lambda: ClassSimilarity(3, 4, width=2), _normal(2)),
     "WeightedSum": _around(lambda: WeightedSum(True, np.array([[0.2], [0.8]])), _LOGITS, _VOTING, outputs=("float32",)),
     "MajorityVote": _around(lambda: MajorityVote(False, np.zeros((2, 3))), _LOGITS, _VOTING, outputs=("float32",)),
     "Stacking": _around(lambda: Stacking(False, np.ones((1, 3, 3)), [[True, True]]), _LOGITS, _VOTING, outputs=("float32",)),
@@ -186,8 +186,9 @@ def outputs_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.
 
 
 def check_saving(model: keras.Model, inputs: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Raises AssertionError unless the model answers the same after it was saved and loaded."""
+    """Raises AssertionError unless the model has the same layers and answers the same after it was saved and loaded."""
     model.save(folder / "model.keras")
     loaded = keras.models.load_model(folder / "model.keras")
+    assert loaded.to_json() == model.to_json()
     for after, before in zip(outputs_of(loaded, inputs), outputs_of(model, inputs), strict=True):
-        np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(after, before)

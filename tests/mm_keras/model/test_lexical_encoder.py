@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -41,9 +40,5 @@ def test_large_vocabulary_shares_buckets(spec):
     assert np.abs(one - two).max() > 0
 
 
-def test_bag_has_no_more_buckets_than_there_are_tokens_and_survives_saving(spec, tmp_path):
-    model = build_lexical_encoder(spec)
-    assert model.output.shape == (None, 100)
-    model.save(tmp_path / "words.keras")
-    loaded = keras.models.load_model(tmp_path / "words.keras")
-    np.testing.assert_array_equal(_ask(loaded, [3, 99]), _ask(model, [3, 99]))
+def test_bag_has_no_more_buckets_than_there_are_tokens(spec):
+    assert build_lexical_encoder(spec).output.shape == (None, 100)

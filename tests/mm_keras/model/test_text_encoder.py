@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -95,12 +94,6 @@ def test_order_of_words_matters(encoder):
     tokens = _tokens([5], 6)
     swapped = tokens | {"token_ids": tokens["token_ids"][:, [1, 0, 2, 3, 4, 5]]}
     assert not np.allclose(encoder(tokens), encoder(swapped), atol=1e-3)
-
-
-def test_encoder_survives_saving_and_loading(tmp_path, encoder):
-    encoder.save(tmp_path / "encoder.keras")
-    loaded = keras.models.load_model(tmp_path / "encoder.keras")
-    np.testing.assert_array_equal(loaded(_tokens([2, 4], 6)), encoder(_tokens([2, 4], 6)))
 
 
 def test_names_are_those_asked_for():

@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -55,14 +54,6 @@ def test_frozen_vectors_are_not_trained_and_trainable_ones_learn_the_words_that_
     inputs = {"token_ids": np.array([[4]]), "padding_mask": np.array([[True]])}
     encoder.fit(inputs, np.ones((1, 3)), verbose=0)
     assert np.all(encoder.get_weights()[0][4] > 0)
-
-
-def test_encoder_survives_saving_without_the_file(write, tmp_path):
-    encoder = build_word_vector_encoder(SPEC, write())
-    encoder.save(tmp_path / "encoder.keras")
-    (tmp_path / "vectors.txt").unlink()
-    loaded = keras.models.load_model(tmp_path / "encoder.keras")
-    np.testing.assert_array_equal(_encode(loaded, [2, 1], [3]), _encode(encoder, [2, 1], [3]))
 
 
 def test_bad_files_are_errors_that_name_the_place(write, tmp_path):
