@@ -26,7 +26,7 @@ from mm_keras.data.pipeline import make_image_batches
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.stored_blocks import MOST_BLOCKS, NewBlock, StoredRows, fill_blocks
 from mm_keras.data.text_table import TextTable
-from mm_keras.features import FeatureSpec, SavedModelText, TextSpec, TokenText
+from mm_keras.features import FeatureSpec, TextSpec, TokenText
 from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.shards import sha256_of
 
@@ -205,11 +205,9 @@ def iter_buckets(
 
 def _made_by(spec: TextSpec) -> list[object]:
     """All that decides what is made of a text of this field: the tokenizer, or the checksums of the SavedModel's files."""
-    match spec:
-        case TokenText():
-            return [spec.tokenizer, spec.max_tokens]
-        case SavedModelText():
-            return [sha256_of(path) for path in sorted(Path(spec.embedder.path).rglob("*")) if path.is_file()]
+    if isinstance(spec, TokenText):
+        return [spec.tokenizer, spec.max_tokens]
+    return [sha256_of(path) for path in sorted(Path(spec.embedder.path).rglob("*")) if path.is_file()]
 
 
 def _fingerprint(*made_of) -> str:
