@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test test-slow lint clean
 
 help:
 	@echo "make quickstart   install, then train, evaluate and export on drawn sample data (about 2 minutes on 2 cores)"
 	@echo "make test         install with development tools, then lint and run all tests"
+	@echo "make test-slow    large architectures, all combinations of parts, and kills at random steps"
 	@echo "make lint         ruff, check and format"
 	@echo "make clean        remove the virtual environment, runs and packed data"
 
@@ -18,6 +19,9 @@ quickstart: .venv/installed
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: .venv/developing
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: .venv/developing
 	$(BIN)/ruff check .

@@ -186,7 +186,10 @@ def test_every_combination_trains_saves_loads_and_serves(case, make_encoder, enc
     _check(case, make_encoder, encode_image, tmp_path)
 
 
-@pytest.mark.parametrize("case", SAMPLE[1::2], ids=" + ".join)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=" + ".join(case), marks=[pytest.mark.slow] * (case not in SAMPLE[4::3])) for case in SAMPLE],
+)
 def test_sampled_combination_trains_in_bfloat16_and_answers_in_float32(case, make_encoder, encode_image, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

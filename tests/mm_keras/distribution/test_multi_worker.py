@@ -17,8 +17,8 @@ from mm_keras.training.checkpoint import checkpoints, load
 
 ASKED_TO_END = """
 import os, signal, sys, time
-from mm_keras import multi_worker
-from mm_keras.training.preemption import EXIT_CODE, Preempted, raise_on_sigterm
+from mm_keras.distribution import multi_worker
+from mm_keras.distribution.preemption import EXIT_CODE, Preempted, raise_on_sigterm
 
 try:
     with raise_on_sigterm():
@@ -54,7 +54,8 @@ def _assert_resumes(folder, unbroken, run_topology, dataset, workers=2):
         )
 
 
-@pytest.mark.parametrize("worker", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", [0, 1])
 def test_killed_worker_ends_all_and_the_training_is_resumed(
     tmp_path, run_topology, one_file, unbroken, capfd, monkeypatch, worker
 ):
@@ -103,7 +104,7 @@ def test_worker_outside_of_its_steps_can_be_asked_to_end(capfd):
 
 @pytest.mark.slow
 def test_worker_that_waits_in_vain_ends(capfd):
-    script = "from mm_keras import multi_worker; multi_worker._LONGEST_WAIT = 5; multi_worker.start()"
+    script = "from mm_keras.distribution import multi_worker; multi_worker._LONGEST_WAIT = 5; multi_worker.start()"
     cluster = {"cluster": {"worker": ["127.0.0.1:29871", "127.0.0.1:29872"]}, "task": {"type": "worker", "index": 0}}
     environment = os.environ | {"TF_CONFIG": json.dumps(cluster), "CUDA_VISIBLE_DEVICES": ""}
     assert subprocess.run([sys.executable, "-c", script], env=environment, timeout=120, check=False).returncode == 1
