@@ -1,8 +1,8 @@
 """The harness of towers, encoders, tuning DNNs, fusions, heads and layers: what every one of them must survive.
 
 A new part is an entry of `PARTS`, a new layer that a saved model may name an entry of `LAYERS`. `test_parts.py` then builds,
-calls, masks, saves, reloads and traces it, in float32 and in mixed precision; `test_pure_keras.py` does so on JAX, too, and
-`tests/mm_keras/runs/test_load_model.py` loads it in a fresh process. Nothing here may import TensorFlow.
+calls, masks, saves, reloads and traces it, in float32 and in mixed precision; `test_pure_keras.py` saves and reloads parts on
+JAX, too, and `tests/mm_keras/runs/test_load_model.py` loads it in a fresh process. Nothing here may import TensorFlow.
 """
 
 from __future__ import annotations
@@ -56,14 +56,12 @@ class Part:
         inputs: its inputs by name, [BATCH, …] each.
         outputs: the dtype of each output under the policy "mixed_bfloat16".
         has_padding: the answer must not depend on what stands at the padding: "token_ids" where "padding_mask" is False.
-        pure: False for what needs keras_hub, which imports TensorFlow whatever Keras' backend is.
     """
 
     build: Callable[[], keras.Model]
     inputs: Mapping[str, np.ndarray]
     outputs: tuple[str, ...] = ("bfloat16",)
     has_padding: bool = False
-    pure: bool = True
 
 
 def _normal(*shape: int) -> np.ndarray:
@@ -134,7 +132,7 @@ SLOW_PARTS = {  # too slow for each test, and tested by those of their own files
 }
 
 
-def _around(make_layer: Callable[[], keras.Layer], *arrays: np.ndarray, outputs=("bfloat16",), pure: bool = True) -> Part:
+def _around(make_layer: Callable[[], keras.Layer], *arrays: np.ndarray, outputs=("bfloat16",)) -> Part:
     """A model of one layer, whose inputs are named "input_0", "input_1", …"""
     given = {f"input_{index}": array for index, array in enumerate(arrays)}
 
@@ -142,7 +140,7 @@ def _around(make_layer: Callable[[], keras.Layer], *arrays: np.ndarray, outputs=
         inputs = {name: keras.Input(array.shape[1:], dtype=array.dtype.name, name=name) for name, array in given.items()}
         return keras.Model(inputs, make_layer()(*inputs.values()), name="of_one_layer")
 
-    return Part(build, given, outputs, pure=pure)
+    return Part(build, given, outputs)
 
 
 def _vision_transformer() -> keras.Layer:
@@ -167,7 +165,7 @@ LAYERS = {  # by the names of the classes; all that are registered in mm_keras.m
     "WeightedSum": _around(lambda: WeightedSum(True, np.array([[0.2], [0.8]])), _LOGITS, _VOTING, outputs=("float32",)),
     "MajorityVote": _around(lambda: MajorityVote(False, np.zeros((2, 3))), _LOGITS, _VOTING, outputs=("float32",)),
     "Stacking": _around(lambda: Stacking(False, np.ones((1, 3, 3)), [[True, True]]), _LOGITS, _VOTING, outputs=("float32",)),
-    "VisionTransformer": _around(_vision_transformer, _PIXELS["image"], pure=False),
+    "VisionTransformer": _around(_vision_transformer, _PIXELS["image"]),
 }
 
 
