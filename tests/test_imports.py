@@ -15,6 +15,7 @@ TOOLS = sorted(TOOLS_PACKAGE.rglob("*.py"))
 LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may import
     "features": "caption_words",
     "caption_words": "",
+    "keras_internals": "",
     "packed": "distribution, tfrecords_tools.packing, tfrecords_tools.sources",
     "experiment": "distribution, runs, training",
     "config": "caption_words, data, experiment, model, objectives, packed, runs, tf_text_model, training",
