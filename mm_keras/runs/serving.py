@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.features import FeatureSpec
+from mm_keras.keras_internals import all_layers
 from mm_keras.tf_text_model.encoder import SavedModelEncoder
 
 
@@ -35,12 +36,12 @@ class ServingModule(tf.Module):
         super().__init__()
         self._features = features
         self._thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
-        for layer in model._flatten_layers():
+        for layer in all_layers(model):
             if hasattr(layer, "use_cudnn"):
                 layer.use_cudnn = False  # its kernels exist for GPUs alone: an export made on one would not run on a CPU
         # Its variables and SavedModels, not itself: saving would trace each nested Keras model anew, for nobody.
         self._resources = [variable.value for variable in model.variables]
-        self._resources += [layer.embedder for layer in model._flatten_layers() if isinstance(layer, SavedModelEncoder)]
+        self._resources += [layer.embedder for layer in all_layers(model) if isinstance(layer, SavedModelEncoder)]
         self._preprocessor = Preprocessor(features)
         self._labels = tf.constant(features.labels)
         # In a closure: a tf.function that is an attribute would be traced once more when it is saved.

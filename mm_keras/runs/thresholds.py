@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 from mm_keras.features import FeatureSpec
 from mm_keras.runs.encode_split import encode_split
@@ -79,5 +80,5 @@ def best_thresholds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         f1 = 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1])
         below = np.append(scores[1:], scores[-1] - 1)
         best = np.argmax(np.where(scores > below, f1, 0))  # examples of one score are predicted all or none
-        thresholds[label] = 1 / (1 + np.exp(-(scores[best] + below[best]) / 2))
+        thresholds[label] = expit((scores[best] + below[best]) / 2)
     return thresholds

@@ -11,6 +11,7 @@ import tensorflow as tf
 from mm_keras.data.pipeline import Batches
 from mm_keras.distribution.multi_worker import distribute, tell_of_lost_workers
 from mm_keras.distribution.preemption import Preemption
+from mm_keras.keras_internals import build_from_shapes
 from mm_keras.training.checkpoint import Checkpoint, load, restore
 from mm_keras.training.checkpoint_callbacks import PutBack, SaveCheckpoints
 from mm_keras.training.nan_report import NotFiniteError, explain
@@ -87,4 +88,4 @@ def _build(model: keras.Model, batches: Batches) -> None:
     """Makes the variables of optimizer and metrics, which `fit` makes with its first batch, so that they can be restored."""
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
-        model._symbolic_build(data_batch=batches.dataset.element_spec)
+        build_from_shapes(model, batches.dataset.element_spec)
