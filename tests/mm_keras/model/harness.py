@@ -1,8 +1,9 @@
 """The harness of towers, encoders, tuning DNNs, fusions, heads and layers: what every one of them must survive.
 
 A new part is an entry of `PARTS`, a new layer that a saved model may name an entry of `LAYERS`. `test_parts.py` then builds,
-calls, masks, saves, reloads and traces it, in float32 and in mixed precision; `test_pure_keras.py` saves and reloads parts on JAX, too, and
-`tests/mm_keras/runs/test_load_model.py` loads it in a fresh process. Nothing here may import TensorFlow.
+calls, masks, saves, reloads and traces it, in float32 and in mixed precision. `test_pure_keras.py` saves and reloads the parts
+on JAX, too, and `tests/mm_keras/runs/test_load_model.py` loads the layers in a fresh process. Nothing here may import
+TensorFlow.
 """
 
 from __future__ import annotations
