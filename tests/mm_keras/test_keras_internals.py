@@ -67,7 +67,7 @@ def test_fit_and_evaluate_ask_the_function_that_is_replaced_to_build():
     keras_internals.skip_build_in_fit(model)
     calls, skip = [], model._maybe_symbolic_build
     model._maybe_symbolic_build = lambda **arguments: calls.append(list(arguments)) or skip(**arguments)
-    model.fit(_batches(), verbose=0)
+    model.fit(_batches(), shuffle=False, verbose=0)
     model.evaluate(_batches(), verbose=0)
     assert calls == [["iterator"], ["iterator"]]
 
