@@ -121,7 +121,7 @@ class RunFolder:
         return False
 
     def start(self, overwrite: bool) -> None:
-        """Makes the folder for a new training. A run that it holds is deleted if `overwrite` allows it; other files are kept."""
+        """Makes the folder for a new training. A run in it is deleted if `overwrite` allows it; other files are kept."""
         self.check_free(overwrite)
         for path in self._taken():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
