@@ -22,10 +22,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal, get_args
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
-_STOP_WORDS = ("nltk", "none", "sklearn")
-_REDUCTIONS = ("lemma", "none", "stem")
+StopWords = Literal["nltk", "none", "sklearn"]
+Reduction = Literal["lemma", "none", "stem"]
 _ENDINGS = ("", "d", "e", "ed", "es", "ing", "s", "'s")  # "e": a stem may have lost its own
 
 
@@ -49,14 +50,14 @@ class CaptionWords:
 
     lowercase: bool = True
     strip_punctuation: bool = True
-    stop_words: str = "sklearn"
-    reduction: str = "stem"
+    stop_words: StopWords = "sklearn"
+    reduction: Reduction = "stem"
 
     def __post_init__(self):
-        if self.stop_words not in _STOP_WORDS:
-            raise ValueError(f"stop_words is one of {', '.join(_STOP_WORDS)}. Received: {self.stop_words!r}")
-        if self.reduction not in _REDUCTIONS:
-            raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}. Received: {self.reduction!r}")
+        if self.stop_words not in get_args(StopWords):
+            raise ValueError(f"stop_words is one of {', '.join(get_args(StopWords))}. Received: {self.stop_words!r}")
+        if self.reduction not in get_args(Reduction):
+            raise ValueError(f"reduction is one of {', '.join(get_args(Reduction))}. Received: {self.reduction!r}")
         if self.reduction == "stem" and not self.lowercase:
             raise ValueError("the Snowball stemmer gives lower case; lowercase=False needs reduction='lemma' or 'none'")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from mm_keras.caption_words import CaptionWords, build_vocabulary
+from mm_keras.caption_words import CaptionWords, Reduction, StopWords, build_vocabulary
 from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TokenizerSpec
 
@@ -168,8 +168,8 @@ def make_caption_tokenizer(
     texts: Iterable[list[bytes]],
     lowercase: bool = True,
     strip_punctuation: bool = True,
-    stop_words: str = "sklearn",
-    reduction: str = "stem",
+    stop_words: StopWords = "sklearn",
+    reduction: Reduction = "stem",
     max_words: PositiveInt = 20_000,
     min_count: PositiveInt = 2,
 ) -> TokenizerSpec:
