@@ -3,21 +3,25 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test test-slow lint clean
 
 help:
 	@echo "make quickstart   install, then train, evaluate and export on drawn sample data (about 2 minutes on 2 cores)"
 	@echo "make test         install with development tools, then lint and run all tests"
+	@echo "make test-slow    large architectures, all combinations of parts, and kills at random steps"
 	@echo "make lint         ruff, check and format"
 	@echo "make clean        remove the virtual environment, runs and packed data"
 
 quickstart: .venv/installed
-	$(BIN)/mm-keras --config=quickstart.gin --workdir=runs/quickstart --overwrite
+	$(BIN)/mm-keras train quickstart.gin --workdir=runs/quickstart --overwrite
 	$(BIN)/tfrecords-tools inspect data/sample --split=test --num=1 --images=runs/quickstart/pictures
-	$(BIN)/mm-keras --mode=predict --workdir=runs/quickstart --image=runs/quickstart/pictures/00000.jpg --text="title=Solid oak"
+	$(BIN)/mm-keras predict runs/quickstart --image=runs/quickstart/pictures/00000.jpg --text="title=Solid oak"
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: .venv/developing
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: .venv/developing
 	$(BIN)/ruff check .

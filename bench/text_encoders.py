@@ -21,7 +21,7 @@ import keras_hub
 import numpy as np
 from measure import best_times, report
 
-from mm_keras.features import TextSpec, TokenizerSpec
+from mm_keras.features import TextSpec, TokenizerSpec, TokenText
 from mm_keras.model.layers import MaskedMeanPooling
 from mm_keras.model.text_encoder import build_recurrent_encoder, build_small_text_encoder, token_inputs
 from mm_keras.model.transformer_encoder import build_transformer_encoder
@@ -100,14 +100,14 @@ def measure(name: str, batch_size: int, rounds: int) -> None:
 
 def _build(name: str, length: int) -> tuple[keras.Model, int]:
     if name in LEARNED:
-        spec = TextSpec("title", TokenizerSpec("words", tuple(map(str, range(WORDS)))), length)
+        spec = TokenText("title", TokenizerSpec("words", tuple(map(str, range(WORDS)))), length)
         return LEARNED[name](spec), WORDS
     vocabulary, build, _ = TRANSFORMERS[name]
     tokenizer = TokenizerSpec("wordpiece", tuple(map(str, range(vocabulary))), family="BertTokenizer", start_id=1, end_id=2)
     with tempfile.TemporaryDirectory() as preset:  # as users give them
         build(vocabulary).save_to_preset(preset)
         pooling = "native" if name.startswith("SigLIP") else "mean"
-        return build_transformer_encoder(TextSpec("title", tokenizer, length), preset, pooling), vocabulary
+        return build_transformer_encoder(TokenText("title", tokenizer, length), preset, pooling), vocabulary
 
 
 def _averaged(spec: TextSpec, width: int) -> keras.Model:

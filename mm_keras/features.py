@@ -1,23 +1,24 @@
-"""THE batch contract as data: what a batch holds, so that data, model and export agree without importing each other.
+"""The contract of a batch, as data: `mm_keras.data`, `mm_keras.model` and the export agree on it without importing each other.
 
-A batch is `(features, labels, weights)`. `features` is a flat dict, for an image of 224x224 and a field "title":
+A batch is `(features, labels, weights)`. `features` is a flat dict. For an image of 224x224 pixels and a text field "title" it
+holds:
 
     image                float32 [B, 224, 224, 3]   RGB within [0, 255]; towers rescale to their own range themselves
-    image_present        bool    [B]                False: no image; the pixels are zeros and mean nothing
+    image_present        bool    [B]                False where there is no image; the pixels are zeros then
     title_token_ids      int32   [B, max_tokens]    0 = padding
     title_padding_mask   bool    [B, max_tokens]    True = a token
-    title_present        bool    [B]                False: no text; all tokens are padding
+    title_present        bool    [B]                False where there is no text; all tokens are padding then
 
-A field that a frozen SavedModel embeds has, instead of tokens,
+A field that a frozen SavedModel embeds has a vector in place of the tokens:
 
     title_embedding      float32 [B, D]             zeros where there is no text
 
-and one whose SavedModel is trained, and is hence a part of the model, the string itself:
+A field whose SavedModel is a part of the model, and is trained with it, has the string itself (on one replica only):
 
-    title_text           string  [B]                empty where there is none; for one replica alone
+    title_text           string  [B]                empty where there is no text
 
-`labels` is int32 [B] (multi-class) or float32 [B, num_labels] of 0 and 1 (multi-label); `weights` is float32 [B], 0 for
-the examples that fill up the last batch of an evaluation.
+`labels` is int32 [B] (multi-class) or float32 [B, num_labels] of 0 and 1 (multi-label). `weights` is float32 [B]; the examples
+that fill up the last batch of an evaluation have the weight 0.
 """
 
 from __future__ import annotations
@@ -27,22 +28,27 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
-from mm_keras.caption_words import CaptionVocabulary
+from mm_keras.tokenizer_spec import TokenizerSpec
 
 FEATURES_FILE = "features.json"
+FEATURES_VERSION = 1
 IMAGE = "image"
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:
-    """Size of the image that the tower sees.
+    """The size of the images that the image tower sees, and how pictures are brought to it.
 
     Attributes:
-        size: (height, width) in pixels.
-        fit: how a picture of another aspect gets there. "crop": the central 7/8 of the largest part of the right aspect, as
-            ImageNet's towers are evaluated, or more where 7/8 are fewer pixels than the size. "stretch": all of it, distorted
-            (nothing is cut off: products, documents).
+        size: (height, width) in pixels, at least 8 each.
+        fit: what happens to a picture of another aspect ratio. "crop" keeps the central 7/8 of the largest part that has the
+            right ratio, as ImageNet's towers are evaluated; it keeps more where 7/8 would be fewer pixels than `size`.
+            "stretch" distorts the whole picture, so that nothing is cut off: for products and documents.
+
+    Raises:
+        ValueError: for a size or fit that does not exist.
     """
 
     size: tuple[int, int]
@@ -56,67 +62,14 @@ class ImageSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenizerSpec:
-    """How text becomes token ids.
-
-    Attributes:
-        kind: "words": lower-cased runs of letters and digits; id 0 is padding, 1 any word out of the vocabulary.
-            "captions": stems of words without stop words, see `mm_keras.caption_words`; id 1 is any word that its
-            table does not know. "wordpiece", "byte_pair", "sentencepiece": a pretrained encoder's own, see `family`.
-        vocabulary: the token of each id.
-        lowercase, strip_accents: of pretrained tokenizers; "words" are always lower-cased and keep their accents.
-        captions: of "captions": the table, with the same words as `vocabulary`.
-        family: of pretrained tokenizers: keras_hub's class, "BertTokenizer", "RobertaTokenizer", …
-        start_id, end_id: of pretrained tokenizers: the tokens around every text, such as [CLS] and [SEP]; None: none.
-        merges: of "byte_pair", in their order.
-        proto: of "sentencepiece": its model, serialised.
-    """
-
-    kind: str
-    vocabulary: tuple[str, ...]
-    lowercase: bool = True
-    strip_accents: bool = False
-    captions: CaptionVocabulary | None = None
-    family: str | None = None
-    start_id: int | None = None
-    end_id: int | None = None
-    merges: tuple[str, ...] = ()
-    proto: bytes = b""
-
-    def save(self, path: Path) -> dict:
-        """Writes vocabulary and tables as files of the name `path` and returns the rest, as `load` wants it."""
-        # As JSON where a token may hold a line's end.
-        if self.kind == "sentencepiece":
-            path.with_suffix(".json").write_text(json.dumps(self.vocabulary), "utf-8")
-            path.with_suffix(".spm").write_bytes(self.proto)
-        else:
-            _write_lines(path.with_suffix(".txt"), self.vocabulary)
-        if self.kind == "byte_pair":
-            _write_lines(path.with_suffix(".merges"), self.merges)
-        if self.kind == "captions":
-            self.captions.save(path.with_suffix(".json"))
-        names = ("kind", "lowercase", "strip_accents", "family", "start_id", "end_id")
-        return {name: getattr(self, name) for name in names}
-
-    @classmethod
-    def load(cls, path: Path, kind: str, **fields) -> TokenizerSpec:
-        """What `save` wrote."""
-        if kind == "sentencepiece":
-            vocabulary = tuple(json.loads(path.with_suffix(".json").read_text("utf-8")))
-            return cls(kind, vocabulary, proto=path.with_suffix(".spm").read_bytes(), **fields)
-        merges = _read_lines(path.with_suffix(".merges")) if kind == "byte_pair" else ()
-        captions = CaptionVocabulary.load(path.with_suffix(".json")) if kind == "captions" else None
-        return cls(kind, _read_lines(path.with_suffix(".txt")), captions=captions, merges=merges, **fields)
-
-
-@dataclasses.dataclass(frozen=True)
 class EmbedderSpec:
     """A SavedModel of strings [B] -> vectors [B, width], such as the Universal Sentence Encoder.
 
     Attributes:
-        path: its folder; of a trained one, where it was before: the model keeps it.
-        width: D.
-        trainable: it is a part of the model. A frozen one makes its vectors before the model sees them.
+        path: the SavedModel's folder. Of a trainable one it is the folder that training started from: the Keras model has its
+            own copy.
+        width: D, the length of a vector.
+        trainable: whether the SavedModel is a part of the model, which fine-tunes it. The input pipeline calls a frozen one.
     """
 
     path: str
@@ -126,48 +79,131 @@ class EmbedderSpec:
 
 @dataclasses.dataclass(frozen=True)
 class TextSpec:
-    """One text field.
+    """One text field of the records, and the form in which the model sees it: one of the three classes below.
 
     Attributes:
-        field: its name in the records.
-        tokenizer: how it becomes tokens; None: it has an embedder.
-        max_tokens: how many tokens are kept.
-        embedder: what makes a vector of it before the model sees it; None: it has a tokenizer.
+        kind: the form: "tokens", "embedding" or "string". Saved features are loaded by it.
+        field: the field's name in the records.
     """
 
+    kind: ClassVar[str]
     field: str
-    tokenizer: TokenizerSpec | None
-    max_tokens: int = 0
-    embedder: EmbedderSpec | None = None
 
     def __post_init__(self):
-        if (self.tokenizer is None) == (self.embedder is None):
-            raise ValueError(f"field {self.field!r} has either a tokenizer or an embedder")
-        if self.tokenizer and self.max_tokens < 3:
-            raise ValueError(f"max_tokens of field {self.field!r} must be at least 3. Received: {self.max_tokens}")
         if self.field in (IMAGE, "text", "all"):
             raise ValueError(
                 f"a text field cannot be named {self.field!r}: the name has another meaning in batches and reports"
             )
 
     def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape without the batch axis, dtype) of what an encoder sees; in a batch, "<field>_" stands before it."""
-        if self.embedder and self.embedder.trainable:
-            return {"text": ((), "string")}
-        if self.embedder:
-            return {"embedding": ((self.embedder.width,), "float32")}
+        """The inputs of this field's encoder: name -> (shape without the batch axis, dtype)."""
+        raise NotImplementedError
+
+    def batch_names(self) -> dict[str, str]:
+        """Name of an encoder's input -> its name in a batch, such as "token_ids" -> "title_token_ids"."""
+        return {name: f"{self.field}_{name}" for name in self.inputs()}
+
+    def describe(self) -> str:
+        """What the model sees of the field, for messages: "64 tokens of 30,522 (wordpiece)"."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenText(TextSpec):
+    """A text field that the model sees as tokens.
+
+    Attributes:
+        tokenizer: turns the text into token ids.
+        max_tokens: how many tokens are kept, at least 3; start and end tokens count.
+    """
+
+    kind = "tokens"
+    tokenizer: TokenizerSpec
+    max_tokens: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.max_tokens < 3:
+            raise ValueError(f"max_tokens of field {self.field!r} must be at least 3. Received: {self.max_tokens}")
+
+    def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         return {"token_ids": ((self.max_tokens,), "int32"), "padding_mask": ((self.max_tokens,), "bool")}
+
+    def describe(self) -> str:
+        return f"{self.max_tokens} tokens of {len(self.tokenizer.vocabulary):,} ({self.tokenizer.kind})"
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModelText(TextSpec):
+    """A text field that a SavedModel embeds: before the model sees it, or within the model.
+
+    Attributes:
+        embedder: the SavedModel.
+    """
+
+    trainable: ClassVar[bool]
+    embedder: EmbedderSpec
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.embedder.trainable != self.trainable:
+            raise ValueError(
+                f"field {self.field!r} is a {type(self).__name__}, whose embedder has trainable={self.trainable}. Received: "
+                f"{self.embedder}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedText(SavedModelText):
+    """A text field that the model sees as a vector, which a frozen SavedModel makes in the input pipeline."""
+
+    kind = "embedding"
+    trainable = False
+
+    def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {"embedding": ((self.embedder.width,), "float32")}
+
+    def describe(self) -> str:
+        return f"{self.embedder.width} numbers of a SavedModel"
+
+
+@dataclasses.dataclass(frozen=True)
+class StringText(SavedModelText):
+    """A text field that the model sees as a string, for a SavedModel that is a part of the model and is trained."""
+
+    kind = "string"
+    trainable = True
+
+    def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {"text": ((), "string")}
+
+    def describe(self) -> str:
+        return "a string"
+
+
+def make_saved_model_text(field: str, embedder: EmbedderSpec) -> SavedModelText:
+    """The text field in the form that its embedder asks for."""
+    return (StringText if embedder.trainable else EmbeddedText)(field, embedder)
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
-    """All that a model takes in and gives out.
+    """The inputs of a model and the labels that it tells apart.
 
     Attributes:
-        image: None: the model sees no image.
+        image: the size of the image; None for a model without an image.
         texts: the text fields that the model sees.
-        labels: label names by id.
-        multi_label: several labels an example, or exactly one.
+        labels: the names of the labels; a label's id is its place here.
+        multi_label: True where an example may have any number of labels, False where it has exactly one.
+
+    Example:
+        >>> words = TokenizerSpec("words", ("[PAD]", "[UNK]", "mug", "lamp"))
+        >>> spec = FeatureSpec(ImageSpec((224, 224)), (TokenText("title", words, 16),), ("kitchen", "light"), False)
+        >>> spec.modalities
+        ('image', 'title')
+
+    Raises:
+        ValueError: for neither an image nor a text field, or fewer than two labels.
     """
 
     image: ImageSpec | None
@@ -187,20 +223,24 @@ class FeatureSpec:
         return ((IMAGE,) if self.image else ()) + tuple(text.field for text in self.texts)
 
     def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape without the batch axis, dtype) of all that `features` holds."""
+        """All tensors of `features` in a batch: name -> (shape without the batch axis, dtype)."""
         inputs: dict[str, tuple[tuple[int, ...], str]] = {}
         if self.image:
             inputs[IMAGE] = ((*self.image.size, 3), "float32")
         for text in self.texts:
-            inputs |= {f"{text.field}_{name}": each for name, each in text.inputs().items()}
+            inputs |= dict(zip(text.batch_names().values(), text.inputs().values(), strict=True))
         inputs.update({present(modality): ((), "bool") for modality in self.modalities})
         return inputs
 
+    def text(self, field: str) -> TextSpec:
+        """The text field of this name."""
+        return next(text for text in self.texts if text.field == field)
+
     def only(self, modalities: Iterable[str]) -> FeatureSpec:
-        """The same task, seen through some of the modalities.
+        """The same labels with some of the modalities, such as those of a baseline that sees the image alone.
 
         Raises:
-            ValueError: for a modality that is not there.
+            ValueError: for a modality that these features do not have, or for none.
         """
         kept = set(modalities)
         unknown = sorted(kept - set(self.modalities))
@@ -210,33 +250,34 @@ class FeatureSpec:
         return dataclasses.replace(self, image=self.image if IMAGE in kept else None, texts=texts)
 
     def save(self, folder: Path, with_models: bool = True) -> None:
-        """Writes features.json and what it refers to.
+        """Writes features.json and the files that it refers to.
 
-        That is each distinct tokenizer as vocabulary_<n>.*, see `TokenizerSpec.save`, and a copy of each distinct frozen
-        embedder's SavedModel as text_model_<n>/.
+        These are vocabulary_<n>.* for each distinct tokenizer (see `TokenizerSpec.save`), and the folder text_model_<n>/ for
+        each distinct frozen embedder: a copy of its SavedModel.
 
         Args:
-            folder: where to.
-            with_models: False leaves the copies out; the features can then be read, but make no batches.
+            folder: an existing folder.
+            with_models: False leaves out the copies of SavedModels. The features can still be loaded, but batches cannot be
+                made by them.
         """
-        tokenizers = list(dict.fromkeys(text.tokenizer for text in self.texts if text.tokenizer))
-        embedders = list(dict.fromkeys(text.embedder for text in self.texts if text.embedder))
+        tokenizers = list(dict.fromkeys(text.tokenizer for text in self.texts if isinstance(text, TokenText)))
+        embedders = list(dict.fromkeys(text.embedder for text in self.texts if isinstance(text, SavedModelText)))
         for index, embedder in enumerate(embedders):
             if with_models and not embedder.trainable:
                 shutil.copytree(embedder.path, folder / f"text_model_{index}")
+        texts = []
+        for text in self.texts:
+            if isinstance(text, TokenText):
+                rest = {"tokenizer": tokenizers.index(text.tokenizer), "max_tokens": text.max_tokens}
+            else:
+                rest = {"embedder": embedders.index(text.embedder)}
+            texts.append({"field": text.field, "kind": text.kind} | rest)
         content = {
+            "version": FEATURES_VERSION,
             "image": dataclasses.asdict(self.image) if self.image else None,
-            "texts": [
-                {
-                    "field": text.field,
-                    "max_tokens": text.max_tokens,
-                    "tokenizer": tokenizers.index(text.tokenizer) if text.tokenizer else None,
-                    "embedder": embedders.index(text.embedder) if text.embedder else None,
-                }
-                for text in self.texts
-            ],
-            "tokenizers": [each.save(folder / f"vocabulary_{index}") for index, each in enumerate(tokenizers)],
-            "embedders": [{"width": each.width, "trainable": each.trainable} for each in embedders],
+            "texts": texts,
+            "tokenizers": [tokenizer.save(folder / f"vocabulary_{index}") for index, tokenizer in enumerate(tokenizers)],
+            "embedders": [{"width": embedder.width, "trainable": embedder.trainable} for embedder in embedders],
             "multi_label": self.multi_label,
             "labels": self.labels,
         }
@@ -244,10 +285,11 @@ class FeatureSpec:
 
     @classmethod
     def load(cls, folder: Path) -> FeatureSpec:
-        """Reads what `save` wrote.
+        """Loads the features from a folder that `save` wrote into.
 
         Raises:
             FileNotFoundError: if the folder holds no features.json: it is no run folder.
+            ValueError: if the file is of another version.
         """
         path = folder / FEATURES_FILE
         if not path.is_file():
@@ -255,37 +297,34 @@ class FeatureSpec:
                 f"{path} does not exist: {str(folder)!r} is no run folder, or nothing was trained in it yet"
             )
         content = json.loads(path.read_text("utf-8"))
-        tokenizers = [
-            TokenizerSpec.load(folder / f"vocabulary_{index}", **entry) for index, entry in enumerate(content["tokenizers"])
-        ]
-        embedders = [
-            EmbedderSpec(str(folder / f"text_model_{index}"), **entry) for index, entry in enumerate(content["embedders"])
-        ]
+        if content.get("version") != FEATURES_VERSION:
+            raise ValueError(
+                f"{path} is of version {content.get('version')}, this release reads version {FEATURES_VERSION}: train the run "
+                "again, or use the release that wrote it"
+            )
+        made_by = {
+            "tokenizer": [
+                TokenizerSpec.load(folder / f"vocabulary_{index}", **entry) for index, entry in enumerate(content["tokenizers"])
+            ],
+            "embedder": [
+                EmbedderSpec(str(folder / f"text_model_{index}"), **entry) for index, entry in enumerate(content["embedders"])
+            ],
+        }
         image = content["image"]
         return cls(
             image=ImageSpec(tuple(image["size"]), image["fit"]) if image else None,
-            texts=tuple(
-                TextSpec(
-                    entry["field"],
-                    None if entry["tokenizer"] is None else tokenizers[entry["tokenizer"]],
-                    entry["max_tokens"],
-                    None if entry["embedder"] is None else embedders[entry["embedder"]],
-                )
-                for entry in content["texts"]
-            ),
+            texts=tuple(_load_text(**entry, made_by=made_by) for entry in content["texts"]),
             labels=tuple(content["labels"]),
             multi_label=content["multi_label"],
         )
 
 
 def present(modality: str) -> str:
-    """Name of a modality's presence flag in a batch."""
+    """The name of a modality's presence flag in a batch: "title" -> "title_present"."""
     return f"{modality}_present"
 
 
-def _write_lines(path: Path, lines: tuple[str, ...]) -> None:
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())  # as bytes: no line's end is translated
-
-
-def _read_lines(path: Path) -> tuple[str, ...]:
-    return tuple(path.read_bytes().decode().removesuffix("\n").split("\n"))
+def _load_text(kind: str, field: str, made_by: dict[str, list], **entry) -> TextSpec:
+    """The text field of an entry of features.json, which names tokenizers and embedders by their numbers in `made_by`."""
+    classes = {text_class.kind: text_class for text_class in (TokenText, EmbeddedText, StringText)}
+    return classes[kind](field, **{name: made_by[name][value] if name in made_by else value for name, value in entry.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mm_keras.cli.configured import add_config_of_a_run, configured
+from mm_keras.cli.shared_options import add_config_of_a_run, add_examples_options, configured, given_examples
 from mm_keras.cli.start_up import import_tensorflow
 
 SUMMARY = "measure a trained run on a split of a dataset"
@@ -19,17 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="the folder of a trained run")
     add_examples_options(parser, "the examples to measure on")
     add_config_of_a_run(parser)
-
-
-def add_examples_options(parser: argparse.ArgumentParser, purpose: str, split: str = "test") -> None:
-    """Adds --dataset and --split, which say where a command finds examples."""
-    parser.add_argument("--dataset", metavar="FOLDER", help=f"the dataset with {purpose} (default: that of the training)")
-    parser.add_argument("--split", help=f"the split with {purpose} (default: {split})")
-
-
-def given_examples(options: argparse.Namespace) -> dict[str, str]:
-    """Those of `dataset` and `split` that were given, as keywords: functions and configs have defaults of their own."""
-    return {name: getattr(options, name) for name in ("dataset", "split") if getattr(options, name)}
 
 
 def run(options: argparse.Namespace) -> int:

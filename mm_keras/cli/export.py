@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mm_keras.cli.configured import add_config_of_a_run, configured
-from mm_keras.cli.evaluate import add_examples_options, given_examples
+from mm_keras.cli.shared_options import add_config_of_a_run, add_examples_options, configured, given_examples
 from mm_keras.cli.start_up import import_tensorflow
 
 SUMMARY = "write a SavedModel of a trained run, for TensorFlow Serving"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mm_keras.cli.evaluate import add_examples_options, given_examples
+from mm_keras.cli.shared_options import add_examples_options, given_examples
 from mm_keras.cli.start_up import import_tensorflow
 
 SUMMARY = "make one run of several that were trained apart (late fusion)"

@@ -38,9 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     if arguments[0].startswith(("--config", "--mode")):
-        parser.error(
-            "the command comes first, for example `mm-keras train quickstart.gin` or `mm-keras evaluate runs/quickstart`"
-        )
+        parser.error("the command comes first, as in `mm-keras train quickstart.gin` or `mm-keras evaluate runs/quickstart`")
     options = parser.parse_args(arguments)
     options.arguments = arguments
     try:

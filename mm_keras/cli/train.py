@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from mm_keras.cli.configured import add_bindings
+from mm_keras.cli.shared_options import add_bindings
 from mm_keras.cli.start_up import import_tensorflow
 from mm_keras.distribution.local_workers import run_local_workers
 from mm_keras.distribution.workers import check_strategy

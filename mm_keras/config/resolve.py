@@ -14,6 +14,7 @@ from mm_keras.config.functions import configurable_functions
 from mm_keras.config.parse import COMMAND_LINE, REQUIRED, Binding, Macro, Reference
 
 ROOT = "train_and_evaluate"
+_OF_A_CALL = ("config", "resume", "overwrite", "dry_run", "later_splits")  # parameters that belong to one call, not to a config
 
 
 class Resolver:
@@ -43,7 +44,7 @@ class Resolver:
 
     def _nearest(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._known, 1)
-        return f"; did you mean {near[0]}?" if near else f"\n  functions: {', '.join(self._known)}"
+        return (f"; did you mean {near[0]}?" if near else "") + f"\n  functions: {', '.join(self._known)}"
 
     def follow(self, complete: bool) -> Iterator[str]:
         """Follows all references from the root and says what is required, not given, or not used.
@@ -154,8 +155,8 @@ class Resolver:
                 if self._known.get(name_of_default) is value and value is not None:
                     value = Reference("", name_of_default, False)
                 waiting += [_inside(other, reference.scope) for other in _references(value) if isinstance(other, Reference)]
-                if _is_literal(value) and (name in bound or not reference.scope):
-                    prefix = f"{reference.scope}/" if reference.scope and name in bound else ""
+                if _is_literal(value) and name not in _OF_A_CALL:
+                    prefix = f"{reference.scope}/" if reference.scope else ""
                     lines[f"{prefix}{reference.function}.{name}"] = _written(value)
         return "".join(f"{key} = {value}\n" for key, value in sorted(lines.items()))
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from mm_keras.configurable import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFraction, Rate, configurable
 from mm_keras.data.images import decode_augmented
 from mm_keras.data.pixels import jitter_colors, rand_augment
-from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
+from mm_keras.features import IMAGE, EmbeddedText, FeatureSpec, ImageSpec, TokenText, present
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,8 @@ def augment_batch(
     """
     seeds = tf.random.experimental.stateless_split(seed, len(features.texts) + 1)
     for number, text in enumerate(features.texts):
-        if augmentation.token_dropout and text.tokenizer:
-            ids, mask = (f"{text.field}_{part}" for part in ("token_ids", "padding_mask"))
+        if augmentation.token_dropout and isinstance(text, TokenText):
+            ids, mask = (text.batch_names()[name] for name in ("token_ids", "padding_mask"))
             kept = [each for each in (text.tokenizer.start_id, text.tokenizer.end_id) if each is not None]
             dropped = drop_tokens(inputs[ids], inputs[mask], seeds[number], augmentation.token_dropout, kept)
             inputs = inputs | dict(zip((ids, mask), dropped, strict=True))
@@ -197,11 +197,11 @@ def mix_examples(
     made = inputs | {IMAGE: mixed}
     keeps = drawn[:-1] < own
     for text in features.texts:
-        for part in (*(f"{text.field}_{name}" for name in text.inputs()), present(text.field)):
+        for part in (*text.batch_names().values(), present(text.field)):
             rows = tf.reshape(keeps, [size] + [1] * (inputs[part].shape.rank - 1))
             made[part] = tf.where(rows, inputs[part], _other(inputs[part]))
-        if text.embedder and not text.embedder.trainable:
-            name = f"{text.field}_embedding"
+        if isinstance(text, EmbeddedText):
+            name = text.batch_names()["embedding"]
             there = (inputs[present(text.field)] & _other(inputs[present(text.field)]))[:, tf.newaxis]
             made[name] = tf.where(there, _blend(own, inputs[name], _other(inputs[name])), made[name])
     together = own * weights + (1 - own) * _other(weights)

@@ -26,7 +26,7 @@ from mm_keras.data.pipeline import make_image_batches
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.stored_blocks import MOST_BLOCKS, NewBlock, StoredRows, fill_blocks
 from mm_keras.data.text_table import TextTable
-from mm_keras.features import FeatureSpec, TextSpec
+from mm_keras.features import FeatureSpec, TextSpec, TokenText
 from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.shards import sha256_of
 
@@ -153,7 +153,7 @@ def encode_texts(
     def make(block: str, new: NewBlock) -> None:
         texts = table.texts.slice(starts[block], size).to_numpy(zero_copy_only=False)
         made = [preprocess(spec, texts[first : first + 1024]) for first in range(0, len(texts), 1024)]
-        given = {name: np.concatenate([each[f"{spec.field}_{name}"] for each in made]) for name in spec.inputs()}
+        given = {name: np.concatenate([each[batch_name] for each in made]) for name, batch_name in spec.batch_names().items()}
         if not encoder:
             new.write(slice(None), given)
             return
@@ -167,8 +167,7 @@ def encode_texts(
     digest = hashlib.sha256()
     for start in starts.values():
         digest.update(repr(table.texts.slice(start, size).to_pylist()).encode())
-    made_of = (spec.tokenizer, spec.max_tokens, _sha256_of_embedder(spec), digest.hexdigest(), names)
-    fingerprint = _fingerprint(encoder and encoder.digest, *made_of)
+    fingerprint = _fingerprint(encoder and encoder.digest, *_made_by(spec), digest.hexdigest(), names)
     counts = {block: min(size, len(table.texts) - start) for block, start in starts.items()}
     what = "encoding" if encoder else "tokenising"
     folder = dataset.folder / CACHE_FOLDER / fingerprint
@@ -204,9 +203,10 @@ def iter_buckets(
         first += len(rows)
 
 
-def _sha256_of_embedder(spec: TextSpec) -> list[str]:
-    if not spec.embedder:
-        return []
+def _made_by(spec: TextSpec) -> list[object]:
+    """All that decides what is made of a text of this field: the tokenizer, or the checksums of the SavedModel's files."""
+    if isinstance(spec, TokenText):
+        return [spec.tokenizer, spec.max_tokens]
     return [sha256_of(path) for path in sorted(Path(spec.embedder.path).rglob("*")) if path.is_file()]
 
 

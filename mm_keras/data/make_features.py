@@ -9,7 +9,7 @@ from typing import Literal
 from mm_keras.configurable import ImageSize, PositiveInt, configurable
 from mm_keras.data.pipeline import iter_texts
 from mm_keras.data.text import make_word_tokenizer
-from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
+from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec, TokenizerSpec, TokenText, make_saved_model_text
 from tfrecords_tools.dataset.folder import Dataset
 
 
@@ -56,13 +56,13 @@ def make_features(
         )
     if make_embedder and text_fields:
         embedder = make_embedder()
-        texts = [TextSpec(field, None, embedder=embedder) for field in text_fields]
+        texts: list[TextSpec] = [make_saved_model_text(field, embedder) for field in text_fields]
     else:
         lengths = max_tokens if isinstance(max_tokens, Mapping) else dict.fromkeys(text_fields, max_tokens)
         if set(lengths) != set(text_fields):
             raise ValueError(f"max_tokens names the fields {sorted(lengths)}, text_fields {sorted(text_fields)}")
         tokenizer = make_tokenizer(iter_texts(dataset.split(train_split), list(text_fields))) if text_fields else None
-        texts = [TextSpec(field, tokenizer, lengths[field]) for field in text_fields]
+        texts = [TokenText(field, tokenizer, lengths[field]) for field in text_fields]
     return FeatureSpec(
         image=ImageSpec(tuple(image_size), image_fit) if image_size else None,
         texts=tuple(texts),

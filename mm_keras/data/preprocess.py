@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mm_keras.data.images import decode_image, fit_image
 from mm_keras.data.text import make_tokenizer
-from mm_keras.features import IMAGE, FeatureSpec, TextSpec, present
+from mm_keras.features import IMAGE, EmbeddedText, FeatureSpec, TextSpec, TokenText, present
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 
 
@@ -18,10 +18,11 @@ class Preprocessor(tf.Module):
     def __init__(self, features: FeatureSpec):
         super().__init__()
         self._features = features
-        tokenizers = dict.fromkeys(text.tokenizer for text in features.texts if text.tokenizer)
-        embedders = dict.fromkeys(text.embedder for text in features.texts if text.embedder and not text.embedder.trainable)
+        tokenizers = dict.fromkeys(text.tokenizer for text in features.texts if isinstance(text, TokenText))
+        embedders = dict.fromkeys(text.embedder for text in features.texts if isinstance(text, EmbeddedText))
+        # Lists, since a tf.Module looks for what it must save in lists, and in dicts only of strings.
         self._specs = [*tokenizers, *embedders]
-        self._makers = [*map(make_tokenizer, tokenizers), *(SavedModelEmbedder(each.path) for each in embedders)]
+        self._makers = [*map(make_tokenizer, tokenizers), *(SavedModelEmbedder(embedder.path) for embedder in embedders)]
 
     def texts(self, texts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Field -> string [B] becomes what the model sees of it, with presence flags. A blank text is a missing one."""
@@ -34,15 +35,18 @@ class Preprocessor(tf.Module):
         """`texts`, of one field."""
         stripped = tf.strings.strip(texts)
         some = tf.strings.length(stripped) > 0
-        made = {present(spec.field): some}
-        if "text" in spec.inputs():
-            return made | {f"{spec.field}_text": stripped}
-        maker = self._makers[self._specs.index(spec.tokenizer or spec.embedder)]
-        if spec.embedder:
-            embedding = tf.ensure_shape(maker(stripped), [stripped.shape[0], spec.embedder.width])
-            return made | {f"{spec.field}_embedding": tf.where(some[:, tf.newaxis], embedding, 0.0)}
-        token_ids, padding_mask = maker(stripped, spec.max_tokens)
-        return made | {f"{spec.field}_token_ids": token_ids, f"{spec.field}_padding_mask": padding_mask}
+        if isinstance(spec, TokenText):  # no `match`: AutoGraph cannot read it
+            tokenize = self._makers[self._specs.index(spec.tokenizer)]
+            token_ids, padding_mask = tokenize(stripped, spec.max_tokens)
+            inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+        elif isinstance(spec, EmbeddedText):
+            embed = self._makers[self._specs.index(spec.embedder)]
+            embedding = tf.ensure_shape(embed(stripped), [stripped.shape[0], spec.embedder.width])
+            inputs = {"embedding": tf.where(some[:, tf.newaxis], embedding, 0.0)}
+        else:
+            inputs = {"text": stripped}
+        names = spec.batch_names()
+        return {present(spec.field): some} | {names[name]: tensor for name, tensor in inputs.items()}
 
     def image(self, data: tf.Tensor) -> tf.Tensor:
         """Encoded bytes, string [], -> float32 [H, W, 3] within [0, 255]; zeros where there are none."""

@@ -20,7 +20,7 @@ from mm_keras.data.augment import Augmentation
 from mm_keras.data.record_index import read_index
 from mm_keras.data.text_table import TextTable
 from mm_keras.distribution.workers import Worker
-from mm_keras.features import FeatureSpec
+from mm_keras.features import FeatureSpec, TokenText
 from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.schema import TEXT_PREFIX
 from tfrecords_tools.dataset.shards import read_record
@@ -97,7 +97,7 @@ def check_runs(
     if length == 1:
         return
     mixing = isinstance(augment, Augmentation) and (augment.mixup or augment.cutmix)
-    encoded = [text.field for text in features.texts if text.embedder is None and text.field not in cached]
+    encoded = [text.field for text in features.texts if isinstance(text, TokenText) and text.field not in cached]
     for wrong, why in (
         (not encoded, "no text encoder of this training runs in every step: they are frozen, or there is no text"),
         (batch_size // replicas % length, f"a replica's {batch_size // replicas} examples of a batch are no multiple of it"),

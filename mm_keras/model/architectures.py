@@ -1,4 +1,4 @@
-"""The architectures that image towers are made of: one line each. docs/models.md compares them. Pure Keras."""
+"""The architectures of image towers, one line for each architecture. docs/models.md compares them. Pure Keras."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mm_keras.model.weights import load_weights
 
 
 class Pixels(NamedTuple):
-    """What trained weights expect of RGB pixels within [0, 255]: `pixels * scale + offset`, per channel or for all.
+    """How RGB pixels within [0, 255] become the pixels that trained weights expect: `pixels * scale + offset`.
 
     Attributes:
-        scale, offset: a number, or three in the order of the network's channels.
-        bgr: the network's channels are blue, green, red.
+        scale, offset: one number for all channels, or three in the order of the network's channels.
+        bgr: whether the network's channels are blue, green, red.
     """
 
     scale: float | list[float]
@@ -28,8 +28,8 @@ class Pixels(NamedTuple):
 
 
 def standardise(mean: tuple[float, ...], std: tuple[float, ...]) -> Pixels:
-    """`(pixels / 255 - mean) / std`"""
-    return Pixels([1 / (255 * each) for each in std], [-m / s for m, s in zip(mean, std, strict=True)])
+    """The `Pixels` of `(pixels / 255 - mean) / std`, for the mean and standard deviation of three channels."""
+    return Pixels([1 / (255 * deviation) for deviation in std], [-m / s for m, s in zip(mean, std, strict=True)])
 
 
 SYMMETRIC = Pixels(1 / 127.5, -1)  # [-1, 1]
@@ -40,16 +40,17 @@ EFFICIENTNET_V2 = Pixels(1 / 128, -1)  # of S, M and L; B0 to B3 have IMAGENET
 
 
 class Architecture(NamedTuple):
-    """An image tower without its head.
+    """An architecture of image towers, without its head.
 
     Attributes:
-        build: `(input_shape=, name=) -> model`, of features [B, h, w, D] or embeddings [B, D].
-        pixels: what its trained weights expect.
-        size: pixels a side that its weights were trained at.
-        min_size: pixels a side.
-        cuts: where it may be cut: layers that everything passes through, in order.
-        load: `(model, path, sha256=)`.
-        downloads: "imagenet" weights are downloaded by Keras.
+        build: `(input_shape=, name=) -> model`, whose output is features [B, h, w, D] or embeddings [B, D].
+        pixels: the pixels that its trained weights expect.
+        size: the image's pixels a side with which its weights were trained.
+        min_size: the fewest pixels a side that it works with.
+        cuts: the names of layers up to which it may be frozen, in their order. Each is one that all later layers get their
+            input through.
+        load: `(model, path, sha256=)`, which loads a file of weights into the model.
+        downloads: whether Keras downloads weights for "imagenet".
     """
 
     build: Callable[..., keras.Model | VisionTransformer]

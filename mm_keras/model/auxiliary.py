@@ -6,23 +6,23 @@ import keras
 
 from mm_keras.features import present
 
-SUFFIX = "_auxiliary"  # of the outputs: a field may be called "logits"
+SUFFIX = "_auxiliary"  # ends the names of the heads' outputs, since a field may be called "logits"
 
 
 class AuxiliaryTraining(keras.Model):
-    """A model that is trained with a head a modality beside its own.
+    """A model that is trained with one more head for each modality.
 
-    Each head's loss counts `weight` as much as that of the logits, over the examples that have its modality, so that a strong
-    modality cannot silence the others: what the fusion would ignore still has to tell the classes apart. Validation and
-    metrics are of the logits alone.
+    The loss of each such head is taken over the examples that have its modality, and counts `weight` times as much as the
+    loss of the logits. So a strong modality cannot silence the others: an embedding that the fusion would ignore still has to
+    tell the classes apart. Validation and metrics look at the logits only.
 
     Reference: Wang et al., "What Makes Training Multi-modal Classification Networks Hard?" (2020), section 3.3, equation 3
     (there the weights differ by modality and are estimated).
 
     Args:
-        inputs: by name, presence flags among them.
-        outputs: "logits" and "<modality>_auxiliary", each [B, num_labels].
-        weight: above 0.
+        inputs: the model's inputs by name, with the presence flag of every modality.
+        outputs: {"logits", "<modality>_auxiliary"}, float32 [B, num_labels] each.
+        weight: the weight of each auxiliary loss, above 0.
     """
 
     def __init__(self, inputs, outputs, weight: float, **kwargs):

@@ -8,16 +8,17 @@ import keras
 
 
 def cut_tower(tower: keras.Model) -> tuple[keras.Model, keras.Model] | None:
-    """Cuts a tower behind the last place up to which nothing is trained and through which everything passes.
+    """Cuts a tower in two: a first part that is frozen, and the rest.
 
-    In a residual network that is the end of a block. A transformer, being one layer, is not cut.
+    The cut is behind the last tensor that depends on no trained weight and that all later layers get their input through. In a
+    residual network that is the end of a block. A transformer is one layer, and is not cut.
 
     Args:
         tower: pixels [B, H, W, 3] -> embedding [B, D].
 
     Returns:
-        (pixels -> activations, activations -> embedding, which has the tower's name); their layers are the tower's own, so
-        that training the second one trains the tower. None where nothing with weights is frozen before such a place.
+        (pixels -> activations; activations -> embedding, a model with the tower's name). Both share their layers with the
+        tower, so that training the second one trains the tower. None where no layer with weights stands before a cut.
     """
     cut, backbone = _last_cut(tower)
     inner = cut_tower(backbone) if backbone else None
@@ -32,7 +33,7 @@ def cut_tower(tower: keras.Model) -> tuple[keras.Model, keras.Model] | None:
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """About how many of them an example takes, all but those of convolutions and dense layers left out."""
+    """About how many multiply-adds a model takes for one example. Only convolutions and dense layers are counted."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -44,7 +45,7 @@ def multiply_adds(model: keras.Model) -> int:
 
 
 def _last_cut(model: keras.Model) -> tuple[keras.KerasTensor, keras.Model | None]:
-    """(the last tensor that all goes through and that nothing trained is before, the nested model that begins there)"""
+    """(the last tensor to cut behind, see `cut_tower`; the nested model whose input it is, or None)"""
     operations = model.operations  # in an order in which every operation comes after those that it depends on
     last_use = {id(tensor): index for index, operation in enumerate(operations) for tensor in _tensors_in(operation)}
     cut, used_later = model.input, set()
@@ -72,5 +73,8 @@ def _tensors_out(operation: keras.Operation) -> list[keras.KerasTensor]:
 
 
 def _is_fixed(operation: keras.Operation) -> bool:
-    """Does it give the same, whatever is trained? What is frozen does not drop out; what counts or draws has variables."""
+    """Whether an operation gives the same output however long the model is trained.
+
+    That holds for a layer without variables, and for a frozen one: dropout, which draws random numbers, has a variable.
+    """
     return not isinstance(operation, keras.Layer) or not operation.trainable or not operation.variables

@@ -1,9 +1,11 @@
-"""Fusion: an embedding a modality -> one. Pure Keras.
+"""Fusions: the embeddings of all modalities -> one embedding. Pure Keras.
 
-A fusion is a model of the modalities' embeddings, by name, and of their presence flags `<modality>_present`, where it takes
-them (`build_two_tower` looks at its inputs). Embeddings of missing modalities are learned vectors, see `MissingEmbedding`.
+The inputs of a fusion are the embeddings, by the names of their modalities. A fusion may have the presence flags
+`<modality>_present` as inputs, too: `build_two_tower` looks whether it does. The embedding of a missing modality is a learned
+vector, see `MissingEmbedding`.
 
-An embedding is a vector, shape (D,), or, for `build_cross_attention_fusion`, a sequence of patches or tokens, shape (T, D).
+An embedding is a vector of shape (D,). `build_cross_attention_fusion` also takes sequences of patches or tokens, of shape
+(T, D).
 """
 
 from __future__ import annotations
@@ -38,15 +40,15 @@ def build_concatenation(shapes: Shapes) -> keras.Model:
 def build_gated_fusion(shapes: Shapes, width: PositiveInt = 256) -> keras.Model:
     """A weighted sum of the modalities, whose weights depend on all of them: h = sum_m z_m * tanh(W_m x_m).
 
-    The gates z are a softmax over the modalities that are present, one for each of the `width` units, of a linear function of
-    all embeddings and presence flags. What is missing has a weight of exactly zero.
+    A linear function of all embeddings and presence flags gives a score for each modality and each of the `width` units. The
+    gates z are the softmax of these scores over the modalities that are present. A missing modality has a weight of exactly 0.
 
-    Reference: Arevalo et al., "Gated Multimodal Units for Information Fusion" (2017), section 3.1; their sigmoid gates are a
-    softmax here, so that weights add up to 1 whatever is missing.
+    Reference: Arevalo et al., "Gated Multimodal Units for Information Fusion" (2017), section 3.1. Their gates are sigmoids;
+    here they are a softmax, so that the weights add up to 1 whichever modality is missing.
 
     Args:
         shapes: modality -> (D,) of its embedding.
-        width: of the fused embedding.
+        width: the width of the fused embedding.
 
     Returns:
         model "fusion": {modality: [B, D], "<modality>_present": bool [B]} -> [B, width].
@@ -64,17 +66,17 @@ def build_gated_fusion(shapes: Shapes, width: PositiveInt = 256) -> keras.Model:
 
 @configurable
 def build_bilinear_fusion(shapes: Shapes, width: PositiveInt = 256, rank: PositiveInt = 4) -> keras.Model:
-    """Products of all modalities, of low rank: h = sum_r prod_m (W_mr x_m + b_mr), beside the embeddings themselves.
+    """Low-rank products of all modalities, joined to the embeddings themselves: h = sum_r prod_m (W_mr x_m + b_mr).
 
-    A missing modality's factor is 1: the product is that of the others.
+    The factor of a missing modality is 1, so that h is the product of the others.
 
     Reference: Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors" (2018), equation 8 (the bias is
     its appended 1); with two modalities and rank 1 it is Kim et al., "Hadamard Product for Low-rank Bilinear Pooling" (2017).
 
     Args:
         shapes: modality -> (D,) of its embedding.
-        width: of h.
-        rank: number of products that are summed.
+        width: the width of h.
+        rank: how many products are summed.
 
     Returns:
         model "fusion": {modality: [B, D], "<modality>_present": bool [B]} -> [B, sum of D + width].
@@ -99,20 +101,20 @@ def build_cross_attention_fusion(
     num_blocks: PositiveInt = 1,
     dropout: Rate = 0.1,
 ) -> keras.Model:
-    """Patches attend to words and words to patches; then each modality is averaged over its places.
+    """Patches attend to words and words to patches; then each modality is averaged over its patches or words.
 
-    Each block is, for every modality, attention to all places of the others, and a feed-forward layer, both with a residual
-    connection and normalised. A missing modality is not attended to, and its average is zero.
+    A block consists, for every modality, of attention to all patches or words of the others and of a feed-forward layer, both
+    with a residual connection and a normalisation. A missing modality is not attended to, and its average is zero.
 
-    Reference: Lu et al., "ViLBERT" (2019), section 3.1 (the co-attentional layer, there with self-attention before each, which
-    the towers have done here).
+    Reference: Lu et al., "ViLBERT" (2019), section 3.1. There, self-attention precedes each co-attentional layer; here the
+    towers have done that.
 
     Args:
         shapes: modality -> (T, D) of its sequence, in which a vector of zeros is padding; or (D,) of a vector.
-        width: of all states, a multiple of `num_heads`.
-        num_heads: of the attention.
-        num_blocks: 1 or more.
-        dropout: rate, 0–1, of attention weights and of what feed-forward layers add.
+        width: the width of all states, a multiple of `num_heads`.
+        num_heads: how many heads the attention has.
+        num_blocks: how many blocks there are, at least 1.
+        dropout: rate, within [0, 1), of the dropout of attention weights and of the output of feed-forward layers.
 
     Returns:
         model "fusion": {modality: [B, T, D] or [B, D], "<modality>_present": bool [B]} -> [B, width * number of modalities].
@@ -137,7 +139,7 @@ def build_cross_attention_fusion(
             name = f"{modality}_{block}"
             others = [other for other in states if other != modality]
             if others:
-                nothing = ops.zeros_like(x[:, :1])  # a place to look at where no other says anything, or all is missing
+                nothing = ops.zeros_like(x[:, :1])  # something to attend to where all other modalities are missing
                 places = ops.concatenate([nothing, *(states[other] for other in others)], axis=1)
                 mask = [ops.ones_like(masks[modality][:, :1]), *(masks[other] for other in others)]
                 mask = ops.expand_dims(ops.concatenate(mask, axis=1), 1)
@@ -159,7 +161,10 @@ def build_cross_attention_fusion(
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class MaskedSoftmax(keras.layers.Layer):
-    """[B, M, D] scores and [B, M] flags -> [B, M, D]: a softmax over M, zero where the flag is False; zeros if all are."""
+    """[B, M, D] scores and [B, M] flags -> [B, M, D]: a softmax over those of M whose flag is True.
+
+    The output is zero where the flag is False, and so it is zero everywhere if all flags of an example are False.
+    """
 
     def call(self, scores, flags):
         flags = ops.expand_dims(flags, -1)

@@ -15,16 +15,16 @@ _MAX_SCALE = 100.0
 
 @configurable
 def build_head(input_width: int, num_labels: int, hidden_units: Sequence[PositiveInt] = (), dropout: Rate = 0.1) -> keras.Model:
-    """Dense layers, then one logit a label: for softmax (multi-class) and for sigmoid (multi-label) alike.
+    """Dense layers, of which the last has one logit a label. The loss chooses softmax (multi-class) or sigmoid (multi-label).
 
     Args:
-        input_width: D of the fused embedding.
-        num_labels: number of logits.
-        hidden_units: width of each layer before the last.
-        dropout: rate, 0–1, before each dense layer.
+        input_width: D, the width of the fused embedding.
+        num_labels: how many logits there are.
+        hidden_units: the width of each layer before the last; none by default.
+        dropout: rate, within [0, 1), of the dropout before each dense layer.
 
     Returns:
-        model "head": [B, input_width] -> logits float32 [B, num_labels], in float32 under mixed precision too.
+        model "head": [B, input_width] -> logits [B, num_labels], which are float32 under mixed precision, too.
     """
     inputs = x = keras.Input((input_width,), name="fused")
     for index, width in enumerate(hidden_units):
@@ -37,15 +37,15 @@ def build_head(input_width: int, num_labels: int, hidden_units: Sequence[Positiv
 
 @configurable
 def build_per_label_head(input_width: int, num_labels: int, dropout: Rate = 0.4) -> keras.Model:
-    """A dropout and a dense layer of one unit for each label: labels share nothing but the fused embedding.
+    """A dropout and a dense layer of one unit for each label, so that labels share nothing but the fused embedding.
 
-    It differs from `build_head` in training alone, where each label drops other inputs. That takes memory for
-    B x input_width x num_labels numbers: it is for tens of labels, not for thousands.
+    It differs from `build_head` only in training, where each label drops other inputs. That takes memory for
+    B x input_width x num_labels numbers: use it for tens of labels, not for thousands.
 
     Args:
-        input_width: D of the fused embedding.
-        num_labels: number of logits.
-        dropout: rate, 0–1.
+        input_width: D, the width of the fused embedding.
+        num_labels: how many logits there are.
+        dropout: rate of the dropout, within [0, 1).
 
     Returns:
         model "head": [B, input_width] -> logits float32 [B, num_labels].
@@ -64,25 +64,27 @@ def build_class_embedding_head(
     initial_scale: PositiveFloat = 10.0,
     initial_bias: float = 0.0,
 ) -> keras.Model:
-    """Logits are scaled dot products of the fused embedding, brought to the classes' space, and each class's embedding.
+    """Compares the fused embedding with an embedding of each class; the logits are their scaled cosines.
 
-    What is learned belongs to no class, so a class can be added by its embedding alone: see `add_classes`.
+    A learned projection brings the fused embedding into the space of the class embeddings. No learned weight belongs to one
+    class, so that a class can be added by its embedding alone: see `add_classes`.
 
     Args:
-        input_width: D of the fused embedding.
-        num_labels: number of logits.
-        class_embeddings: float [num_labels, C] of a text encoder; they stay as they are.
-        width: None: compare in the encoder's space. Else C is brought to this width too, by a projection that is learned.
-        dropout: rate, 0–1, of the fused embedding.
-        initial_scale: factor of the cosine at the start, above 0 and at most 100; it is learned, up to 100.
-        initial_bias: added to all logits alike at the start; it is learned. With sigmoids over many labels, of which an
-            example has few, a negative one (-5) saves the first steps.
+        input_width: D, the width of the fused embedding.
+        num_labels: how many logits there are.
+        class_embeddings: float [num_labels, C], by a text encoder; they are not trained.
+        width: the width of the space in which both are compared; the class embeddings then have a learned projection, too.
+            None compares them in the text encoder's own space of width C.
+        dropout: rate of the dropout of the fused embedding, within [0, 1).
+        initial_scale: the factor of the cosines when training begins, above 0 and at most 100. It is learned, up to 100.
+        initial_bias: a number that is added to all logits when training begins, and is learned. For sigmoids over many
+            labels, of which an example has few, a negative one such as -5 saves the first steps.
 
     Returns:
         model "head": [B, input_width] -> logits float32 [B, num_labels].
 
     Raises:
-        ValueError: for no class embeddings, or such as do not fit.
+        ValueError: for class embeddings that are not given, have another shape, or are zero or not finite.
 
     Reference: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (CLIP), figure 3; the
     bias is that of Zhai et al., "Sigmoid Loss for Language Image Pre-Training".
@@ -102,17 +104,17 @@ def build_class_embedding_head(
 
 
 def add_classes(model: keras.Model, class_embeddings: np.ndarray) -> keras.Model:
-    """The model with more logits, after those that it has, which stay as they are.
+    """Adds classes to a trained model: new logits behind the old ones, which do not change.
 
     Args:
         model: of `build_two_tower` with a class-embedding head.
-        class_embeddings: float [K, C] of the new classes, by the encoder that embedded the others.
+        class_embeddings: float [K, C] of the new classes, by the text encoder that embedded the old ones.
 
     Returns:
-        model: the same inputs -> logits [B, num_labels + K]. It shares its layers with the given one, but for the head's last.
+        model: the same inputs -> logits [B, num_labels + K]. It shares all layers but the head's last one with `model`.
 
     Raises:
-        ValueError: for another head, or embeddings that do not fit.
+        ValueError: for a model with another head, or for embeddings of another width, zero or not finite.
     """
     head = model.get_layer("head")
     old = next((layer for layer in head.layers if isinstance(layer, ClassSimilarity)), None)
@@ -133,11 +135,15 @@ def add_classes(model: keras.Model, class_embeddings: np.ndarray) -> keras.Model
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class PerLabelDense(keras.layers.Layer):
-    """[B, D] -> [B, num_labels]; a dense layer whose units each drop inputs of their own in training.
+    """[B, D] -> [B, num_labels]: a dense layer of which each unit drops other inputs in training.
 
     Args:
-        num_labels: units.
-        rate: of the dropout, within [0, 1).
+        num_labels: how many units there are.
+        rate: rate of the dropout, within [0, 1).
+        seed: of the dropout; None follows Keras' global seed.
+
+    Raises:
+        ValueError: for a rate outside [0, 1).
     """
 
     def __init__(self, num_labels: int, rate: float, seed: int | None = None, **kwargs):
@@ -168,17 +174,20 @@ class PerLabelDense(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class ClassSimilarity(keras.layers.Layer):
-    """[B, width or class_width] -> [B, num_labels]: scale x cosine to each class's embedding + bias.
+    """[B, width or class_width] -> [B, num_labels]: scale x cosine to the embedding of each class + bias.
 
-    The embeddings are a weight of shape [num_labels, class_width] that is not trained; scale, bias and (with a `width`) the
-    projection [class_width, width] are.
+    The class embeddings are a weight of shape [num_labels, class_width] that is not trained. The scale, the bias and, with a
+    `width`, the projection of shape [class_width, width] are trained.
 
     Args:
-        num_labels: classes.
-        class_width: of their embeddings.
-        width: to which they are projected, or None.
-        initial_scale: above 0, at most 100.
-        initial_bias: any number.
+        num_labels: how many classes there are.
+        class_width: the width of their embeddings.
+        width: the width that the class embeddings are projected to; None leaves them as they are.
+        initial_scale: the scale when training begins, above 0 and at most 100.
+        initial_bias: the bias when training begins.
+
+    Raises:
+        ValueError: for a scale outside (0, 100].
     """
 
     def __init__(
@@ -211,7 +220,7 @@ class ClassSimilarity(keras.layers.Layer):
         self.bias = self.add_weight(shape=(), initializer=keras.initializers.Constant(self.initial_bias), name="bias")
 
     def call(self, embedding):
-        classes = self.class_embeddings  # of length 1 already
+        classes = self.class_embeddings  # their length is 1 already
         if self.width:
             classes = ops.normalize(ops.matmul(classes, self.projection), axis=-1)
         cosines = ops.matmul(ops.normalize(embedding, axis=-1), ops.transpose(classes))
@@ -226,7 +235,7 @@ class ClassSimilarity(keras.layers.Layer):
 
 
 def _unit_rows(embeddings: np.ndarray, num_classes: int, width: int | None = None) -> np.ndarray:
-    """Checked and scaled to a length of 1, float32 [num_classes, C]."""
+    """Checks class embeddings and scales each of them to a length of 1: float32 [num_classes, C]."""
     embeddings = np.asarray(embeddings, "float32")
     if embeddings.ndim != 2 or len(embeddings) != num_classes or (width and embeddings.shape[1] != width):
         raise ValueError(

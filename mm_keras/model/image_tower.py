@@ -27,10 +27,10 @@ def build_image_tower(
     weights_sha256: str | None = None,
     pooling: str = "avg",
 ) -> keras.Model:
-    """A trained architecture without its head, globally pooled (transformers: their own embedding).
+    """A pretrained architecture without its head: its features, pooled over all places, or a transformer's own embedding.
 
-    It brings pixels into the range that its weights were trained with. What is frozen runs as in inference: batch
-    normalisation by its moving statistics, no dropout.
+    The tower itself brings pixels into the range that its weights were trained with. Frozen layers run as in inference: batch
+    normalisation uses its moving statistics, and nothing drops out.
 
     On a CPU, TensorFlow computes the gradient of ResNeXt's grouped convolutions about a hundred times slower than the
     convolutions themselves: freeze these towers there.
@@ -38,23 +38,24 @@ def build_image_tower(
     Args:
         spec: the size of the image.
         architecture: a key of `ARCHITECTURES`; docs/models.md compares them.
-        weights: "imagenet" (downloaded by Keras, for architectures of keras.applications); a file or folder that
-            `mm_keras.model.weights` reads, without or with its head; for transformers also a preset of keras_hub; or None:
-            random.
-        freeze_fraction: the first fraction of the layers (transformers: of the blocks), 0–1, that is not trained; None: 0.5,
-            as in the WebVision and ImageD papers, if `freeze_up_to` is None too.
-        freeze_up_to: instead of a fraction, the last layer that is not trained: one of the architecture's `cuts`.
-        weights_sha256: hexadecimal, of the weights file; another file is an error.
-        pooling: of convolutional architectures: "avg" or "max" over all places; "avg_max": both, side by side, which tells the
-            most of a frozen tower. Of all but SigLIP "none": all places, for a fusion that attends to them.
+        weights: "imagenet" for weights that Keras downloads (architectures of keras.applications); a file or folder that
+            `mm_keras.model.weights` reads, with or without a head; a preset of keras_hub (transformers); or None for random
+            weights.
+        freeze_fraction: the fraction of the layers, from the first on, that is not trained, within [0, 1]; of a transformer it
+            counts blocks. If it and `freeze_up_to` are None, it is 0.5, as in the WebVision and ImageD papers.
+        freeze_up_to: the last layer that is not trained, in place of a fraction: one of the architecture's `cuts`.
+        weights_sha256: the hexadecimal sha256 of the weights file; a file with another one is refused.
+        pooling: how the features of all places become one embedding. "avg" and "max" are for convolutional architectures;
+            "avg_max" joins both, which is best for a frozen tower. "none" keeps all places, for a fusion that attends to them;
+            SigLIP has none to keep.
 
     Returns:
         model "image_tower": float32 [B, H, W, 3] within [0, 255] -> [B, D], with "avg_max" [B, 2 * D], with "none" [B, T, D].
 
     Raises:
         FileNotFoundError: for weights that are not there.
-        ValueError: for an unknown architecture, cut or pooling, a fraction outside 0–1, both of them, an image too small, or
-            weights that do not fit.
+        ValueError: for an unknown architecture, cut or pooling; a fraction outside [0, 1], or one beside a cut; an image that
+            is too small; or weights that do not fit.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"image architectures are {sorted(ARCHITECTURES)}. Received: {architecture!r}")
@@ -79,7 +80,7 @@ def build_image_tower(
 
     pixels = keras.Input((*spec.size, 3), name="image")
     ordered = keras.ops.flip(pixels, axis=-1) if entry.pixels.bgr else pixels
-    # In float32 always: bfloat16 would round scale and offset too, which shifts all pixels.
+    # This layer always computes in float32: bfloat16 would round scale and offset, too, which shifts all pixels.
     rescale = keras.layers.Rescaling(entry.pixels.scale, entry.pixels.offset, dtype="float32", name="rescale")
     features = backbone(rescale(ordered))
     if len(features.shape) == 4:
@@ -115,15 +116,15 @@ def _build_backbone(
 
 
 def _check_preprocessor(pixels: Pixels, path: Path) -> None:
-    """Raises ValueError if a Hugging Face folder says that its weights expect other pixels than the tower gives."""
+    """Raises ValueError if a Hugging Face folder says that its weights expect other pixels than the architecture does."""
     if not path.is_file():
         return
     config = json.loads(path.read_text("utf-8"))
     mean, std = config.get("image_mean"), config.get("image_std")
     if not (mean and std and config.get("do_normalize", True)):
         return
-    theirs = standardise(mean, std)
-    if not (np.allclose(theirs.scale, pixels.scale, rtol=1e-3) and np.allclose(theirs.offset, pixels.offset, rtol=1e-3)):
+    expected = standardise(mean, std)
+    if not (np.allclose(expected.scale, pixels.scale, rtol=1e-3) and np.allclose(expected.offset, pixels.offset, rtol=1e-3)):
         raise ValueError(
             f"{path} standardises pixels by mean {mean} and std {std}, the architecture by `pixels * {pixels.scale} + "
             f"{pixels.offset}`: these weights are of another architecture"

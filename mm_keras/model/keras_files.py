@@ -18,14 +18,20 @@ HEADS = ("predictions", "fc1000")  # names of the layers that keras.applications
 
 
 def load_keras_file(model: keras.Model, path: Path) -> None:
-    """Loads a `.weights.h5`. Keras loads a part of a larger model's file without a word, so all is compared before."""
+    """Loads a `.weights.h5` file.
+
+    Keras silently loads a part of a larger model's file. So the numbers of arrays are compared first.
+
+    Raises:
+        ValueError: for a file of another model; the message lists the differences, and the model has not changed.
+    """
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is no HDF5 file, or damaged")
     what = f"{path} does not fit {model.name!r}"
-    found = _keras_file_shapes(path)
+    in_file = _keras_file_shapes(path)
     before = model.get_weights()
     try:
-        if len(found) != len(model.weights):
+        if len(in_file) != len(model.weights):
             raise ValueError("their numbers differ")
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras only warns of layers for which the file has nothing
@@ -33,14 +39,14 @@ def load_keras_file(model: keras.Model, path: Path) -> None:
     except (ValueError, KeyError, UserWarning) as error:
         model.set_weights(before)
         with tempfile.TemporaryDirectory() as folder:
-            mine = Path(folder) / "mine.weights.h5"
-            model.save_weights(mine)
-            check_fit(_keras_file_shapes(mine), found, what)
+            of_model = Path(folder) / "model.weights.h5"
+            model.save_weights(of_model)
+            check_fit(_keras_file_shapes(of_model), in_file, what)
         raise ValueError(f"{what}: {error}") from error
 
 
 def _keras_file_shapes(path: Path) -> dict[str, tuple]:
-    """Shapes by name of the layer, and place in it, of the model's own arrays but those of a head."""
+    """The shapes of all arrays but those of a head or an optimizer, by the layer's name and the array's number in it."""
     shapes = {}
     with h5py.File(path) as file:
 
@@ -59,7 +65,7 @@ def _keras_file_shapes(path: Path) -> dict[str, tuple]:
 
 
 def read_keras2_file(path: Path) -> dict[str, np.ndarray]:
-    """Arrays by "layer/weight" of a Keras 2 file, of weights alone or of a whole model."""
+    """The arrays of a Keras 2 file, of weights or of a whole model, by their names "layer/weight"."""
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is no HDF5 file, or damaged")
     with h5py.File(path) as file:
@@ -77,7 +83,7 @@ def _text(name: str | bytes) -> str:
 
 
 def keras_variables(model: keras.Model) -> dict[str, Target]:
-    """The targets of a Keras file that names layers: "conv1/kernel"."""
+    """The targets of the arrays of a Keras 2 or TensorFlow.js file, by names such as "conv1/kernel"."""
     pairs = [(layer.name, variable) for layer in _leaves(model) for variable in layer.weights]
     return _canonical((f"{layer}/{variable.name}", Target(variable)) for layer, variable in pairs)
 
@@ -106,10 +112,10 @@ def name_by_layer(
 
 
 def _canonical(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """Makes names alike that say the same in different files.
+    """Renames arrays so that the same array has the same name in every file.
 
-    Layers without a name of their own are counted per session: conv2d_94 becomes conv2d_0 if it is the first of its kind.
-    Depthwise kernels had another name in Keras 2. The only weight of a layer goes by the name of the layer.
+    Keras numbers layers without a given name as a program goes on, so conv2d_94 becomes conv2d_0 if it is the first of its
+    kind. Depthwise kernels had another name in Keras 2. The only weight of a layer gets the name of the layer.
     """
     pairs = [(*name.split("/"), value) for name, value in pairs]
     counted: dict[str, set[int]] = {}
@@ -118,22 +124,22 @@ def _canonical(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
         if kind:
             counted.setdefault(kind, set()).add(number)
     ranks = {kind: {number: rank for rank, number in enumerate(sorted(numbers))} for kind, numbers in counted.items()}
-    found: dict[str, dict[str, object]] = {}
+    layers: dict[str, dict[str, object]] = {}
     for layer, weight, value in pairs:
         kind, number = _automatic(layer)
         layer = f"{kind}_{ranks[kind][number]}" if kind else layer
-        found.setdefault(layer, {})[weight.replace("depthwise_kernel", "kernel")] = value
+        layers.setdefault(layer, {})[weight.replace("depthwise_kernel", "kernel")] = value
     return {
         layer if len(weights) == 1 else f"{layer}/{weight}": value
-        for layer, weights in found.items()
+        for layer, weights in layers.items()
         for weight, value in weights.items()
     }
 
 
 def _automatic(layer: str) -> tuple[str | None, int]:
-    """The class and number of a name that Keras made itself: "conv2d_7" -> ("conv2d", 7); (None, 0) of any other."""
-    found = re.fullmatch(r"(conv2d|depthwise_conv2d|batch_normalization|layer_normalization|dense)(?:_(\d+))?", layer)
-    return (found[1], int(found[2] or 0)) if found else (None, 0)
+    """The class and number of a name that Keras chose: "conv2d_7" -> ("conv2d", 7); (None, 0) of any other."""
+    match = re.fullmatch(r"(conv2d|depthwise_conv2d|batch_normalization|layer_normalization|dense)(?:_(\d+))?", layer)
+    return (match[1], int(match[2] or 0)) if match else (None, 0)
 
 
 def _leaves(model: keras.Model) -> Iterable[keras.layers.Layer]:

@@ -1,6 +1,6 @@
-"""Late fusion: whole models side by side, whose answers are brought together. Pure Keras.
+"""Late fusion: the answers of several whole models are combined into one. Pure Keras.
 
-A model of which no input is there does not vote. Where nothing at all is there, all vote.
+A model votes where at least one of its inputs is present. Where no input of any model is present, all models vote.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import numpy as np
 from keras import ops
 
 from mm_keras.features import FeatureSpec, present
-from mm_keras.model import two_tower
 
 
 def build_answers(models: Sequence[keras.Model], features: Sequence[FeatureSpec], inputs: FeatureSpec) -> keras.Model:
-    """Puts whole models side by side.
+    """Puts whole models side by side, on the inputs of all of them.
 
     Args:
         models: at least one. They are renamed "model_0", "model_1", … and can be taken out by these names.
-        features: of the models, in their order.
-        inputs: the features of all of them together.
+        features: the features of each model, in the order of the models.
+        inputs: the features of all models together, of `merge_features`.
 
     Returns:
         model "answers": the inputs of `inputs.inputs()`, by name -> (logits float32 [B, M, num_labels] of M models; bool
@@ -30,28 +29,36 @@ def build_answers(models: Sequence[keras.Model], features: Sequence[FeatureSpec]
     """
     tensors = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in inputs.inputs().items()}
     answers, voting = [], []
-    for index, (model, each) in enumerate(zip(models, features, strict=True)):
-        model.name = f"model_{index}"
-        answers.append(model({name: tensors[name] for name in each.inputs()}))
-        voting.append(_any([tensors[present(modality)] for modality in each.modalities]))
+    for index, (model, spec) in enumerate(zip(models, features, strict=True)):
+        model.name = _model_name(index)
+        answers.append(model({name: tensors[name] for name in spec.inputs()}))
+        voting.append(who_votes([tensors[present(modality)] for modality in spec.modalities]))
     return keras.Model(tensors, (ops.stack(answers, axis=1), ops.stack(voting, axis=1)), name="answers")
 
 
 def voting_patterns(features: Sequence[FeatureSpec], inputs: FeatureSpec) -> np.ndarray:
-    """Who can be left to vote where inputs are missing: bool [P, M], all of them first. Arguments as of `build_answers`."""
+    """Which models vote together: one pattern for each set of models that vote where some of the inputs are missing.
+
+    Args:
+        features: the features of each model, in the order of the models.
+        inputs: the features of all models together.
+
+    Returns:
+        bool [P, M] for P patterns of M models; in the first one, all models vote.
+    """
     patterns = []
     for number in range(1, len(inputs.modalities) + 1):
         for shown in itertools.combinations(inputs.modalities, number):
-            patterns.append(tuple(any(modality in shown for modality in each.modalities) for each in features))
+            patterns.append(tuple(any(modality in shown for modality in spec.modalities) for spec in features))
     return np.array(list(dict.fromkeys(reversed(patterns))))
 
 
 def build_late_fusion(answers: keras.Model, combination: Combination) -> keras.Model:
-    """Brings the answers of whole models together.
+    """Combines the answers of several models into one.
 
     Args:
         answers: of `build_answers`.
-        combination: how.
+        combination: the layer that combines the logits, such as `WeightedSum`.
 
     Returns:
         model "late_fusion": the same inputs -> logits float32 [B, num_labels].
@@ -59,45 +66,32 @@ def build_late_fusion(answers: keras.Model, combination: Combination) -> keras.M
     return keras.Model(answers.input, combination(*answers.output), name="late_fusion")
 
 
-def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tuple[keras.Model, keras.Model]:
-    """`two_tower.split_at_embeddings`, of a late fusion too: of all its models at once.
-
-    Args:
-        model: of `build_two_tower` or `build_late_fusion`.
-        modalities: of its features.
-
-    Returns:
-        (encoders: the model's inputs -> embeddings by name, [B, D] each,
-        all behind them: those and {"<modality>_present": bool [B]} -> logits [B, num_labels]).
-    """
+def fused_models(model: keras.Model) -> tuple[Combination, list[keras.Model]] | None:
+    """The combination of a late fusion and the models whose answers it brings together; None for any other model."""
     combination = next((layer for layer in model.layers if isinstance(layer, Combination)), None)
     if combination is None:
-        return two_tower.split_at_embeddings(model, modalities)
-    flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}
-    embeddings, inputs, answers, voting = {}, dict(flags), [], []
-    for index in range(combination.input[0].shape[1]):
-        part = model.get_layer(f"model_{index}")
-        seen = tuple(modality for modality in modalities if present(modality) in part.input)
-        encoders, rest = split_at_embeddings(part, seen)
-        encoders.name, rest.name = f"{part.name}_encoders", f"{part.name}_rest"
-        embedded = encoders({name: model.input[name] for name in part.input})
-        embeddings |= {f"{part.name}_{name}": tensor for name, tensor in embedded.items()}
-        for name, tensor in embedded.items():
-            inputs[f"{part.name}_{name}"] = keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=f"{part.name}_{name}")
-        shown = {present(modality): flags[present(modality)] for modality in seen}
-        answers.append(rest({name: inputs[f"{part.name}_{name}"] for name in embedded} | shown))
-        voting.append(_any(list(shown.values())))
-    logits = combination(ops.stack(answers, axis=1), ops.stack(voting, axis=1))
-    return keras.Model(model.input, embeddings, name="encoders"), keras.Model(inputs, logits, name="behind_encoders")
+        return None
+    return combination, [model.get_layer(_model_name(index)) for index in range(combination.input[0].shape[1])]
+
+
+def who_votes(flags: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    """The presence flags bool [B] of a model's modalities -> bool [B]: a model votes where it has any of its inputs."""
+    return ops.any(ops.stack(flags, axis=-1), axis=-1)
+
+
+def _model_name(index: int) -> str:
+    return f"model_{index}"
 
 
 class Combination(keras.layers.Layer):
-    """[B, M, L] logits of M models and [B, M] flags of who votes -> [B, L] logits. In float32, with weights that `fit` leaves.
+    """The base of layers that combine models: [B, M, L] logits of M models and [B, M] votes -> [B, L] logits.
+
+    Such a layer computes in float32, and has one weight that training does not change.
 
     Args:
-        multi_label: sigmoids, or a softmax over the labels.
-        values: of the layer's one weight, see each layer. None: they are loaded.
-        shape: of the values; None: it is theirs.
+        multi_label: whether probabilities are sigmoids of the logits, or else a softmax over the labels.
+        values: the values of the weight, which each layer describes. None leaves them to be loaded with a saved model.
+        shape: the shape of the weight, where `values` is None.
     """
 
     def __init__(self, multi_label: bool, values: np.ndarray | None = None, shape: Sequence[int] | None = None, **kwargs):
@@ -116,32 +110,32 @@ class Combination(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class WeightedSum(Combination):
-    """The weighted sum of probabilities: p = sum_m lambda_m p_m, the lambdas of those that vote scaled to a sum of 1.
+    """The weighted sum of probabilities: p = sum_m lambda_m p_m. The lambdas of the models that vote are scaled to a sum of 1.
 
-    It is computed from logarithms, so that no probability is clipped. Where each label has lambdas of its own, multi-class
-    probabilities no longer sum to 1; the softmax of these logits scales them.
+    It is computed from logarithms, so that no probability is clipped. Where lambdas differ between labels, the probabilities
+    of multi-class models no longer sum to 1; the softmax of these logits scales them.
 
-    Values: lambdas above 0, [M, 1], or [M, L] for lambdas of each label.
+    Values: the lambdas, above 0: [M, 1], or [M, L] where they differ between labels.
 
     Reference: the multi-label caption study, equation 3.
     """
 
     def call(self, logits, voting):
-        log_lambdas = ops.log(_shares(self.values, voting))  # -inf for who does not vote
+        log_lambdas = ops.log(_shares(self.values, voting))  # -inf for a model that does not vote
         if not self.multi_label:
             return ops.logsumexp(log_lambdas + ops.log_softmax(logits), axis=1)
-        yes, no = (ops.logsumexp(log_lambdas + ops.log_sigmoid(each), axis=1) for each in (logits, -logits))
+        yes, no = (ops.logsumexp(log_lambdas + ops.log_sigmoid(signed), axis=1) for signed in (logits, -logits))
         return yes - no
 
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class MajorityVote(Combination):
-    """The majority: p = (votes + mean probability / 2) / (voters + 1/2); the mean decides ties, and overrules no vote.
+    """The majority vote: p = (votes + mean probability / 2) / (voters + 1/2). The mean decides ties, and overrules no vote.
 
-    Multi-class: each model votes for its most probable label. Multi-label: for each label above its threshold; in the mean,
-    probabilities are moved so that their thresholds come to lie at 0.5.
+    A multi-class model votes for its most probable label, a multi-label model for every label above its threshold. In the mean
+    of multi-label models, probabilities are shifted so that every threshold is at 0.5.
 
-    Values: logits [M, L] of the thresholds; zeros, which is 0.5, for multi-class models.
+    Values: the logits [M, L] of the thresholds; zeros, which stand for 0.5, for multi-class models.
     """
 
     def call(self, logits, voting):
@@ -162,16 +156,17 @@ class MajorityVote(Combination):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class Stacking(Combination):
-    """A logistic layer over the models' answers: z = bias + sum_m weight_m x_m, label by label; one for each pattern of voters.
+    """A logistic layer over the models' answers, label by label: z = bias + sum_m weight_m x_m.
 
-    x are log-probabilities (multi-class) or logits (multi-label).
+    The answers x are log-probabilities (multi-class) or logits (multi-label). Each pattern of voting models has weights of its
+    own.
 
     Args:
-        patterns: bool [P, M]: who votes; all of them in the first one, which also stands for none.
+        patterns: bool [P, M], of `voting_patterns`. The first one, in which all vote, is also used where none votes.
 
-    Values: [P, M + 1, L]: weights, 0 for who does not vote; the last row is the bias.
+    Values: [P, M + 1, L]: the weights of the M models, 0 for one that does not vote, and in the last row the bias.
 
-    Reference: the multi-label caption study, which proposes such a layer; that weights should not be negative: Breiman,
+    Reference: the multi-label caption study proposes such a layer. That weights should not be negative is shown by Breiman,
     "Stacked Regressions" (1996), section 3.
     """
 
@@ -190,16 +185,12 @@ class Stacking(Combination):
 
 
 def _shares(weights, voting):
-    """[M, K] weights above 0 and [B, M] flags -> [B, M, K]: those of who votes, scaled to a sum of 1 over M."""
+    """[M, K] weights above 0 and [B, M] votes -> [B, M, K]: the weights of the voting models, scaled to a sum of 1 over M."""
     weights = _voters(voting) * weights
     return weights / ops.sum(weights, axis=1, keepdims=True)
 
 
 def _voters(voting):
-    """[B, M] flags -> float32 [B, M, 1]: 1 for who votes, which are all where none has a flag."""
+    """[B, M] flags -> float32 [B, M, 1]: 1 for a model that votes. All vote where no flag is True."""
     voting = ops.logical_or(voting, ops.logical_not(ops.any(voting, axis=1, keepdims=True)))
     return ops.expand_dims(ops.cast(voting, "float32"), -1)
-
-
-def _any(flags: list[keras.KerasTensor]) -> keras.KerasTensor:
-    return ops.any(ops.stack(flags, axis=-1), axis=-1)

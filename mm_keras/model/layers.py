@@ -49,9 +49,10 @@ class ZeroPadding(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class MissingEmbedding(keras.layers.Layer):
-    """[B, D] or [B, T, D] embeddings and [B] presence flags -> the same, a learned vector where the modality is missing.
+    """[B, D] or [B, T, D] embeddings and [B] presence flags -> embeddings of the same shape.
 
-    Nothing of a missing modality's input reaches the output: a blank picture is not what "no picture" means.
+    Where the modality is missing, the output is a learned vector of width D, and nothing of the input reaches it, since a
+    blank picture is not what "no picture" means.
     """
 
     def build(self, embedding_shape, present_shape):
@@ -73,7 +74,11 @@ class ModalityDropout(keras.layers.Layer):
     An example whose present modalities would all be hidden keeps them all.
 
     Args:
-        rate: probability, 0–1, per modality and example.
+        rate: the probability, within [0, 1), of hiding a modality of an example.
+        seed: of the random numbers; None follows Keras' global seed.
+
+    Raises:
+        ValueError: for a rate outside [0, 1).
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs):

@@ -1,4 +1,4 @@
-"""The lexical encoder: which words a text holds, whatever they mean. Pure Keras."""
+"""The lexical encoder: a bag of the words that a text contains. Pure Keras."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TextSpec
 from mm_keras.model.text_encoder import token_inputs
 
-_LENGTH = 16.0  # that of a tuned embedding of 256 numbers whose root mean square is 1: words are as loud as meaning
+# The length of a tuned embedding of 256 numbers whose root mean square is 1, so that words are as loud as meaning.
+_LENGTH = 16.0
 
 
 @configurable
 def build_lexical_encoder(spec: TextSpec, buckets: PositiveInt = 8192, name: str = "words") -> keras.Model:
-    """Which tokens a text holds: a bag of words, without weights of its own.
+    """A bag of the tokens that a text contains. It has no weights.
 
-    A sentence encoder knows what a text is about, but blurs brands, models and materials; a catalogue's classes hang on them.
-    `build_two_tower` puts both side by side. With thousands of labels the head that reads it is large: buckets x labels.
+    A sentence encoder knows what a text is about, but blurs brands, models and materials, on which the classes of a catalogue
+    depend. `build_two_tower` joins both. With thousands of labels, the head that reads the bag is large: buckets x labels
+    weights.
 
     Reference: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning" (2009), without signs.
 
     Args:
-        spec: the text field.
-        buckets: width. Where the vocabulary is larger, tokens share them (id modulo buckets).
-        name: of the model.
+        spec: the text field, which must be seen as tokens.
+        buckets: the width of the bag. Where the vocabulary is larger, tokens share buckets (id modulo buckets).
+        name: the model's name.
 
     Returns:
-        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, min(buckets, vocabulary)], of length 16; zeros for
-        a text without tokens.
+        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, min(buckets, size of the vocabulary)], vectors of
+        length 16; zeros for a text without tokens.
+
+    Raises:
+        ValueError: for a field that a SavedModel embeds.
     """
     inputs = token_inputs(spec)
     bag = BagOfTokens(min(buckets, len(spec.tokenizer.vocabulary)), name="bag")
@@ -37,10 +42,12 @@ def build_lexical_encoder(spec: TextSpec, buckets: PositiveInt = 8192, name: str
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class BagOfTokens(keras.layers.Layer):
-    """[B, T] token ids and padding mask -> [B, buckets]: the same number for each that occurs, together of length 16.
+    """[B, T] token ids and padding mask -> [B, buckets]: vectors of length 16.
+
+    All buckets whose tokens occur have the same value, however often they occur; the others are zero.
 
     Args:
-        buckets: width; ids are taken modulo it.
+        buckets: the width; the bucket of a token is its id modulo `buckets`.
     """
 
     def __init__(self, buckets: int, **kwargs):
@@ -55,8 +62,8 @@ class BagOfTokens(keras.layers.Layer):
             ops.reshape(ops.cast(padding_mask, self.compute_dtype), (-1,)),
             (ops.shape(token_ids)[0], self.buckets),
         )
-        found = ops.minimum(counts, 1)
-        return found * _LENGTH * ops.rsqrt(ops.maximum(ops.sum(found, axis=1, keepdims=True), 1))
+        occurs = ops.minimum(counts, 1)
+        return occurs * _LENGTH * ops.rsqrt(ops.maximum(ops.sum(occurs, axis=1, keepdims=True), 1))
 
     def compute_output_shape(self, token_ids_shape, padding_mask_shape):
         return (token_ids_shape[0], self.buckets)

@@ -1,7 +1,7 @@
-"""ResNets as torchvision and timm define them, ResNeXt and squeeze-and-excitation included, with their layers' names.
+"""ResNets as torchvision and timm define them, with the names of their layers; also ResNeXt and squeeze-and-excitation.
 
-They differ from keras.applications in what trained weights depend on: the stride is on the 3x3 convolution, padding is
-symmetric, and batch normalisation's epsilon is 1e-5. Pure Keras.
+They differ from those of keras.applications in details that trained weights depend on: the stride is on the 3x3 convolution,
+padding is symmetric, and batch normalisation's epsilon is 1e-5. Pure Keras.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ def build_resnet(
 
     Args:
         input_shape: (height, width, 3).
-        name: of the model.
-        blocks: number of blocks of each stage.
-        bottleneck: blocks of three convolutions (1x1, 3x3, 1x1), four times as wide at the end; or of two 3x3 ones.
-        groups: of the 3x3 convolution: 32 in "32x4d". Of bottlenecks alone.
-        group_width: channels of a group in the first stage: 4 in "32x4d".
-        squeeze: squeeze-and-excitation in every block, with a sixteenth of its channels.
-        padded_pool: pad the first pooling on both sides; False as in Cadène's SE networks (timm: legacy_seresnext), which
-            let the last window reach over the edge.
-        widths: of the stages.
+        name: the model's name.
+        blocks: how many blocks each stage has.
+        bottleneck: whether a block has three convolutions (1x1, 3x3, 1x1) and is four times as wide at its end, or else two
+            convolutions of 3x3.
+        groups: into how many groups the 3x3 convolution of a bottleneck is divided: 32 in "32x4d".
+        group_width: how many channels a group has in the first stage: 4 in "32x4d".
+        squeeze: whether every block has squeeze-and-excitation, through a sixteenth of its channels.
+        padded_pool: whether the first pooling pads both sides. Cadène's SE networks (legacy_seresnext in timm) do not: their
+            last window reaches over the edge.
+        widths: the width of each stage.
 
     Returns:
-        model: float32 [B, H, W, 3], normalised -> [B, H / 32, W / 32, C]. Its layers are named as in the state dict, with
-        "_" for ".": layer2_0_conv1. The last one of a block ends in "_out".
+        model: float32 [B, H, W, 3], normalised -> [B, H / 32, W / 32, C]. Its layers are named as in the state dict, with "_"
+        in place of ".", such as layer2_0_conv1. The name of the last layer of a block ends in "_out".
 
     Reference: He et al., "Deep Residual Learning for Image Recognition", table 1; Xie et al., "Aggregated Residual
     Transformations for Deep Neural Networks", table 1; Hu et al., "Squeeze-and-Excitation Networks", figure 3.
@@ -82,7 +83,7 @@ def build_resnet(
 
 
 def _convolve(x, width: int, kernel: int, stride: int, name: str, groups: int = 1):
-    """Pads as PyTorch does: alike on both sides. Keras' "same" pads a stride of 2 on the right alone."""
+    """A convolution that pads both sides alike, as PyTorch does. Keras' "same" pads only the right side at a stride of 2."""
     padding = "same"
     if stride > 1:
         padding = "valid"
@@ -97,7 +98,7 @@ def _normalise(x, name: str):
 
 
 def _squeeze(x, name: str):
-    """Scales the channels by what the whole picture says of them."""
+    """Squeeze-and-excitation: scales each channel by a factor that depends on the means of all channels."""
     channels = x.shape[-1]
     scale = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
     scale = layers.Conv2D(channels // 16, 1, activation="relu", name=f"{name}_fc1")(scale)
@@ -106,7 +107,7 @@ def _squeeze(x, name: str):
 
 
 def torch_variables(model: keras.Model) -> dict[str, Target]:
-    """Where each tensor of a torchvision or timm state dict goes."""
+    """The target of each tensor of a torchvision or timm state dict, by the tensor's name."""
     targets = {}
     for layer in model.layers:
         name = layer.name.replace("_", ".")
@@ -123,7 +124,7 @@ def torch_variables(model: keras.Model) -> dict[str, Target]:
 
 
 def torch_name(name: str) -> str | None:
-    """A name of a state dict as torchvision and timm have it; None for what a tower has no use for: the head, counters.
+    """The name of a tensor in torchvision and timm; None for a tensor that a tower has no use for, of a head or a counter.
 
     "layer0.conv1.weight" -> "conv1.weight", "layer1.0.se_module.fc1.weight" -> "layer1.0.se.fc1.weight" (Cadène's names).
     """
@@ -140,9 +141,9 @@ def keras_resnet50_name(name: str) -> str:
 
     "res2a_branch2b" -> "conv2_block1_2_conv", "bn2a_branch1" -> "conv2_block1_0_bn", "bn_conv1" -> "conv1_bn".
     """
-    found = re.fullmatch(r"(res|bn)(\d)([a-z])_branch(1|2[abc])", name)
-    if not found:
+    match = re.fullmatch(r"(res|bn)(\d)([a-z])_branch(1|2[abc])", name)
+    if not match:
         return {"conv1": "conv1_conv", "bn_conv1": "conv1_bn"}.get(name, name)
-    kind, stage, block, branch = found.groups()
+    kind, stage, block, branch = match.groups()
     part = {"1": 0, "2a": 1, "2b": 2, "2c": 3}[branch]
     return f"conv{stage}_block{ord(block) - ord('a') + 1}_{part}_{'conv' if kind == 'res' else 'bn'}"

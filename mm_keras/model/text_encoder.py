@@ -7,7 +7,7 @@ from typing import Literal
 import keras
 
 from mm_keras.configurable import PositiveInt, Rate, configurable
-from mm_keras.features import TextSpec
+from mm_keras.features import EmbeddedText, StringText, TextSpec, TokenText
 from mm_keras.model.layers import MaskedMeanPooling, ZeroPadding
 
 
@@ -18,16 +18,19 @@ def build_small_text_encoder(
     kernel_size: PositiveInt = 3,
     name: str = "text_encoder",
 ) -> keras.Model:
-    """Word embeddings, one convolution over neighbours, masked mean: learns from scratch, needs no download.
+    """Word embeddings and a convolution over neighbours, each averaged over the text. It learns from scratch.
 
     Args:
-        spec: the text field; its vocabulary sizes the embedding table.
-        width: of the embeddings.
-        kernel_size: words that the convolution sees at a time.
-        name: of the model.
+        spec: the text field, which must be seen as tokens. Its vocabulary sizes the embedding table.
+        width: the width of the word embeddings, and the number of the convolution's filters.
+        kernel_size: how many words the convolution sees at a time.
+        name: the model's name.
 
     Returns:
-        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, 2 * width].
+        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, 2 * width]; zeros for a text without tokens.
+
+    Raises:
+        ValueError: for a field that a SavedModel embeds.
     """
     inputs = token_inputs(spec)
     words = keras.layers.Embedding(len(spec.tokenizer.vocabulary), width, name="word_embedding")(inputs["token_ids"])
@@ -54,22 +57,22 @@ def build_recurrent_encoder(
     """Word embeddings and an LSTM or GRU that learn from scratch; the state after the last word is the embedding.
 
     Args:
-        spec: the text field; its vocabulary sizes the embedding table.
+        spec: the text field, which must be seen as tokens. Its vocabulary sizes the embedding table.
         cell: "lstm" or "gru".
-        embedding_width: of the word embeddings.
-        width: of the state of each layer and direction.
-        num_layers: layers, 1 or more; each reads the states of the one below.
-        bidirectional: read from both ends, and join the state after the last word with the one of the way back after the
-            first.
-        dropout: rate, 0–1, of the word embeddings and of what goes from layer to layer.
-        name: of the model.
+        embedding_width: the width of the word embeddings.
+        width: the width of the state of each layer and direction.
+        num_layers: how many layers there are, at least 1; each reads the states of the one below.
+        bidirectional: whether the text is also read from its end. The state of that direction after the first word is then
+            joined to the state after the last word.
+        dropout: rate, within [0, 1), of the dropout of the word embeddings and of the states between layers.
+        name: the model's name.
 
     Returns:
         model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T], padded at the end} -> [B, width], or [B, 2 * width] if
         bidirectional; zeros for a text without tokens.
 
     Raises:
-        ValueError: for an unknown cell or no layer.
+        ValueError: for an unknown cell, no layer, or a field that a SavedModel embeds.
     """
     cells = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
     if cell not in cells:
@@ -77,7 +80,7 @@ def build_recurrent_encoder(
     if num_layers < 1:
         raise ValueError(f"num_layers must be at least 1. Received: {num_layers}")
     inputs = token_inputs(spec)
-    # cuDNN refuses a sequence without any token, so one is read, and its state set to zero below.
+    # cuDNN refuses a sequence without any token. So the first place is always read, and the state is set to zero below.
     first = keras.ops.ones_like(inputs["padding_mask"][:, :1])
     mask = keras.ops.concatenate([first, inputs["padding_mask"][:, 1:]], axis=1)
     x = keras.layers.Embedding(len(spec.tokenizer.vocabulary), embedding_width, name="word_embedding")(inputs["token_ids"])
@@ -93,24 +96,24 @@ def build_recurrent_encoder(
 
 @configurable
 def build_embedding_encoder(spec: TextSpec, name: str = "text_encoder") -> keras.Model:
-    """For a field that comes as a vector, made by a SavedModel that is no part of the model.
+    """Passes on the vector that a frozen SavedModel has made of the text in the input pipeline.
 
     Args:
-        spec: the text field, with an embedder.
-        name: of the model.
+        spec: the text field, an `EmbeddedText`.
+        name: the model's name.
 
     Returns:
         model: {"embedding" float32 [B, D]} -> the same [B, D].
 
     Raises:
-        ValueError: for a field of tokens.
+        ValueError: for a field that is seen as tokens or as a string.
     """
-    if "embedding" not in spec.inputs():
-        if spec.embedder:
-            raise ValueError(
-                f"field {spec.field!r} comes as a string for a SavedModel that is trained: bind build_two_tower.text_encoder = "
-                "@build_saved_model_encoder, or make_saved_model_embedder.trainable = False"
-            )
+    if isinstance(spec, StringText):
+        raise ValueError(
+            f"field {spec.field!r} comes as a string for a SavedModel that is trained: bind build_two_tower.text_encoder = "
+            "@build_saved_model_encoder, or make_saved_model_embedder.trainable = False"
+        )
+    if not isinstance(spec, EmbeddedText):
         raise ValueError(
             f"field {spec.field!r} comes as tokens, build_embedding_encoder takes vectors: bind make_features.make_embedder, "
             "or another build_two_tower.text_encoder"
@@ -120,13 +123,17 @@ def build_embedding_encoder(spec: TextSpec, name: str = "text_encoder") -> keras
 
 
 def token_inputs(spec: TextSpec, max_tokens: int | None = None) -> dict[str, keras.KerasTensor]:
-    """The inputs of an encoder of tokens, [B, max_tokens]; None: of any length.
+    """The Keras inputs of an encoder of tokens: "token_ids" int32 and "padding_mask" bool, [B, max_tokens] each.
+
+    Args:
+        spec: the text field.
+        max_tokens: the length of the inputs; None takes texts of any length.
 
     Raises:
         ValueError: for a field that a SavedModel embeds.
     """
-    if spec.embedder:
-        right = "build_saved_model_encoder" if spec.embedder.trainable else "build_embedding_encoder"
+    if not isinstance(spec, TokenText):
+        right = "build_saved_model_encoder" if isinstance(spec, StringText) else "build_embedding_encoder"
         raise ValueError(
             f"field {spec.field!r} is for the SavedModel {spec.embedder.path}: bind build_two_tower.text_encoder = @{right}"
         )

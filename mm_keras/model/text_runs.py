@@ -7,15 +7,17 @@ from keras import ops
 
 
 class EncodeRuns(keras.layers.Layer):
-    """An encoder that in training runs on the first example of each run, and says the same of the others.
+    """Runs a text encoder once for each run of examples that have the same text, and repeats its answer. In training only.
 
-    In inference it runs on every example. Its layer has the encoder's name.
+    Outside training the encoder runs on every example. The layer has the encoder's name.
 
     Args:
         encoder: {name: [B, …]} -> [B, …].
-        length: of the runs: B is a multiple of it, and examples of a run have the same text.
+        length: how many examples a run has. B is a multiple of it, and the examples of a run must have the same text.
 
-    Reference: ImageD's discussion, that with descriptions of classes the text encoder need run only once a class.
+    Example: with `length` 2, of the texts a a b b the encoder reads a b, and its answers x y are repeated: x x y y.
+
+    Reference: ImageD's discussion, which notes that with descriptions of classes the text encoder need run only once a class.
     """
 
     def __init__(self, encoder: keras.Model, length: int):

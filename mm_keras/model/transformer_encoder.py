@@ -28,26 +28,26 @@ def build_transformer_encoder(
 ) -> keras.Model:
     """A BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ALBERT, DeBERTa-v3, or the text part of a CLIP or SigLIP, pooled.
 
-    A Hugging Face folder's activation is that of its config.json: keras_hub alone takes tanh-GELU for BERT's erf-GELU, which
-    moves embeddings by 2e-4.
+    The activation of a Hugging Face folder is the one that its config.json names. keras_hub by itself computes BERT's erf-GELU
+    as tanh-GELU, which changes embeddings by 2e-4.
 
     Args:
         spec: the text field, with the encoder's own tokenizer (`make_pretrained_tokenizer` of the same source).
         source: a keras_hub preset name, a local preset, or a local Hugging Face folder (needs `safetensors`).
-        pooling: "mean" or "max" over the real tokens, specials among them; "cls": the state of the first token; "native": how
-            CLIP and SigLIP themselves summarise a text: CLIP's state after the last token, SigLIP's head, projected to where
-            their image embeddings are. "none": all states, with zeros at the padding, for a fusion that attends to them.
-        trainable: fine-tune it; False freezes it, without its dropout.
-        windows: a text of `max_tokens` is read in so many windows, each between its own start and end token, of
-            ceil((max_tokens - 2) / windows) tokens and these two. Their embeddings are averaged by their numbers of tokens,
-            with "max" the largest is taken. For texts that are longer than what the encoder takes; it costs no more time a
-            token.
-        name: of the model.
+        pooling: how the states of the tokens become one embedding. "mean" and "max" are taken over the real tokens, start and
+            end token among them. "cls" is the state of the first token. "native" is how CLIP and SigLIP themselves summarise a
+            text, in the space of their image embeddings: CLIP by the state after the last token, SigLIP by its head. "none"
+            keeps all states, with zeros at the padding, for a fusion that attends to them.
+        trainable: whether the encoder is fine-tuned. A frozen one does not drop out.
+        windows: in how many windows a text is read, for texts that are longer than the encoder's maximum. Each window has a
+            start and an end token, and ceil((max_tokens - 2) / windows) tokens between them. The embeddings of the windows are
+            averaged, weighted by their numbers of tokens; with "max" the largest is taken. The time per token stays the same.
+        name: the model's name.
 
     Returns:
-        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, D], D the hidden size (of "native": the size of
-        the projection); with "none" [B, T, D], the windows one after the other. With several windows T is `max_tokens`,
-        otherwise any.
+        model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, D], where D is the hidden size, or the size of the
+        projection for "native". With "none" the output is [B, T, D], in which windows follow each other. T is `max_tokens`
+        where there are several windows, and any number otherwise.
 
     Raises:
         ValueError: for another kind of model, an unknown pooling or activation, another vocabulary than the tokenizer's, or
@@ -85,14 +85,15 @@ def build_transformer_encoder(
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class SplitInWindows(keras.layers.Layer):
-    """[B, T] token ids and padding mask -> [B * windows, W] of each, every window between its own start and end token.
+    """Token ids and padding mask [B, T] -> token ids and padding mask [B * windows, W].
 
-    [CLS] a b c d e [SEP] in 2 windows: [CLS] a b c [SEP] and [CLS] d e [SEP]. A window without tokens is all padding.
+    Each window has a start and an end token: [CLS] a b c d e [SEP] in 2 windows is [CLS] a b c [SEP] and [CLS] d e [SEP]. A
+    window without tokens consists of padding.
 
     Args:
         max_tokens: T.
-        windows: how many.
-        start_id, end_id: the ids of the tokens around a text; None: there is none.
+        windows: how many windows a text is split into.
+        start_id, end_id: the ids of the tokens around a text; None where there is no such token.
     """
 
     def __init__(self, max_tokens: int, windows: int, start_id: int | None, end_id: int | None, **kwargs):
@@ -119,12 +120,12 @@ class SplitInWindows(keras.layers.Layer):
         return keras.KerasTensor(shape, "int32"), keras.KerasTensor(shape, "bool")
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in ("max_tokens", "windows", "start_id", "end_id")}
-        return {**super().get_config(), **own}
+        names = ("max_tokens", "windows", "start_id", "end_id")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def window_length(max_tokens: int, windows: int, start_id: int | None, end_id: int | None) -> int:
-    """Tokens of each window, start and end token among them."""
+    """How many tokens a window has, with its start and end token."""
     ends = _num_ends(start_id, end_id)
     return -(-(max_tokens - ends) // windows) + ends
 
@@ -201,7 +202,7 @@ def _check(spec: TextSpec, source: str, text_part: keras.Model, windows: int) ->
 def _make_encode(
     spec: TextSpec, source: str, backbone: keras.Model, text_part: keras.Model, pooling: str
 ) -> Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]:
-    """A function: token ids and padding mask [B, T] -> [B, D]."""
+    """Makes a function: token ids and padding mask [B, T] -> embedding [B, D], or states [B, T, D] for the pooling "none"."""
     import keras_hub
 
     is_clip = isinstance(text_part, keras_hub.models.CLIPTextEncoder)

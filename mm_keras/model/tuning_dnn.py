@@ -16,10 +16,10 @@ def build_tuning_dnn(
     """Dense layers, each normalised, rectified and followed by dropout.
 
     Args:
-        input_width: D of the embedding.
-        units: width of each layer; none leaves the embedding as it is.
-        dropout: rate, 0–1, after each layer.
-        name: of the model.
+        input_width: D, the width of the embedding.
+        units: the width of each layer; an empty sequence leaves the embedding as it is.
+        dropout: rate of the dropout after each layer, within [0, 1).
+        name: the model's name.
 
     Returns:
         model: [B, input_width] -> [B, units[-1]].

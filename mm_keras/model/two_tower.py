@@ -1,15 +1,15 @@
-"""The two-tower model: image tower and text encoders with tuning DNNs -> fusion -> head. Pure Keras."""
+"""Builds the two-tower model: image tower and text encoders with tuning DNNs -> fusion -> head. Pure Keras."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from mm_keras.configurable import Rate, configurable
-from mm_keras.features import IMAGE, FeatureSpec, present
+from mm_keras.features import IMAGE, FeatureSpec, TokenText
 from mm_keras.model.fusion import build_concatenation
 from mm_keras.model.head import build_head
 from mm_keras.model.image_tower import build_image_tower
@@ -17,6 +17,7 @@ from mm_keras.model.layers import MissingEmbedding, ModalityDropout
 from mm_keras.model.lexical_encoder import build_lexical_encoder
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.tuning_dnn import build_tuning_dnn
+from mm_keras.model.two_tower_parts import MODALITY_DROPOUT, SHARED_TEXT_ENCODER, TwoTowerParts, part_name
 
 
 @configurable
@@ -40,129 +41,91 @@ def build_two_tower(
     "<field>_encoder"), "<modality>_tuning", "fusion", "head".
 
     Args:
-        features: what goes in and comes out.
+        features: the inputs and the labels.
         image_tower: `(ImageSpec) -> model`.
         text_encoder: `(TextSpec, name=) -> model`.
-        tuning_dnn: `(width, name=) -> model`, one a modality (the image only with `tune_image`).
-        fusion: `(shapes by modality) -> model`. Sequences, of encoders whose pooling is "none", come to it without tuning.
+        tuning_dnn: `(width, name=) -> model`; it is called for every text field, and for the image where `tune_image` is True.
+            Sequences, which come from encoders whose pooling is "none", are not tuned.
+        fusion: `(shapes by modality) -> model`.
         head: `(width, num_labels) -> model`.
-        lexical_encoder: `(TextSpec, name=) -> model`, "<field>_words", for each text field whose tokens are known and whose
-            encoder gives a vector: it joins the tuned one. For what a sentence encoder blurs: brands, models, materials. None:
-            without, as in the papers, and for encoders that learn their words from scratch.
-        tune_image: give the image a tuning DNN too; False: as in the papers.
-        normalize: scale each embedding to a root mean square of 1 (times learned factors) before it is fused, so that no
-            modality is louder than another; False: as in the papers. What is missing is not scaled: its learned
-            embedding starts at zero, where a normalisation's gradient explodes.
-        share_text_encoder: one encoder for all fields (the tuning DNNs are always their own), or one each.
-        modality_dropout: probability, 0–1, of hiding a modality in training; never all.
-        class_embeddings: float [num_labels, C], given to a head that compares with them.
+        lexical_encoder: `(TextSpec, name=) -> model`; it is called for every text field that is seen as tokens and whose
+            encoder gives a vector, and its bag of words is joined to the tuned embedding. It tells apart what a sentence
+            encoder blurs: brands, models, materials. None builds the models of the papers, and suits encoders that learn
+            their words from scratch.
+        tune_image: whether the image has a tuning DNN, too; the papers' models have none.
+        normalize: whether each embedding is scaled to a root mean square of 1, times learned factors, before it is fused, so
+            that no modality is louder than another; the papers' models are not normalised. The embedding of a missing modality
+            is never scaled: it starts at zero, where a normalisation's gradient explodes.
+        share_text_encoder: whether all fields share one encoder. Each field has a tuning DNN of its own in any case.
+        modality_dropout: probability, within [0, 1), of hiding a modality in training; all are never hidden together.
+        class_embeddings: float [num_labels, C], passed on to a head that compares with them.
 
     Returns:
-        model "two_tower": the inputs of `features.inputs()`, by name -> logits [B, num_labels].
+        model "two_tower": the inputs of `features.inputs()` by name -> logits float32 [B, num_labels].
+
+    Raises:
+        ValueError: for class embeddings that the head does not take, and what the parts themselves refuse.
+
+    Example:
+        >>> model = build_two_tower(features, image_tower=build_small_cnn)
+        >>> model.get_layer("title_tuning")
     """
     inputs = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in features.inputs().items()}
-    embeddings = {}
+    parts = TwoTowerParts()
+    parts.add(ModalityDropout(modality_dropout, name=MODALITY_DROPOUT))
+    embeddings = _encode(parts, features, inputs, image_tower, text_encoder, share_text_encoder)
+    for modality, embedding in embeddings.items():
+        if len(embedding.shape) == 2 and (modality != IMAGE or tune_image):
+            parts.add(tuning_dnn(embedding.shape[-1], name=part_name(modality, "tuning")))
+        if normalize:
+            parts.add(keras.layers.RMSNormalization(name=part_name(modality, "norm")))
+        parts.add(MissingEmbedding(name=part_name(modality, "missing")))
+        embeddings[modality] = parts.tune(modality, embedding)
+    for text in features.texts if lexical_encoder else ():
+        if isinstance(text, TokenText) and len(embeddings[text.field].shape) == 2:
+            parts.add(lexical_encoder(text, name=part_name(text.field, "words")))
+            parts.add(keras.layers.Concatenate(name=part_name(text.field, "and_words")))
+            embeddings[text.field] = parts.join_words(text.field, embeddings[text.field], inputs)
+    fused = parts.add(fusion({modality: embedding.shape[1:] for modality, embedding in embeddings.items()}))
+    parts.add(_build_head(head, fused.output.shape[-1], len(features.labels), class_embeddings))
+    return keras.Model(inputs, parts.classify(embeddings, inputs), name="two_tower")
+
+
+def _encode(
+    parts: TwoTowerParts,
+    features: FeatureSpec,
+    inputs: dict[str, keras.KerasTensor],
+    image_tower: Callable[..., keras.Model],
+    text_encoder: Callable[..., keras.Model],
+    share_text_encoder: bool,
+) -> dict[str, keras.KerasTensor]:
+    """Adds the towers to the parts. Returns modality -> [B, D], or [B, T, D] of a sequence."""
+    encoded = {}
     if features.image:
-        embeddings[IMAGE] = image_tower(features.image)(inputs[IMAGE])
+        encoded[IMAGE] = image_tower(features.image)(inputs[IMAGE])
     encoders: dict[str, keras.Model] = {}
     for text in features.texts:
-        name = "text_encoder" if share_text_encoder else f"{text.field}_encoder"
+        name = SHARED_TEXT_ENCODER if share_text_encoder else part_name(text.field, "encoder")
         if name not in encoders:
             encoders[name] = text_encoder(text, name=name)
-        embeddings[text.field] = encoders[name]({part: inputs[f"{text.field}_{part}"] for part in text.inputs()})
+        encoded[text.field] = encoders[name]({part: inputs[given] for part, given in text.batch_names().items()})
+    for modality, embedding in encoded.items():
+        encoded[modality] = parts.add(keras.layers.Identity(name=part_name(modality, "encoded")))(embedding)
+    return encoded
 
-    parts: dict[str, keras.Layer] = {"modality_dropout": ModalityDropout(modality_dropout, name="modality_dropout")}
-    shapes = {}
-    for modality, embedding in embeddings.items():
-        embeddings[modality] = keras.layers.Identity(name=f"{modality}_encoded")(embedding)  # where `split_at_frozen` cuts
-        shapes[modality] = embedding.shape[1:]
-        if len(shapes[modality]) == 1 and (modality != IMAGE or tune_image):
-            parts[f"{modality}_tuning"] = tuning_dnn(embedding.shape[-1], name=f"{modality}_tuning")
-            shapes[modality] = parts[f"{modality}_tuning"].compute_output_shape(embedding.shape)[1:]
-        if normalize:
-            parts[f"{modality}_norm"] = keras.layers.RMSNormalization(name=f"{modality}_norm")
-        parts[f"{modality}_missing"] = MissingEmbedding(name=f"{modality}_missing")
-    for text in features.texts if lexical_encoder else ():
-        if text.tokenizer and len(shapes[text.field]) == 1:
-            parts[f"{text.field}_words"] = lexical_encoder(text, name=f"{text.field}_words")
-            parts[f"{text.field}_and_words"] = keras.layers.Concatenate(name=f"{text.field}_and_words")
-            shapes[text.field] = (shapes[text.field][0] + parts[f"{text.field}_words"].output.shape[-1],)
-    given = {} if class_embeddings is None else {"class_embeddings": class_embeddings}
-    if given and "class_embeddings" not in inspect.signature(head).parameters:
+
+def _build_head(
+    head: Callable[..., keras.Model], width: int, num_labels: int, class_embeddings: np.ndarray | None
+) -> keras.Model:
+    """Calls `head`, with the class embeddings where there are some.
+
+    Raises:
+        ValueError: for class embeddings, where the head takes none.
+    """
+    if class_embeddings is None:
+        return head(width, num_labels)
+    if "class_embeddings" not in inspect.signature(head).parameters:
         raise ValueError(
             "class embeddings are for a head that takes them: bind build_two_tower.head = @build_class_embedding_head"
         )
-    parts["fusion"] = fusion(shapes)
-    parts["head"] = head(parts["fusion"].output.shape[-1], len(features.labels), **given)
-    logits, _ = answer(parts, embeddings, inputs)
-    return keras.Model(inputs, logits, name="two_tower")
-
-
-def answer(
-    parts: Mapping[str, keras.Layer], embeddings: dict[str, keras.KerasTensor], inputs: dict[str, keras.KerasTensor]
-) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
-    """All that stands behind the encoders: tuning, presence, fusion, head.
-
-    Args:
-        parts: layers by their names in the model.
-        embeddings: modality -> [B, D], what its encoder says.
-        inputs: presence flags by name; and the tokens of fields that have a lexical encoder.
-
-    Returns:
-        (logits [B, num_labels], modality -> its tuned embedding).
-    """
-    flags = keras.ops.stack([inputs[present(modality)] for modality in embeddings], axis=-1)
-    flags = parts["modality_dropout"](flags)
-    tuned, known, shown = {}, {}, {}
-    for index, (modality, embedding) in enumerate(embeddings.items()):
-        for name in (f"{modality}_tuning", f"{modality}_norm"):
-            embedding = parts[name](embedding) if name in parts else embedding
-        if f"{modality}_words" in parts:
-            words = parts[f"{modality}_words"]({part: inputs[f"{modality}_{part}"] for part in ("token_ids", "padding_mask")})
-            embedding = parts[f"{modality}_and_words"]([embedding, words])
-        tuned[modality] = embedding
-        shown[modality] = flags[:, index]
-        known[modality] = parts[f"{modality}_missing"](embedding, shown[modality])
-    return parts["head"](parts["fusion"](known | _flags_for(parts["fusion"], shown))), tuned
-
-
-def split_at_embeddings(model: keras.Model, modalities: tuple[str, ...]) -> tuple[keras.Model, keras.Model]:
-    """Cuts a two-tower model in two, so that its towers need to run only once where presence is varied.
-
-    Args:
-        model: of `build_two_tower`.
-        modalities: of its features.
-
-    Returns:
-        (encoders: the model's inputs -> {"<modality>_embedding": [B, D]}, and the tokens of fields that have a lexical encoder:
-        they take less room than its bags;
-        fusion and head: those and {"<modality>_present": bool [B]} -> logits [B, num_labels]).
-    """
-    names = {modality: f"{modality}_embedding" for modality in modalities}
-    parts = {layer.name: layer for layer in model.layers}
-    encoded, tokens = {}, {}
-    for modality, name in names.items():
-        words = parts.get(f"{modality}_and_words")
-        encoded[name] = (words or parts[f"{modality}_missing"]).input[0]  # [B, T, D] of a sequence
-        if words:
-            tokens[modality] = {part: model.input[f"{modality}_{part}"] for part in parts[f"{modality}_words"].input}
-            encoded |= {f"{modality}_{part}": tensor for part, tensor in tokens[modality].items()}
-    encoders = keras.Model(model.input, encoded, name="encoders")
-    inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in encoded.items()}
-    flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}
-    known = {}
-    for modality, name in names.items():
-        embedding = inputs[name]
-        if modality in tokens:
-            words = parts[f"{modality}_words"]({part: inputs[f"{modality}_{part}"] for part in tokens[modality]})
-            embedding = parts[f"{modality}_and_words"]([embedding, words])
-        known[modality] = parts[f"{modality}_missing"](embedding, flags[present(modality)])
-    by_modality = {modality: flags[present(modality)] for modality in modalities}
-    logits = parts["head"](parts["fusion"](known | _flags_for(parts["fusion"], by_modality)))
-    return encoders, keras.Model(inputs | flags, logits, name="fusion_and_head")
-
-
-def _flags_for(fusion: keras.Model, flags: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
-    """The presence flags by the names of the fusion's inputs; none where it takes none."""
-    taken = {tensor.name for tensor in fusion.inputs}
-    return {present(modality): flag for modality, flag in flags.items() if present(modality) in taken}
+    return head(width, num_labels, class_embeddings=class_embeddings)

@@ -8,17 +8,17 @@ import numpy as np
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class VisionTransformer(keras.layers.Layer):
-    """float32 [B, H, W, 3], normalised -> [B, D], or [B, T, D], by a vision transformer of keras_hub.
+    """A vision transformer of keras_hub as a layer: normalised pixels float32 [B, H, W, 3] -> [B, D], or [B, T, D].
 
-    The embedding is the class token's last state, normalised (ViT, and CLIP before its projection: what the paper's linear
-    probes see), or what SigLIP's attention pooling gives.
+    The embedding of ViT and CLIP is the last state of the class token, normalised; in CLIP it is the one before the
+    projection, which the paper's linear probes see. The embedding of SigLIP is the output of its attention pooling.
 
-    keras_hub's models forget, when they are saved, which of their layers were frozen; this layer remembers.
+    When a model of keras_hub is saved, it forgets which of its layers were frozen; this layer remembers.
 
     Args:
         backbone: a ViTBackbone, CLIPVisionEncoder or SigLIPVisionEncoder.
         frozen: how many `parts` are frozen, from the first on.
-        places: give the states of all tokens instead; of ViT and CLIP.
+        places: whether the output is the states of all tokens, [B, T, D], of a ViT or CLIP.
     """
 
     def __init__(self, backbone: keras.Model, frozen: int = 0, places: bool = False, **kwargs):
@@ -29,7 +29,7 @@ class VisionTransformer(keras.layers.Layer):
 
     @property
     def parts(self) -> dict[str, list[keras.layers.Layer]]:
-        """The layers of "embedding", of "block_0", "block_1", … and of "norm", in order."""
+        """The layers by the part that they belong to: "embedding", "block_0", "block_1", …, "norm", in this order."""
         model = self.backbone
         if hasattr(model, "encoder_layers"):  # CLIP, SigLIP
             clip = hasattr(model, "pre_layer_norm")
@@ -42,7 +42,7 @@ class VisionTransformer(keras.layers.Layer):
         return {"embedding": embedding} | {f"block_{index}": [block] for index, block in enumerate(blocks)} | {"norm": norm}
 
     def freeze(self, number: int) -> None:
-        """Freezes the first `number` of `parts`, and no other."""
+        """Freezes the first `number` of `parts`, and unfreezes the others."""
         self.frozen = number
         for index, layers in enumerate(self.parts.values()):
             for layer in layers:
@@ -81,18 +81,18 @@ def build_vision_transformer(
     """A vision transformer with random weights.
 
     Args:
-        input_shape: (height, width, 3): multiples of the patch, a square but for "vit".
-        name: of the layer.
+        input_shape: (height, width, 3). Height and width are multiples of `patch`, and equal unless `kind` is "vit".
+        name: the layer's name.
         kind: "vit", "clip" or "siglip".
-        patch: pixels a side.
-        width: of the states: D.
-        blocks: number of transformer blocks.
-        heads: of attention.
-        mlp: width of the inner dense layer.
-        options: of keras_hub's class.
+        patch: the size of a patch in pixels a side.
+        width: D, the width of the states.
+        blocks: how many transformer blocks there are.
+        heads: how many heads the attention has.
+        mlp: the width of the inner dense layer of a block.
+        options: further arguments of keras_hub's class.
 
     Raises:
-        ValueError: for a size that the patches do not fill, or that is no square.
+        ValueError: for a size that is no multiple of the patch, or for one that should be a square and is not.
     """
     import keras_hub
 
@@ -108,7 +108,7 @@ def build_vision_transformer(
         backbone = keras_hub.models.ViTBackbone(mlp_dim=mlp, name=name, **options)
     elif kind == "clip":
         backbone = keras_hub.models.CLIPVisionEncoder(intermediate_dim=mlp, name=name, **options)
-        # keras_hub leaves these zero until it loads a preset: all patches at the same position.
+        # keras_hub leaves these zero until it loads a preset, which would put all patches at the same position.
         positions = backbone.embedding.position_ids
         positions.assign(np.arange(positions.shape[1])[None])
     else:

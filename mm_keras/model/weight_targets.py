@@ -1,4 +1,4 @@
-"""Which variable each array of a weights file goes to, and what is wrong if they are not the same."""
+"""Assigns the arrays of a weights file to the variables of a model, or says what does not fit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _SHOWN = 6
 
 
 class Target(NamedTuple):
-    """The variable that a file's array goes to: transposed by `axes`, then in the variable's shape.
+    """The variable that an array of a file is assigned to, after it was transposed and reshaped.
 
     Attributes:
-        variable: of the model; or several, between which the array is first split along its first axis.
-        file_shape: what the array has in the file; None: that of the variable.
-        axes: None: as they are.
+        variable: a variable of the model; or several, among which the array is first split along its first axis.
+        file_shape: the shape of the array in the file; None where it is that of the variable.
+        axes: the order of axes that the array is transposed to; None leaves it as it is.
     """
 
     variable: keras.Variable | tuple[keras.Variable, ...]
@@ -29,10 +29,11 @@ class Target(NamedTuple):
 
 
 def assign(targets: dict[str, Target], arrays: dict[str, np.ndarray], what: str) -> None:
-    """Gives each variable its array, if all of them fit.
+    """Assigns each array to its target, if all of them fit.
 
     Raises:
-        ValueError: beginning with `what`, if one is missing, left over, or of another shape; nothing is assigned then.
+        ValueError: if an array is missing, left over, or of another shape; nothing is assigned then. The message begins with
+            `what`.
     """
     check_fit(
         {name: target.shape for name, target in targets.items()}, {name: array.shape for name, array in arrays.items()}, what
@@ -44,17 +45,17 @@ def assign(targets: dict[str, Target], arrays: dict[str, np.ndarray], what: str)
             variable.assign(array.reshape(variable.shape).astype("float32", copy=False))
 
 
-def check_fit(wanted: dict[str, tuple], found: dict[str, tuple], what: str) -> None:
+def check_fit(wanted: dict[str, tuple], in_file: dict[str, tuple], what: str) -> None:
     """Compares names and shapes of a model's weights with a file's.
 
     Raises:
-        ValueError: beginning with `what`, if they are not the same.
+        ValueError: if they differ. The message begins with `what`, and lists the differences.
     """
-    missing, left = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
+    missing, left = [name for name in wanted if name not in in_file], [name for name in in_file if name not in wanted]
     differing = [
-        f"{name} {_shape(found[name])} instead of {_shape(shape)}"
+        f"{name} {_shape(in_file[name])} instead of {_shape(shape)}"
         for name, shape in wanted.items()
-        if name in found and tuple(found[name]) != tuple(shape)
+        if name in in_file and tuple(in_file[name]) != tuple(shape)
     ]
     if missing or left or differing:
         kinds = {"missing from the file": missing, "left over in the file": left, "of another shape in the file": differing}

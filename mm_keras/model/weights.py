@@ -1,6 +1,6 @@
-"""Loads weight files of several formats, all of a file or nothing, and says precisely what does not fit.
+"""Loads weight files of several formats. A file is loaded completely or not at all; an error lists what does not fit.
 
-| format | how it is told |
+| format | how it is recognised |
 | --- | --- |
 | Keras | `.weights.h5`; the `.h5` of Keras 2 and of keras.applications' downloads |
 | safetensors | `.safetensors`; a Hugging Face folder with model.safetensors, in one file or several with an index |
@@ -36,21 +36,21 @@ def load_weights(
     rename: Callable[[str], str | None] | None = None,
     sha256: str | None = None,
 ) -> None:
-    """Loads a file or folder of weights into a model, all of it or nothing.
+    """Loads a file or folder of weights into a model, completely or not at all.
 
     Args:
-        model: any model of named layers.
-        path: of a format of the table above.
-        torch_variables: `(model) -> the target of each name in a state dict`; None: the model has no PyTorch twin.
-        rename: the name in the file -> the name that the targets go by, or None to leave it out; of a Keras `.h5` and
-            TensorFlow.js the name of the layer, else that of the tensor.
-        sha256: hexadecimal, of the file; verified before anything is read. A name as torch.hub has it
-            ("resnet34-b627a593.pth") is held to the digits in it.
+        model: a model whose layers have names of their own.
+        path: a file or folder of one of the formats in the table above.
+        torch_variables: `(model) -> the target of each name in a state dict`. None is for a model that PyTorch does not have.
+        rename: the name in the file -> the name of its target, or None for an array that is left out. In a Keras `.h5` file
+            and in TensorFlow.js these are names of layers, in the other formats names of tensors.
+        sha256: the hexadecimal sha256 of the file, which is verified before anything is read. Without one, a name like those
+            of torch.hub ("resnet34-b627a593.pth") is compared with the file by the digits in it.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
-        ValueError: if its sha256 is another, it is of another format, or of another model: then the message lists the
-            weights that are missing, left over, or of another shape, and the model is as it was.
+        ValueError: for a file with another sha256, of an unknown format, or of another model. The message then lists the
+            weights that are missing, left over, or of another shape, and the model has not changed.
     """
     path = Path(path)
     if not path.exists():
@@ -91,10 +91,10 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             names = {"pytorch_model.bin"}
         missing = sorted(name for name in names if not (path / name).is_file())
         if missing:
-            found = sorted(each.name for each in path.iterdir())
+            names_there = sorted(file.name for file in path.iterdir())
             raise ValueError(
                 f"folder {path} holds no weights: it needs model.json and its shards (TensorFlow.js), model.safetensors, or "
-                f"pytorch_model.bin. Missing: {missing[0]}; found: {found}"
+                f"pytorch_model.bin. Missing: {missing[0]}; found: {names_there}"
             )
         return {name: array for file in sorted(names) for name, array in read_state_dict(path / file).items()}
     if path.suffix == ".safetensors":
@@ -111,10 +111,14 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_sha256(path: Path, sha256: str | None = None) -> None:
-    """Compares a file with its known digest: the given one, or the digits in its name, as torch.hub has them.
+    """Compares the sha256 of a file with the one that it should have.
+
+    Args:
+        path: the file.
+        sha256: hexadecimal. None compares with the first digits of it that torch.hub puts into a file's name, if there are any.
 
     Raises:
-        ValueError: if they differ.
+        ValueError: if they differ, or `path` is a folder.
     """
     in_name = _TORCH_HUB.search(path.name)
     if sha256 is None and not in_name:
@@ -122,11 +126,11 @@ def check_sha256(path: Path, sha256: str | None = None) -> None:
     if path.is_dir():
         raise ValueError(f"a sha256 is of a file. Received the folder {path}")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if sha256 is not None and found != sha256.lower():
-        raise ValueError(f"{path} has the sha256 {found}, not {sha256}: it is another file, or damaged")
-    if sha256 is None and not found.startswith(in_name["digest"]):
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 is not None and digest != sha256.lower():
+        raise ValueError(f"{path} has the sha256 {digest}, not {sha256}: it is another file, or damaged")
+    if sha256 is None and not digest.startswith(in_name["digest"]):
         raise ValueError(
-            f"{path} has the sha256 {found}, but by its name it should start with {in_name['digest']}: it is damaged; fetch it "
-            "again, or rename it if the digits mean something else"
+            f"{path} has the sha256 {digest}, but by its name it should start with {in_name['digest']}: it is damaged; fetch "
+            "it again, or rename it if the digits mean something else"
         )

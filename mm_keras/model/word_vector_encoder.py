@@ -16,24 +16,25 @@ from tfrecords_tools.progress import progress_bar
 
 @configurable
 def build_word_vector_encoder(spec: TextSpec, file: str, trainable: bool = False, name: str = "text_encoder") -> keras.Model:
-    """The mean of the words' pretrained vectors.
+    """The mean of the pretrained vectors of a text's words.
 
-    Words of the tokenizer's vocabulary that the file does not have count for nothing while the vectors are frozen; trainable
-    ones start from zeros and are learned. A text of which nothing is known gives zeros.
+    Words of the vocabulary that the file lacks are left out of the mean while the vectors are frozen. If the vectors are
+    trained, those of such words start at zero and are learned. A text without any known word gives zeros.
 
     Args:
         spec: the text field, with a tokenizer of kind "words".
-        file: GloVe's text format, a line "word v1 … vD" each (a first line of counts, as word2vec and fastText write it, is
-            skipped), or .npz with `words` (strings [N]) and `vectors` (float [N, D]). Only the vocabulary's rows are kept.
-        trainable: fine-tune the vectors.
-        name: of the model.
+        file: the vectors, in GloVe's text format or as .npz. In the text format every line is "word v1 … vD"; a first line of
+            counts, as word2vec and fastText write it, is skipped. An .npz holds `words` (strings [N]) and `vectors`
+            (float [N, D]). Only the rows of the vocabulary's words are kept.
+        trainable: whether the vectors are fine-tuned.
+        name: the model's name.
 
     Returns:
         model: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, D].
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for another kind of tokenizer, a file or line of another form, or vectors of none of the words.
+        ValueError: for another kind of tokenizer, a file or line of another form, or a file that has none of the words.
     """
     inputs = token_inputs(spec)
     if spec.tokenizer.kind != "words":
@@ -55,7 +56,12 @@ def build_word_vector_encoder(spec: TextSpec, file: str, trainable: bool = False
 
 
 def read_word_vectors(file: Path, vocabulary: tuple[str, ...]) -> np.ndarray:
-    """float32 [len(vocabulary), D]: the row of each word, zeros where the file has none. Errors as in the encoder's."""
+    """Reads the vectors of a vocabulary's words: float32 [len(vocabulary), D], with zeros for a word that the file lacks.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a file or line of another form.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; word vectors are GloVe's text format, or .npz of words and vectors")
     rows = {word: index for index, word in enumerate(vocabulary)}
@@ -65,10 +71,10 @@ def read_word_vectors(file: Path, vocabulary: tuple[str, ...]) -> np.ndarray:
                 shapes = {name: arrays[name].shape for name in arrays}
                 raise ValueError(f"{file} must hold words [N] and vectors [N, D]. Received: {shapes}")
             words, vectors = arrays["words"], arrays["vectors"]
-        found = [(rows[str(word)], index) for index, word in enumerate(words) if str(word) in rows]
         table = np.zeros((len(vocabulary), vectors.shape[1]), "float32")
-        for row, index in found:
-            table[row] = vectors[index]
+        for word, vector in zip(words, vectors, strict=True):
+            if str(word) in rows:
+                table[rows[str(word)]] = vector
         return table
     table = None
     with open(file, "rb") as lines, progress_bar("reading word vectors", "B", file.stat().st_size) as bar:
@@ -79,7 +85,7 @@ def read_word_vectors(file: Path, vocabulary: tuple[str, ...]) -> np.ndarray:
                 continue
             if table is None:
                 table = np.zeros((len(vocabulary), len(parts) - 1), "float32")
-            # From the end: some words of GloVe's 840B file hold spaces.
+            # The numbers are counted from the line's end, since some words of GloVe's 840B file contain spaces.
             word = b" ".join(parts[: -table.shape[1] or None]).decode("utf-8", "replace")
             if word not in rows:
                 continue

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.data.text import make_tokenizer, make_word_tokenizer
-from mm_keras.features import EmbedderSpec, FeatureSpec, TextSpec, TokenizerSpec
+from mm_keras.features import EmbeddedText, EmbedderSpec, FeatureSpec, TokenizerSpec, TokenText
 from mm_keras.model.text_encoder import build_small_text_encoder
+from mm_keras.runs.load_model import load_model
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Dataset
@@ -34,7 +35,7 @@ class ClassEncoder:
         encoder: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, D]; None for a SavedModel.
     """
 
-    def __init__(self, spec: TextSpec, encoder: keras.Model | None):
+    def __init__(self, spec: TokenText | EmbeddedText, encoder: keras.Model | None):
         self._spec = spec
         self._encoder = encoder
         if encoder:
@@ -70,7 +71,7 @@ class ClassEncoder:
     def load(cls, folder: Path) -> ClassEncoder:
         """What `save` wrote."""
         (spec,) = FeatureSpec.load(folder).texts
-        return cls(spec, None if spec.embedder else keras.models.load_model(folder / _ENCODER_FILE, compile=False))
+        return cls(spec, None if isinstance(spec, EmbeddedText) else load_model(folder / _ENCODER_FILE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +134,9 @@ def embed_classes(
             )
         of_labels |= {name: found[name] for name in names if name not in set(missing)}
     if make_embedder:
-        spec = TextSpec("class_text", None, embedder=dataclasses.replace(make_embedder(), trainable=False))
+        spec = EmbeddedText("class_text", dataclasses.replace(make_embedder(), trainable=False))
     else:
-        spec = TextSpec("class_text", make_tokenizer([[text.encode() for text in of_labels.values()]]), max_tokens)
+        spec = TokenText("class_text", make_tokenizer([[text.encode() for text in of_labels.values()]]), max_tokens)
     encoder = ClassEncoder(spec, None if make_embedder else text_encoder(spec, name="class_encoder"))
     values = encoder(list(of_labels.values()))
     report_equal(names, values)

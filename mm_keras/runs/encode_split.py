@@ -11,7 +11,7 @@ from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.pipeline import Batches, count_labelled, make_evaluation_batches
 from mm_keras.features import FeatureSpec, present
 from mm_keras.model.frozen import freeze, split_at_frozen
-from mm_keras.model.late_fusion import split_at_embeddings
+from mm_keras.model.split_at_embeddings import split_at_embeddings
 from mm_keras.runs.run_folder import RunFolder
 from tfrecords_tools.dataset.folder import Split
 

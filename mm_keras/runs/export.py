@@ -17,7 +17,7 @@ import tensorflow as tf
 from mm_keras.configurable import NonNegativeFloat, PositiveInt, configurable
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.data.text import PRETRAINED_KINDS
-from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.features import IMAGE, FeatureSpec, TokenText
 from mm_keras.objectives.metrics import probabilities_of
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
@@ -118,7 +118,7 @@ class _FreshProcess:
         self._folder = tempfile.mkdtemp()
         self._probabilities = Path(self._folder) / "probabilities.npy"
         command = [sys.executable, "-I", str(_CHECK), str(self._probabilities)]
-        if any(text.embedder or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts):
+        if any(not isinstance(text, TokenText) or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts):
             command.append("tensorflow_text")
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self._process = subprocess.Popen(command, text=True, cwd=self._folder, **pipes)

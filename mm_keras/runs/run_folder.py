@@ -27,9 +27,8 @@ from pathlib import Path
 
 import keras
 
-import mm_keras.model.late_fusion
-import mm_keras.tf_text_model.encoder  # noqa: F401  these two (and what they import) register the layers that a saved model names
 from mm_keras.features import FEATURES_FILE, FeatureSpec
+from mm_keras.runs.load_model import load_model
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import DATASET_FILE
@@ -178,4 +177,4 @@ class RunFolder:
         features = FeatureSpec.load(self.path)
         if not self.best.is_file():
             raise FileNotFoundError(f"{self.best} does not exist: the training in {str(self.path)!r} did not get that far")
-        return keras.models.load_model(self.best, compile=False), features
+        return load_model(self.best), features

@@ -1,4 +1,4 @@
-"""What a sweep ends in: table.md, table.csv and box_plots.png."""
+"""The results of a sweep: reads them from run folders and writes table.md, table.csv and box_plots.png."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tfrecords_tools.dataset.atomic_file import write_text
 
 METRICS = ("top_1", "micro_f1")
 COSTS = {"training s": ".1f", "evaluation s": ".2f", "MB": ".2f", "parameters": ",.0f"}
-_CONSTANT = ("MB", "parameters")  # of a setting, as a rule
-Results = Sequence[tuple[Setting, Sequence[Mapping[str, float]]]]  # of each setting, those of its trainings
+_CONSTANT = ("MB", "parameters")  # as a rule they are the same for all trainings of a setting
+Results = Sequence[tuple[Setting, Sequence[Mapping[str, float]]]]  # each setting with the results of its trainings
 
 
 def read_result(folder: Path) -> dict[str, float]:
-    """A finished run's numbers by name.
+    """The numbers of a finished run by name.
 
-    The first metric of the model with all its inputs goes by the metric's name; with some of them hidden, and of baselines, the
-    inputs follow. "training s" is the time that its epochs took, validation and saving among it; "evaluation s" that of
-    the evaluation; "MB" are 10⁶ bytes of weights.
+    "top_1" (or the metric that comes first) is that of the model with all its inputs; "top_1 image" that of the same model
+    with the image alone; "top_1 image alone" that of a baseline. "training s" is the time in seconds that the epochs took,
+    including validation and saving; "evaluation s" is the time of the evaluation; "MB" is the size of the weights in 10⁶ bytes.
 
     Raises:
         FileNotFoundError: if the run was not evaluated.
@@ -47,9 +47,9 @@ def read_result(folder: Path) -> dict[str, float]:
 
 
 def write_table(folder: Path, results: Results) -> str:
-    """Writes table.md and table.csv, a row a setting, and returns the former: mean ± standard deviation (of n - 1).
+    """Writes table.md and table.csv with a row for each setting; returns the text of table.md.
 
-    In the CSV, both stand in columns of their own.
+    A cell of table.md is the mean ± the standard deviation (with n - 1) over the trainings. table.csv has a column for each.
     """
     axes = list(dict.fromkeys(axis for setting, _ in results for axis in setting.shown)) or ["config"]
     columns = _columns(results)
@@ -76,10 +76,10 @@ def write_table(folder: Path, results: Results) -> str:
 
 
 def draw_box_plots(path: Path, results: Results) -> None:
-    """Draws a panel for each metric and each cost, in it a box a setting with a dot a training.
+    """Draws a panel for each metric and each cost. It has a box for each setting, and a dot for each training.
 
     Raises:
-        ImportError: if matplotlib is not there; the message says how to get it.
+        ImportError: if matplotlib is not installed; the message says how to install it.
     """
     try:
         from matplotlib.figure import Figure
@@ -107,7 +107,7 @@ def draw_box_plots(path: Path, results: Results) -> None:
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """(mean, standard deviation), None where there are too few."""
+    """(mean, standard deviation). The mean of no values is None, and so is the deviation of fewer than two."""
     return (
         statistics.fmean(values) if values else None,
         statistics.stdev(values) if len(values) > 1 else None,

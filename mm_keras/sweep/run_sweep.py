@@ -1,4 +1,4 @@
-"""Sweeps: one training for each setting and seed, and what they come to in a table and a figure."""
+"""Runs a sweep: one training for each setting and seed, whose results are compared in a table and a figure."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from mm_keras.sweep.trials import Trial, failure, locked, make_trials, not_liste
 from tfrecords_tools.progress import progress_bar
 
 
-class TrialsFailed(RuntimeError):  # noqa: N818  it is what has happened
+class TrialsFailed(RuntimeError):  # noqa: N818  the name says what has happened
     """Some trainings of a sweep failed; the message names them and their logs."""
 
 
 def run_sweep(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Path:
-    """Trains and measures all that a sweep file lists, or searches for the best setting.
+    """Trains and measures all settings that a sweep file lists, or searches for the best setting.
 
-    What is finished in the folder is not done again, what was broken off is gone on with, and what has failed is tried once
-    more. Trainings of settings that are no longer listed are named and stay.
+    Called again for the same folder, it skips trainings that are finished, resumes those that were interrupted, and repeats
+    those that failed. Run folders of settings that the file no longer lists are named and kept.
 
     Args:
-        sweep: the file, see `sweep_file`.
-        workdir: the folder to make or to go on with.
-        workers: trainings at a time.
+        sweep: the sweep file; `sweep_file` describes it.
+        workdir: the folder of the sweep. It is made, or continued if it is there.
+        workers: how many trainings run at a time, at least 1.
 
     Returns:
-        `workdir`, with table.md, table.csv and box_plots.png in it.
+        `workdir`. A sweep leaves table.md, table.csv and box_plots.png in it, a search table.md, table.csv and best.gin.
 
     Raises:
-        SweepError: if something is wrong with the file or a config; nothing has been trained then.
+        SweepError: if something is wrong with the file or a config. Nothing has been trained then.
         FileExistsError: if another sweep is at work in the folder.
-        TrialsFailed: once all others are done, if some have failed.
+        TrialsFailed: if some trainings failed. All others are finished then.
     """
     if workers < 1:
         raise SweepError(f"--workers is how many trainings run at a time, at least 1. Received: {workers}")
@@ -50,7 +50,7 @@ def run_sweep(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Path:
 
 
 def _run_all(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str]]:
-    """Runs what is not finished, and returns what failed and why."""
+    """Runs all trainings that are not finished; returns those that failed, each with the reason."""
     trials = [trial for setting in sweep.settings() for trial in make_trials(sweep, setting, workdir, train_only=False)]
     _check_different(sweep, trials)
     shutil.copyfile(sweep.path, workdir / "sweep.toml")
@@ -93,7 +93,7 @@ def _run_all(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str
 
 
 def _check_different(sweep: Sweep, trials: list[Trial]) -> None:
-    """Two settings with the same bindings are one; they would train in one folder."""
+    """Raises SweepError if two settings have the same bindings: they would train in one folder."""
     by_checksum: dict[str, Trial] = {}
     for trial in trials:
         other = by_checksum.setdefault(f"{trial.folder.parent.name.rpartition('-')[2]} {trial.seed}", trial)

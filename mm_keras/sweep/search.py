@@ -1,7 +1,7 @@
-"""Search for the best setting with Optuna, measured on the validation split alone.
+"""Searches for the best setting with Optuna. Settings are measured on the validation split alone, never on the test split.
 
-It draws settings (tree-structured Parzen estimator), remembers them in search.db, and ends trainings early that from the second
-epoch on are worse than the median of those before (`MedianPruner`).
+Optuna draws settings with a tree-structured Parzen estimator and remembers them in search.db. From the second epoch on, a
+training is ended early once it is worse than the median of earlier trainings at that epoch (`MedianPruner`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NEVER_PRUNED_EPOCHS = 1
 
 
 class _Search:
-    """One call of `search`: trainings that are being done, and the study that hears of them."""
+    """One call of `search`: the trainings that are running, and the study that their results are told to."""
 
     def __init__(self, sweep: Sweep, workdir: Path, study, states, bar):
         self._sweep = sweep
@@ -37,13 +37,13 @@ class _Search:
         self._study = study
         self._states = states
         self._bar = bar
-        self._asked: dict[Trial, object] = {}  # that run -> Optuna's trials
-        self._reported: dict[Trial, int] = {}  # their epochs
+        self._asked: dict[Trial, object] = {}  # running trainings -> the trials of Optuna
+        self._reported: dict[Trial, int] = {}  # running trainings -> the last epoch that Optuna knows of
         self._pruned: set[Trial] = set()
         self.failed: list[tuple[Trial, str]] = []
 
     def draw(self) -> Iterator[Trial]:
-        """Trainings to be done, until there are enough."""
+        """Yields the trainings to run, until as many are finished or running as the sweep file asks for."""
         while _num_done(self._study, self._states) + len(self.failed) + len(self._asked) < self._sweep.search.trials:
             asked = self._study.ask()
             setting = self._sweep.search.setting(self._sweep, _values(asked, self._sweep.search))
@@ -59,7 +59,7 @@ class _Search:
                 yield trial
 
     def go_on(self, trial: Trial) -> bool:
-        """Is the training as good as others were at its epoch?"""
+        """Whether the training should go on: it is as good as others were at its epoch."""
         self._report(trial)
         if self._reported.get(trial) and self._asked[trial].should_prune():
             self._pruned.add(trial)
@@ -92,16 +92,16 @@ class _Search:
 
 
 def search(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str]]:
-    """Tries settings until there are as many as the file asks for; writes table.md, table.csv and best.gin.
+    """Tries as many settings as the sweep file asks for; writes table.md, table.csv and best.gin.
 
-    Trainings that were broken off with an earlier call are gone on with; instead of those that failed others are tried.
+    Trainings that an earlier call left unfinished are resumed. For each training that failed, another setting is tried.
 
     Returns:
-        what failed and why.
+        the trainings that failed, each with the reason.
 
     Raises:
-        ImportError: if Optuna is not there; the message says how to get it.
-        SweepError: if the file is wrong, or of another search than the one in the folder.
+        ImportError: if Optuna is not installed; the message says how to install it.
+        SweepError: if the file is wrong, or the folder holds another search than that of the file.
     """
     try:
         import optuna
@@ -120,7 +120,7 @@ def search(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str]]
                 f"{workdir / 'sweep.toml'}); choose another --workdir"
             )
         study.set_user_attr("checksum", checksum)
-        # Of the seed alone, a search that is gone on with would draw once more what it drew at first.
+        # With a constant seed, a search that is continued would draw the settings of its beginning once more.
         study.sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
         study.pruner = optuna.pruners.MedianPruner(_NEVER_PRUNED, _NEVER_PRUNED_EPOCHS)
         shutil.copyfile(sweep.path, workdir / "sweep.toml")
@@ -143,7 +143,7 @@ def _num_done(study, states) -> int:
 
 
 def _check(sweep: Sweep, workdir: Path) -> str:
-    """Tries each choice, and the lower end of each range; returns a checksum of what the search is of."""
+    """Reads the config with each choice and the lower end of each range; returns a checksum of all that defines the search."""
     first = {key: space.low if isinstance(space, Range) else space[0] for key, space in sweep.search.space.items()}
     for key, space in sweep.search.space.items():
         for choice in () if isinstance(space, Range) else space[1:]:
@@ -166,18 +166,18 @@ def _values(asked, search: Search) -> dict[str, object]:
 
 
 def _followed(trial: Trial) -> list[tuple[int, float]]:
-    """(epoch, counted from 1; the metric that tells which one is the best) of the epochs that are done."""
+    """(epoch, value) pairs of the finished epochs, counted from 1, with the values of the metric that is followed."""
     run = RunFolder(trial.folder)
-    if not (run.metrics.is_file() and run.setup.is_file()):  # the latter is there before the first step
+    if not (run.metrics.is_file() and run.setup.is_file()):  # the setup file is written before the first step
         return []
     name = run.facts()["followed"]
     lines = run.metrics.read_text("utf-8").splitlines(keepends=True)
-    epochs = [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be being written
+    epochs = [json.loads(line) for line in lines if line.endswith("\n")]  # the last line may not be complete yet
     return [(epoch["epoch"], epoch[name]) for epoch in epochs if epoch[name] is not None]
 
 
 def _write_results(sweep: Sweep, workdir: Path, tried: list) -> None:
-    """A row a setting, the best first; and the best one as a config."""
+    """Writes a table with a row for each setting, the best one first, and the best one as a config."""
     rows = []
     for each in tried:
         folder = workdir / each.user_attrs["folder"]

@@ -1,18 +1,18 @@
-"""Sweep files: which settings are trained, how often, or in which ranges better ones are searched for.
+"""Reads sweep files, which list settings and how often each is trained, or the ranges in which to search for better ones.
 
     config = "quickstart.gin"                             # or several: ["webvision_use.gin", "webvision_bert.gin"]
     repeats = 3                                           # each setting is trained with the seeds 0, 1, 2
-    bindings = ["train.epochs = 8"]                       # gin lines for all
+    bindings = ["train.epochs = 8"]                       # gin lines of all settings
 
-    [sweep]                                               # all combinations of these
+    [sweep]                                               # gin parameters; all combinations of their values are trained
     "make_optimizer.learning_rate" = [1e-3, 3e-3]
     "build_two_tower.fusion" = ["@build_concatenation", "@build_gated_fusion"]
 
-    [variants]                                            # and of these: gin lines under a name
+    [variants]                                            # named lists of gin lines, combined with the values above
     small = ["build_tuning_dnn.units = (64,)"]
     large = ["build_tuning_dnn.units = (256,)", "train.batch_size = 32"]
 
-Instead of [sweep] and [variants] there may be a search:
+A search has a table [search] instead of [sweep] and [variants]:
 
     [search]
     trials = 20
@@ -41,12 +41,12 @@ class SweepError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What one or several trainings have in common.
+    """What the trainings with different seeds have in common.
 
     Attributes:
-        shown: by what it differs from others: name of the axis -> value, as people read them.
-        config: the gin config, as it is named in the sweep file.
-        bindings: gin lines that override it.
+        shown: what distinguishes it from other settings: name of the axis -> value, as tables show them.
+        config: the gin config as the sweep file names it.
+        bindings: gin lines that override the config.
     """
 
     shown: dict[str, str]
@@ -60,7 +60,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, integers where both are; `log`: each power of ten is as likely as the next."""
+    """Numbers from `low` to `high`: integers if both are integers. With `log`, they are drawn evenly on a logarithmic scale."""
 
     low: float
     high: float
@@ -69,13 +69,13 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """How many settings are tried, and what they are drawn from: gin parameter -> range, or gin expressions."""
+    """How many settings are tried, and what the values of each gin parameter are drawn from: a range, or gin expressions."""
 
     trials: int
     space: dict[str, Range | tuple[str, ...]]
 
     def setting(self, sweep: Sweep, drawn: Mapping[str, object]) -> Setting:
-        """The setting of a value for each parameter: of choices the gin expression, of ranges a number (four digits count)."""
+        """The setting with the drawn values: a gin expression for each choice, and a number of four digits for each range."""
         names = _short(list(self.space))
         texts = {
             key: repr(float(f"{drawn[key]:.4g}")) if isinstance(drawn[key], float) else str(drawn[key]) for key in self.space
@@ -90,11 +90,11 @@ class Sweep:
 
     Attributes:
         path: the file.
-        configs: gin configs.
-        repeats: trainings a setting, with the seeds 0, 1, …
+        configs: the gin configs to compare.
+        repeats: how many trainings each setting has, with the seeds 0, 1, …
         bindings: gin lines of all settings.
-        axes: name -> shown value -> gin lines; without those of `configs`.
-        search: instead of axes.
+        axes: name of the axis -> value as tables show it -> gin lines. Several configs are a further axis.
+        search: the search, if the file asks for one; there are no axes then.
     """
 
     path: Path
@@ -189,7 +189,7 @@ def _read_search(path: Path, given: dict) -> Search:
 
 
 def _flat(path: Path, where: str, table: object, prefix: str = "") -> Iterator[tuple[str, list | dict]]:
-    """(gin parameter, values); TOML makes tables of names with dots that are not quoted."""
+    """Yields (gin parameter, values). TOML reads a name with dots that is not quoted as nested tables; they are flattened."""
     if not isinstance(table, dict):
         raise SweepError(f"{path}: [{where}] is a table of gin parameters. Received: {table!r}")
     for key, value in table.items():
@@ -223,7 +223,7 @@ def _choices(path: Path, where: str, values: list) -> tuple[str, ...]:
 
 
 def _gin(path: Path, where: str, value: object) -> str:
-    """A TOML value as gin: "@…" and "%…" are references, "None" is None, arrays are tuples, tables dicts."""
+    """A TOML value as a gin expression: "@…" and "%…" become references, "None" None, arrays tuples, and tables dicts."""
     if isinstance(value, str):
         return value if value.startswith(("@", "%")) or value == "None" else repr(value)
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
@@ -236,13 +236,13 @@ def _gin(path: Path, where: str, value: object) -> str:
 
 
 def _shown(text: str) -> str:
-    """A gin expression as it stands in tables: '@build_head' -> 'build_head', "'sgd'" -> 'sgd'."""
+    """A gin expression as tables show it: '@build_head' -> 'build_head', "'sgd'" -> 'sgd'."""
     if text.startswith("@"):
         return text.strip("@()")
     return text.strip("'\"") if text[0] in "'\"" else text
 
 
 def _short(keys: list[str], taken: frozenset[str] | set[str] = frozenset()) -> dict[str, str]:
-    """The last parts of the parameters' names, where no two are the same."""
+    """Short names of parameters: the last part of a name where it is unique and not taken, else the whole name."""
     last = [key.rpartition(".")[2] for key in keys]
     return {key: end if last.count(end) == 1 and end not in taken else key for key, end in zip(keys, last, strict=True)}

@@ -29,13 +29,13 @@ _LAST_LINE = 300  # characters
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """One training.
+    """One training of a sweep.
 
     Attributes:
-        setting: of what.
-        seed: with which.
-        folder: its run folder.
-        train_only: whether it ends without an evaluation; a search never looks at the test split.
+        setting: the setting that is trained.
+        seed: the value of train.seed.
+        folder: the run folder.
+        train_only: whether the training ends without an evaluation. A search never looks at the test split.
     """
 
     setting: Setting
@@ -70,12 +70,13 @@ class Trial:
 
 
 def make_trials(sweep: Sweep, setting: Setting, workdir: Path, train_only: bool) -> list[Trial]:
-    """The repeats of a setting; its config is read, so that what is wrong in it is found before anything is trained.
+    """The trainings of a setting, one for each seed.
 
-    A folder's name has a checksum of all that is bound: where something of it is another, no old result is taken for a new.
+    The setting's config is read here, so that an error in it is found before anything is trained. The name of the run folder
+    contains a checksum of all bindings, so the results of other bindings are never taken for those of this setting.
 
     Raises:
-        SweepError: if gin cannot make anything of the setting, or nothing could be measured.
+        SweepError: if the config is wrong, or if it leaves nothing to measure.
     """
     values = read_setting(sweep, setting)
     if train_only and values.get("train.val_split", "val") is None:
@@ -106,15 +107,16 @@ def run_trials(
     ended: Callable[[Trial, int], None],
     go_on: Callable[[Trial], bool] = lambda trial: True,
 ) -> None:
-    """Runs each trial as a process, `workers` at a time; what it prints goes into its log.
+    """Runs each trial as a process, `workers` at a time. What a trial prints goes into its log.
 
-    When this process is asked to end, so are they, and they save what they have done.
+    If this process is asked to end or interrupted, the trials are asked to end, too, and save what they have done.
 
     Args:
-        trials: the next one is taken when there is room for it.
-        workers: at least 1. Where CUDA_VISIBLE_DEVICES names several GPUs and there are several workers, each has one of them.
-        ended: `(trial, exit status)`.
-        go_on: asked again and again; False: the trial is ended.
+        trials: the trials to run; the next one is drawn when a worker is free.
+        workers: how many trials run at a time, at least 1. If CUDA_VISIBLE_DEVICES names several GPUs and there are several
+            workers, each worker uses one of them.
+        ended: called as `ended(trial, exit_status)` after each trial.
+        go_on: called as `go_on(trial)` again and again while a trial runs; if it returns False, the trial is ended.
     """
     running: dict[Trial, subprocess.Popen] = {}
     slots: dict[Trial, int] = {}
@@ -144,7 +146,7 @@ def run_trials(
 def _start(trial: Trial, environment: dict[str, str]) -> subprocess.Popen:
     trial.folder.mkdir(parents=True, exist_ok=True)
     with open(trial.log, "ab") as log:
-        # A group of its own: of Ctrl-C this process alone knows, and asks them to save. The lock is inherited.
+        # In a process group of its own a trial does not see Ctrl-C; `_end` asks it to save. It inherits the lock of the sweep.
         return subprocess.Popen(
             trial.command(), env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0, close_fds=False
         )
@@ -163,7 +165,7 @@ def _end(processes: list[subprocess.Popen]) -> None:
 
 
 def failure(trial: Trial, status: int) -> str:
-    """Why a trial ended with an exit status that is not 0; of what it printed, the last line."""
+    """Why a trial ended with an exit status other than 0, with the last line that it printed."""
     if status < 0:
         return f"ended by {signal.Signals(-status).name}"
     lines = [line for line in trial.log.read_text("utf-8", "replace").splitlines() if line.strip()]
@@ -172,10 +174,10 @@ def failure(trial: Trial, status: int) -> str:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Only one sweep works in a folder; trials that a killed one has left behind hold its lock until they end.
+    """Locks the folder for one sweep. Trials that outlive a killed sweep hold the lock until they end.
 
     Raises:
-        FileExistsError: if another one does.
+        FileExistsError: if another sweep, or one of its trials, holds the lock.
     """
     import fcntl
 
@@ -193,6 +195,6 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def not_listed(workdir: Path, trials: list[Trial]) -> list[Path]:
-    """Folders of trials that are of no setting of the sweep any more."""
+    """The run folders of trials whose settings the sweep no longer lists."""
     listed = {trial.folder for trial in trials}
     return sorted(folder for folder in (workdir / TRIALS).glob("*/seed-*") if folder not in listed)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from mm_keras.configurable import configurable
-from mm_keras.features import TextSpec
+from mm_keras.features import StringText, TextSpec
 from mm_keras.keras_internals import track_variables
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 
@@ -37,7 +37,7 @@ def build_saved_model_encoder(spec: TextSpec, name: str = "text_encoder") -> ker
     Raises:
         ValueError: for a field without a trainable embedder, a SavedModel with nothing to train, or several replicas.
     """
-    if not (spec.embedder and spec.embedder.trainable):
+    if not isinstance(spec, StringText):
         raise ValueError(
             f"field {spec.field!r} has no embedder that is trained: bind make_features.make_embedder = "
             "@make_saved_model_embedder and make_saved_model_embedder.trainable = True"

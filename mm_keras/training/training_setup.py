@@ -12,7 +12,7 @@ import google_crc32c
 import keras
 import numpy as np
 
-from mm_keras.features import FeatureSpec
+from mm_keras.features import FeatureSpec, TokenText
 from mm_keras.training.checkpoint import CheckpointError, listed
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Split
@@ -56,9 +56,8 @@ def describe_features(features: FeatureSpec) -> dict[str, object]:
         "texts": [
             {
                 "name": text.field,
-                "max_tokens": text.max_tokens,
-                "tokenizer": digest(text.tokenizer),
-                "embedding_width": text.embedder.width if text.embedder else None,
+                "inputs": text.inputs(),
+                "tokenizer": digest(text.tokenizer) if isinstance(text, TokenText) else None,
             }
             for text in features.texts
         ],

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import mm_keras
-from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
+from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText
+from tests.mm_keras.shared_folder import shared_folder
+from tests.mm_keras.tiny_bert import write_tiny_bert
 from tfrecords_tools.packing.images import ImageOptions
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import sample
@@ -64,13 +66,13 @@ def _pack_sample(folder, multi_label):
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """300 drawn examples of 20 classes, 40 pixels a side."""
-    return _pack_sample(tmp_path_factory.mktemp("data") / "sample", multi_label=False)
+    return str(shared_folder(tmp_path_factory, "sample", lambda folder: _pack_sample(folder, multi_label=False)))
 
 
 @pytest.fixture(scope="session")
 def multi_label_dataset(tmp_path_factory):
     """The same pictures and texts, with two tags each."""
-    return _pack_sample(tmp_path_factory.mktemp("data") / "tags", multi_label=True)
+    return str(shared_folder(tmp_path_factory, "tags", lambda folder: _pack_sample(folder, multi_label=True)))
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +107,7 @@ def make_spec():
     def make(image=(16, 16), fields=("title",), num_labels=4, multi_label=False, tokenizer=words, max_tokens=6) -> FeatureSpec:
         return FeatureSpec(
             image=ImageSpec(image, "stretch") if image else None,
-            texts=tuple(TextSpec(field, tokenizer, max_tokens) for field in fields),
+            texts=tuple(TokenText(field, tokenizer, max_tokens) for field in fields),
             labels=tuple(f"label {index}" for index in range(num_labels)),
             multi_label=multi_label,
         )
@@ -165,73 +167,25 @@ def train_small(make_small_features, build_small_model):
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, dataset, train_small):
     """A run folder: two epochs, and a baseline that sees the title alone. For reading; copy it to write into it."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    train_small(dataset, folder, epochs=2, augment=True)
-    train_small(dataset, folder / "baselines" / "title", modalities=("title",))
-    return folder
+
+    def make(folder):
+        train_small(dataset, folder, epochs=2, augment=True)
+        train_small(dataset, folder / "baselines" / "title", modalities=("title",))
+
+    return shared_folder(tmp_path_factory, "small", make)
 
 
 @pytest.fixture(scope="session")
 def multi_label_run(tmp_path_factory, multi_label_dataset, train_small):
-    folder = tmp_path_factory.mktemp("runs") / "tags"
-    train_small(multi_label_dataset, folder)
-    return folder
+    return shared_folder(tmp_path_factory, "tags_run", lambda folder: train_small(multi_label_dataset, folder))
 
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):
     """A Hugging Face folder of a BERT: 2 layers, 2 heads, 32 wide, 64 tokens, with large random weights."""
     pytest.importorskip("tensorflow_text")
-    safetensors = pytest.importorskip("safetensors.numpy")
-    folder = tmp_path_factory.mktemp("models") / "tiny_bert"
-    folder.mkdir()
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    words = ["cafe", "oak", "mug", ",", "steel", "the", "##s"]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *[f"##{letter}" for letter in letters[:-1]]]
-    vocabulary = list(dict.fromkeys(vocabulary))
-    width, inner, positions = 32, 64, 24
-    rng = np.random.default_rng(0)
-    tensors = {}
-
-    def add(name, *shape):
-        tensors[name] = rng.normal(0, 0.3, shape).astype("float32")
-
-    def add_norm(name):
-        tensors[f"{name}.weight"] = np.ones(width, "float32")
-        tensors[f"{name}.bias"] = np.zeros(width, "float32")
-
-    def add_dense(name, out, into):
-        add(f"{name}.weight", out, into)
-        add(f"{name}.bias", out)
-
-    add("embeddings.word_embeddings.weight", len(vocabulary), width)
-    add("embeddings.position_embeddings.weight", positions, width)
-    add("embeddings.token_type_embeddings.weight", 2, width)
-    add_norm("embeddings.LayerNorm")
-    for layer in ("encoder.layer.0", "encoder.layer.1"):
-        for part in ("self.query", "self.key", "self.value", "output.dense"):
-            add_dense(f"{layer}.attention.{part}", width, width)
-        add_norm(f"{layer}.attention.output.LayerNorm")
-        add_dense(f"{layer}.intermediate.dense", inner, width)
-        add_dense(f"{layer}.output.dense", width, inner)
-        add_norm(f"{layer}.output.LayerNorm")
-    add_dense("pooler.dense", width, width)
-    safetensors.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {
-        "model_type": "bert",
-        "architectures": ["BertModel"],
-        "vocab_size": len(vocabulary),
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "max_position_embeddings": positions,
-        "hidden_dropout_prob": 0.1,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}))
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
-    return str(folder)
+    pytest.importorskip("safetensors")
+    return str(shared_folder(tmp_path_factory, "tiny_bert", write_tiny_bert))
 
 
 @pytest.fixture(scope="session")
@@ -301,10 +255,9 @@ def bert_run(tmp_path_factory, dataset, tiny_bert, train_small):
     from mm_keras.model.transformer_encoder import build_transformer_encoder
     from mm_keras.model.two_tower import build_two_tower
 
-    folder = tmp_path_factory.mktemp("runs") / "bert"
-    train_small(
+    train = functools.partial(
+        train_small,
         dataset,
-        folder,
         make_features=functools.partial(
             make_features,
             image_size=None,
@@ -316,7 +269,7 @@ def bert_run(tmp_path_factory, dataset, tiny_bert, train_small):
             build_two_tower, text_encoder=functools.partial(build_transformer_encoder, source=tiny_bert)
         ),
     )
-    return folder
+    return shared_folder(tmp_path_factory, "bert_run", train)
 
 
 @pytest.fixture(scope="session")
@@ -327,11 +280,10 @@ def caption_run(tmp_path_factory, multi_label_dataset, train_small):
     from mm_keras.model.text_encoder import build_recurrent_encoder
     from mm_keras.model.two_tower import build_two_tower
 
-    folder = tmp_path_factory.mktemp("runs") / "captions"
     encoder = functools.partial(build_recurrent_encoder, embedding_width=8, width=4, bidirectional=True, dropout=0.1)
-    train_small(
+    train = functools.partial(
+        train_small,
         multi_label_dataset,
-        folder,
         make_features=functools.partial(
             make_features,
             image_size=None,
@@ -341,7 +293,7 @@ def caption_run(tmp_path_factory, multi_label_dataset, train_small):
         ),
         build_model=functools.partial(build_two_tower, text_encoder=encoder),
     )
-    return folder
+    return shared_folder(tmp_path_factory, "captions_run", train)
 
 
 @pytest.fixture(scope="session")
@@ -362,10 +314,12 @@ def run_python():
 @pytest.fixture(scope="session")
 def one_file(tmp_path_factory):
     """300 drawn examples, a file a split: several workers share it, and make of it the batches that one process makes."""
-    folder = tmp_path_factory.mktemp("data") / "one_file"
     options = PackOptions(ImageOptions(short_side=40), {"train": 0.7, "val": 0.1, "test": 0.2}, workers=1)
-    pack(sample.make_source(300), folder, options, progress=False)
-    return str(folder)
+
+    def make(folder):
+        pack(sample.make_source(300), folder, options, progress=False)
+
+    return str(shared_folder(tmp_path_factory, "one_file", make))
 
 
 @pytest.fixture(scope="session")

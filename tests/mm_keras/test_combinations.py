@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.text import make_pretrained_tokenizer
-from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
+from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText, make_saved_model_text
 from mm_keras.model.fusion import (
     build_bilinear_fusion,
     build_concatenation,
@@ -102,12 +102,12 @@ def make_encoder(tiny_bert, save_use, tmp_path_factory):
         if name.startswith("BERT"):
             tokenizer = make_pretrained_tokenizer([], source=tiny_bert)
             options = bert[name.split(", ")[-1]]
-            return TextSpec("title", tokenizer, 8), functools.partial(build_transformer_encoder, source=tiny_bert, **options)
+            return TokenText("title", tokenizer, 8), functools.partial(build_transformer_encoder, source=tiny_bert, **options)
         if name.startswith("USE"):
             trainable = name.endswith("trained")
             embedder = make_saved_model_embedder(save_use(), trainable=trainable)
             build = build_saved_model_encoder if trainable else build_embedding_encoder
-            return TextSpec("title", None, embedder=embedder), build
+            return make_saved_model_text("title", embedder), build
         builders = {
             "small": functools.partial(build_small_text_encoder, width=8),
             "LSTM": functools.partial(build_recurrent_encoder, embedding_width=8, width=4),
@@ -116,7 +116,7 @@ def make_encoder(tiny_bert, save_use, tmp_path_factory):
             ),
             "word vectors": functools.partial(build_word_vector_encoder, file=str(glove)),
         }
-        return TextSpec("title", WORDS, 8), builders[name]
+        return TokenText("title", WORDS, 8), builders[name]
 
     return make
 
@@ -186,7 +186,10 @@ def test_every_combination_trains_saves_loads_and_serves(case, make_encoder, enc
     _check(case, make_encoder, encode_image, tmp_path)
 
 
-@pytest.mark.parametrize("case", SAMPLE[1::2], ids=" + ".join)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=" + ".join(case), marks=[pytest.mark.slow] * (case not in SAMPLE[4::3])) for case in SAMPLE],
+)
 def test_sampled_combination_trains_in_bfloat16_and_answers_in_float32(case, make_encoder, encode_image, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from mm_keras.caption_words import CaptionWords, build_vocabulary
-from mm_keras.features import FeatureSpec, ImageSpec, TextSpec, TokenizerSpec, present
+from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TokenizerSpec, TokenText, make_saved_model_text, present
 
 WORDS = TokenizerSpec("words", ("[PAD]", "[UNK]", "mug", "größe", "茶"))
 PIECES = TokenizerSpec("wordpiece", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "##s"), lowercase=False, strip_accents=True)
@@ -12,7 +14,7 @@ STEMS = TokenizerSpec("captions", TABLE.words, captions=TABLE)
 def _spec(**changes):
     fields = {
         "image": ImageSpec((24, 32)),
-        "texts": (TextSpec("title", WORDS, 5), TextSpec("title_2", PIECES, 7)),
+        "texts": (TokenText("title", WORDS, 5), TokenText("title_2", PIECES, 7)),
         "labels": ("a", "b"),
         "multi_label": False,
     }
@@ -46,7 +48,7 @@ def test_saved_spec_loads_as_it_was(tmp_path, changes):
 
 
 def test_saved_caption_table_loads_as_it_was(tmp_path):
-    spec = _spec(texts=(TextSpec("title", WORDS, 5), TextSpec("caption", STEMS, 7)))
+    spec = _spec(texts=(TokenText("title", WORDS, 5), TokenText("caption", STEMS, 7)))
     spec.save(tmp_path)
     assert FeatureSpec.load(tmp_path) == spec
     assert sorted(path.name for path in tmp_path.glob("vocabulary_*")) == [
@@ -55,7 +57,7 @@ def test_saved_caption_table_loads_as_it_was(tmp_path):
 
 
 def test_fields_with_one_tokenizer_share_its_vocabulary_file(tmp_path):
-    _spec(texts=(TextSpec("title", WORDS, 5), TextSpec("body", WORDS, 9))).save(tmp_path)
+    _spec(texts=(TokenText("title", WORDS, 5), TokenText("body", WORDS, 9))).save(tmp_path)
     assert [path.name for path in tmp_path.glob("vocabulary_*")] == ["vocabulary_0.txt"]
     assert (tmp_path / "vocabulary_0.txt").read_text("utf-8") == "[PAD]\n[UNK]\nmug\ngröße\n茶\n"
 
@@ -79,7 +81,7 @@ def test_only_of_nothing_is_an_error():
 @pytest.mark.parametrize("name", ["image", "text", "all"])
 def test_text_field_whose_name_has_another_meaning_is_an_error(name):
     with pytest.raises(ValueError, match=f"a text field cannot be named '{name}'"):
-        TextSpec(name, WORDS, 5)
+        TokenText(name, WORDS, 5)
 
 
 def test_sizes_out_of_range_are_errors():
@@ -88,7 +90,7 @@ def test_sizes_out_of_range_are_errors():
     with pytest.raises(ValueError, match=r"\(height, width\).*Received: \(32,\)"):
         ImageSpec((32,))
     with pytest.raises(ValueError, match=r"max_tokens of field 'title' must be at least 3. Received: 2"):
-        TextSpec("title", WORDS, 2)
+        TokenText("title", WORDS, 2)
 
 
 def test_unknown_fit_is_an_error():
@@ -104,3 +106,23 @@ def test_one_label_is_an_error():
 def test_loading_from_a_folder_that_is_no_run_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path.name}' is no run folder"):
         FeatureSpec.load(tmp_path)
+
+
+def test_features_of_another_version_are_refused(tmp_path):
+    path = tmp_path / "features.json"
+    for version, received in (('"version": 2', "2"), ('"older": true', "None")):
+        _spec().save(tmp_path)
+        path.write_text(path.read_text("utf-8").replace('"version": 1', version), "utf-8")
+        with pytest.raises(ValueError, match=rf"features\.json is of version {received}, this release reads version 1: train"):
+            FeatureSpec.load(tmp_path)
+
+
+def test_saved_text_fields_say_their_kind(tmp_path):
+    embedders = EmbedderSpec("nowhere", 8), EmbedderSpec("nowhere", 8, trainable=True)
+    texts = (TokenText("title", WORDS, 5), *map(make_saved_model_text, ("about", "story"), embedders))
+    _spec(texts=texts).save(tmp_path, with_models=False)
+    kinds = {entry["field"]: entry["kind"] for entry in json.loads((tmp_path / "features.json").read_text("utf-8"))["texts"]}
+    assert kinds == {"title": "tokens", "about": "embedding", "story": "string"}
+    loaded = FeatureSpec.load(tmp_path)
+    assert [type(text) for text in loaded.texts] == [type(text) for text in texts]
+    assert loaded.inputs() == _spec(texts=texts).inputs()

@@ -1,4 +1,4 @@
-"""The sub-commands of `tfrecords-tools collect`: what is fetched before packing."""
+"""The sub-commands of `tfrecords-tools collect`, which fetch images and texts before they are packed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def add_collect(commands) -> None:
     for parser in (images, open_images):
         parser.add_argument("--output", required=True, metavar="FOLDER")
         parser.add_argument("--workers", type=int, default=16, help="requests at a time (default: 16)")
-        parser.add_argument("--seconds", type=float, default=30.0, help="for one image (default: 30)")
-        parser.add_argument("--max_bytes", type=int, default=50_000_000, help="of one image (default: 50,000,000)")
+        parser.add_argument("--seconds", type=float, default=30.0, help="how long one image may take (default: 30)")
+        parser.add_argument(
+            "--max_bytes", type=int, default=50_000_000, help="the largest image that is fetched (default: 50,000,000)"
+        )
         parser.add_argument(
             "--retry_failed", metavar="ERROR,…", default="", help="try failed URLs of these error classes again"
         )
@@ -51,14 +53,19 @@ def add_collect(commands) -> None:
     wikipedia.add_argument(
         "--user_agent", required=True, help="who asks, with a contact; Wikipedia blocks those who do not say"
     )
-    wikipedia.add_argument("--language", default="en", help="of the Wikipedia (default: en)")
+    wikipedia.add_argument("--language", default="en", help="which Wikipedia is asked (default: en)")
     wikipedia.add_argument("--overrides", metavar="FILE", help="CSV `label,title` of articles with another name")
-    wikipedia.add_argument("--seconds_between", type=float, default=0.5, help="articles (default: 0.5)")
-    wikipedia.add_argument("--sections", default="Description", metavar="TITLE,…", help="besides the summary")
+    wikipedia.add_argument("--seconds_between", type=float, default=0.5, help="pause between two articles (default: 0.5)")
+    wikipedia.add_argument(
+        "--sections",
+        default="Description",
+        metavar="TITLE,…",
+        help="sections that are taken besides the summary (default: Description)",
+    )
     wikipedia.add_argument("--paragraphs", type=int, help="only the first N (default: all)")
     wikipedia.add_argument("--sentences", type=int, help="only the first N (default: all)")
     wikipedia.add_argument("--min_tokens", type=int, default=1, help="shorter texts go to the work list (default: 1)")
-    wikipedia.add_argument("--max_tokens", type=int, default=512, help="that are kept (default: 512)")
+    wikipedia.add_argument("--max_tokens", type=int, default=512, help="longer texts are cut (default: 512)")
     wikipedia.add_argument("--strip_punctuation", action="store_true")
     wikipedia.set_defaults(run=_wikipedia)
 

@@ -1,4 +1,4 @@
-"""`tfrecords-tools pack`: how to pack, whatever the source."""
+"""`tfrecords-tools pack`: the options that packing has for any source, and the command itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_pack(commands) -> None:
 
 
 def split_beam_options(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """["a", "--", "b"] -> (["a"], ["b"]): what stands behind "--" is for Apache Beam."""
+    """["a", "--", "b"] -> (["a"], ["b"]). The arguments behind "--" are those of Apache Beam."""
     if "--" not in arguments:
         return arguments, []
     mark = arguments.index("--")
@@ -35,7 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fractions", default="train=0.8,val=0.1,test=0.1", help="splits to draw (default: train=0.8,val=0.1,test=0.1)"
     )
-    group.add_argument("--seed", type=int, default=0, help="of splits and record order (default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the splits and of the order of records (default: 0)")
     group.add_argument("--labels", metavar="FILE", help="a given labels.txt; examples with other labels are left out")
     group.add_argument("--short_side", type=int, default=256, help="pixels; larger images are shrunk to it (default: 256)")
     group.add_argument("--passthrough", action="store_true", help="keep image sizes, and the bytes of plain JPEGs")
@@ -114,7 +114,7 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _engine(options: argparse.Namespace) -> dict:
-    """The `engine` argument of `pack`, where it is not its default."""
+    """The argument `engine` of `pack` as a keyword, or nothing for the local engine."""
     if options.engine == "beam":
         from tfrecords_tools.packing.beam import make_engine
 
@@ -127,7 +127,7 @@ def _engine(options: argparse.Namespace) -> dict:
 
 
 def _count(text: str) -> int:
-    """ "14000000", "14e6" or "14_000_000"."""
+    """Reads a number of examples: "14000000", "14e6" or "14_000_000"."""
     try:
         count = float(text)
     except ValueError:

@@ -16,23 +16,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfrecords_tools.sources.command import SourceCommand, comma_list
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
-from tfrecords_tools.sources.files import SourceError, iter_cells, name_cells
+from tfrecords_tools.sources.table_rows import TableError, column_names, iter_rows, table_name
 
 if TYPE_CHECKING:
     import pandas
-
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-
-
-class TableError(SourceError):
-    """A table that cannot be read at all: a missing column, another format, another encoding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +70,7 @@ def make_source(
     _check_roles(columns, label_separator, derived_from_label)
     for table in tables:
         check_columns(table, columns, encoding)
-    stems = [Path(_name(table)).stem for table in tables]
+    stems = [Path(table_name(table)).stem for table in tables]
     if columns.id is None and len(set(stems)) < len(stems):
         raise TableError(f"tables of one name give equal ids; name an id column (--id). Received: {stems}")
     options = dataclasses.asdict(columns) | {
@@ -117,15 +110,15 @@ def _check_roles(columns: Columns, label_separator: str | None, derived_from_lab
 
 def check_columns(table: str | Path | pandas.DataFrame, columns: Columns, encoding: str | None = None) -> None:
     """Raises a TableError if the table cannot be read, or lacks a column, or has several of one name."""
-    present = _column_names(table, encoding)
+    present = column_names(table, encoding)
     repeated = [name for name in present if present.count(name) > 1]
     if repeated:
-        raise TableError(f"{_name(table)} has several columns named {repeated[0]!r}")
+        raise TableError(f"{table_name(table)} has several columns named {repeated[0]!r}")
     missing = [column for column in columns.named() if column not in present]
     if missing and not present:
-        raise TableError(f"{_name(table)} is empty: it has no columns")
+        raise TableError(f"{table_name(table)} is empty: it has no columns")
     if missing:
-        raise TableError(f"{_name(table)} has no column {missing[0]!r}; its columns are {present}")
+        raise TableError(f"{table_name(table)} has no column {missing[0]!r}; its columns are {present}")
 
 
 def iter_examples(
@@ -139,7 +132,7 @@ def iter_examples(
     in_memory = not isinstance(table, str | Path)
     root = Path(image_root) if image_root else Path() if in_memory else Path(table).parent
     stem = "row" if in_memory else Path(table).stem
-    for where, row in _iter_rows(table, encoding):
+    for where, row in iter_rows(table, encoding):
         example_id = f"{stem}:{where.rsplit(':', 1)[-1]}" if columns.id is None else ""
         if isinstance(row, str):
             yield Rejection(example_id, where, row)
@@ -161,102 +154,6 @@ def iter_examples(
             )
         except ValueError as error:
             yield Rejection(example_id, where, str(error))
-
-
-def _iter_rows(table, encoding) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yields (where, row), or (where, what is wrong with the row)."""
-    name = _name(table)
-    if not isinstance(table, str | Path):
-        for index, values in enumerate(table.itertuples(index=False, name=None)):
-            yield f"{name}:{index}", dict(zip(map(str, table.columns), values, strict=True))
-        return
-    path = Path(table)
-    if path.suffix == ".parquet":
-        parquet = _parquet(path)
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in parquet.iter_batches(1024))
-        for index, row in enumerate(rows):
-            yield f"{name}:{index}", row
-        return
-    encoding = encoding or _guess_encoding(path)
-    try:
-        with open(path, encoding=encoding, newline="") as file:
-            yield from _iter_json_lines(file, name) if path.suffix == ".jsonl" else _iter_csv(file, path)
-    except (UnicodeError, LookupError) as error:
-        raise TableError(f"{path} is not {encoding}: {error}. Name its encoding, for example --encoding=cp1252") from error
-
-
-def _iter_csv(file, path: Path) -> Iterator[tuple[str, dict[str, str] | str]]:
-    rows = iter_cells(file, path.name, "\t" if path.suffix == ".tsv" else ",")
-    header = _header(rows, path)
-    return (name_cells(where, header, cells) for where, cells in rows)
-
-
-def _header(rows: Iterator[tuple[str, list[str] | str]], path: Path) -> list[str]:
-    _, header = next(rows, ("", []))
-    if isinstance(header, str):
-        raise TableError(f"{path} has a malformed header: {header}")
-    return header
-
-
-def _iter_json_lines(file, name: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield f"{name}:{number}", f"malformed row: {error}"
-            continue
-        if not isinstance(row, dict):
-            yield f"{name}:{number}", f"malformed row: expected a JSON object, found {type(row).__name__}"
-            continue
-        yield f"{name}:{number}", _Optional(row)
-
-
-class _Optional(dict):
-    """A JSON object: a key that a line leaves out is a missing value."""
-
-    def __missing__(self, key):
-        return None
-
-
-def _column_names(table, encoding) -> list[str]:
-    if not isinstance(table, str | Path):
-        return [str(column) for column in table.columns]
-    path = Path(table)
-    if not path.is_file():
-        raise TableError(f"table {path} does not exist")
-    if path.suffix not in FORMATS:
-        raise TableError(f"tables are {', '.join(FORMATS)} files. Received: {path}")
-    if path.suffix == ".parquet":
-        return _parquet(path).schema_arrow.names
-    if path.suffix == ".jsonl":
-        rows = (row for _, row in _iter_rows(path, encoding) if isinstance(row, dict))
-        return sorted({key for row in itertools.islice(rows, 1000) for key in row})
-    try:
-        with open(path, encoding=encoding or _guess_encoding(path), newline="") as file:
-            return _header(iter_cells(file, path.name, "\t" if path.suffix == ".tsv" else ","), path)
-    except (UnicodeError, LookupError) as error:
-        raise TableError(f"{path}: {error}. Name its encoding, for example --encoding=cp1252") from error
-
-
-def _parquet(path: Path):
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise TableError(f"{path} is no readable Parquet file: {error}") from error
-
-
-def _guess_encoding(path: Path) -> str:
-    with open(path, "rb") as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-
-
-def _name(table) -> str:
-    return Path(table).name if isinstance(table, str | Path) else "DataFrame"
 
 
 def _is_missing(value) -> bool:

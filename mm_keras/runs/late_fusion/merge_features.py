@@ -7,7 +7,7 @@ import filecmp
 from collections.abc import Mapping
 from pathlib import Path
 
-from mm_keras.features import IMAGE, EmbedderSpec, FeatureSpec, ImageSpec, TextSpec
+from mm_keras.features import IMAGE, EmbedderSpec, FeatureSpec, ImageSpec, SavedModelText, TextSpec
 
 _HOW = (
     "a fused run makes each input once, so train both with the same settings of make_features. (One tokenizer is made of all "
@@ -42,7 +42,7 @@ def merge_features(features: Mapping[str, FeatureSpec]) -> FeatureSpec:
             text = _with_known_embedder(text, embedders)
             other, known = texts.setdefault(text.field, (run, text))
             if known != text:
-                mine, yours = _describe_text(known), _describe_text(text)
+                mine, yours = known.describe(), text.describe()
                 if mine == yours:
                     yours = "another of that kind"
                 raise ValueError(_difference(other, run, text.field, mine, yours))
@@ -67,7 +67,7 @@ def _check_labels(first_run: str, first: FeatureSpec, run: str, other: FeatureSp
 
 def _with_known_embedder(text: TextSpec, embedders: list[EmbedderSpec]) -> TextSpec:
     """The same, with an equal SavedModel that was seen before in place of its own: each run has a copy of it."""
-    if not text.embedder:
+    if not isinstance(text, SavedModelText):
         return text
     known = next((each for each in embedders if _are_equal(each, text.embedder)), None)
     if known is None:
@@ -91,11 +91,3 @@ def _difference(first_run: str, run: str, modality: str, first: str, other: str)
 
 def _describe_image(image: ImageSpec) -> str:
     return f"{image.size[0]}x{image.size[1]} pixels ({image.fit})"
-
-
-def _describe_text(text: TextSpec) -> str:
-    if text.embedder and text.embedder.trainable:
-        return "a string"
-    if text.embedder:
-        return f"{text.embedder.width} numbers of a SavedModel"
-    return f"{text.max_tokens} tokens of {len(text.tokenizer.vocabulary):,} ({text.tokenizer.kind})"

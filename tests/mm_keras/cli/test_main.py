@@ -76,7 +76,7 @@ def test_long_options_are_spelled_either_way(spelling):
         (["train", "quickstart.gin", "--resume", "--overwrite"], "--resume goes on with a run; --overwrite does not"),
         (["train", "quickstart.gin", "--resume", "--dry-run"], "--resume goes on with a run; --dry_run does not"),
         (["evaluate", "none"], "'none' is no run folder"),
-        (["evaluate", "none", "--set=evaluate.batch_size=8"], "override a config; name it with --config"),
+        (["evaluate", "none", "--set=evaluate.batch_size=0"], "expected a whole number, at least 1. Received: 0"),
         (["predict", "none", "--text=title=x"], "'none' is no run folder"),
         (["predict", "none", "--text=oak"], "--text takes FIELD=TEXT"),
         (["predict", "none"], "give one example (--image=photo.jpg"),

@@ -15,10 +15,12 @@ REPOSITORY = Path(mm_keras.__file__).parent.parent
     [
         (["--config=quickstart.gin"], ["train", "--config=quickstart.gin"]),
         (
-            ["--config=a/webvision_use.gin", "--gin_bindings=train.epochs=3", "--gin_bindings=X='a b'", "--workdir=runs/x"]
-            + ["--strategy=mirrored", "--local_workers=2", "--overwrite", "--dry_run", "--traceback"],
-            ["train", "--config=a/webvision_use.gin", "--set=train.epochs=3", "--set=X='a b'", "--workdir=runs/x"]
-            + ["--strategy=mirrored", "--local_workers=2", "--dry_run", "--overwrite", "--traceback"],
+            ["--config=a/webvision_use.gin", "--gin_bindings=train.epochs=3", "--gin_bindings=X='a b'", "--workdir=runs/x"],
+            ["train", "--config=a/webvision_use.gin", "--set=train.epochs=3", "--set=X='a b'", "--workdir=runs/x"],
+        ),
+        (
+            ["--config=c.gin", "--strategy=mirrored", "--local_workers=2", "--overwrite", "--dry_run", "--traceback"],
+            ["train", "--config=c.gin", "--strategy=mirrored", "--local_workers=2", "--dry_run", "--overwrite", "--traceback"],
         ),
         (
             ["--mode=train", "--config=c.gin", "--resume", "--workdir=w"],

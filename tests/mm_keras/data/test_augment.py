@@ -5,14 +5,14 @@ import pytest
 import tensorflow as tf
 
 from mm_keras.data.augment import augment_batch, drop_tokens, make_augmentation, mix_examples
-from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec, TokenizerSpec
+from mm_keras.features import EmbeddedText, EmbedderSpec, FeatureSpec, ImageSpec, TokenizerSpec, TokenText
 
 SIZE, LABELS = 64, 5
 RNG = np.random.default_rng(0)
 TOKENS = TokenizerSpec("words", ("[PAD]", "[UNK]", "a", "b"))
 FEATURES = FeatureSpec(
     ImageSpec((8, 12), "stretch"),
-    (TextSpec("title", TOKENS, 4), TextSpec("about", None, embedder=EmbedderSpec("nowhere", 3))),
+    (TokenText("title", TOKENS, 4), EmbeddedText("about", EmbedderSpec("nowhere", 3))),
     tuple("abcde"),
     multi_label=False,
 )

@@ -4,7 +4,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mm_keras.data.preprocess import Preprocessor
-from mm_keras.features import FeatureSpec, TextSpec, TokenizerSpec
+from mm_keras.features import FeatureSpec, TokenizerSpec, TokenText
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_graph_of_any_batch_size_makes_the_same(spec, raw):
 
 def test_fields_may_have_tokenizers_and_lengths_of_their_own():
     first, second = (TokenizerSpec("words", ("[PAD]", "[UNK]", word)) for word in ("oak", "mug"))
-    texts = (TextSpec("a", first, 3), TextSpec("b", second, 4))
+    texts = (TokenText("a", first, 3), TokenText("b", second, 4))
     made = Preprocessor(FeatureSpec(None, texts, ("x", "y"), False)).texts({name: tf.constant(["mug oak"]) for name in "ab"})
     assert made["a_token_ids"].numpy().tolist() == [[1, 2, 0]]
     assert made["b_token_ids"].numpy().tolist() == [[2, 1, 0, 0]]

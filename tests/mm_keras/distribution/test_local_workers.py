@@ -1,5 +1,7 @@
+import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -43,6 +45,29 @@ def test_killed_worker_leaves_a_training_that_can_be_resumed(capfd):
 def test_who_failed_is_told_from_who_only_missed_it(capfd):
     assert _run("sys.exit(75 if index == 0 else 2)") == 2
     assert "worker 1 of 2 ended with exit status 2" in capfd.readouterr().err
+
+
+def test_ctrl_c_lets_all_workers_save(tmp_path, capfd):
+    script = f"""
+import pathlib, signal, time
+def save(number, frame):
+    pathlib.Path('{tmp_path}', f'saved-{{index}}').touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path('{tmp_path}', f'begun-{{index}}').touch()
+time.sleep(50)
+"""
+
+    def interrupt_when_begun():
+        while len(list(tmp_path.glob("begun-*"))) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_when_begun, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        _run(script)
+    assert len(list(tmp_path.glob("saved-*"))) == 2
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--local_workers=1"], ["--local_workers=2", "--strategy=mirrored"]])

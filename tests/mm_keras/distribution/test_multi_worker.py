@@ -17,8 +17,8 @@ from mm_keras.training.checkpoint import checkpoints, load
 
 ASKED_TO_END = """
 import os, signal, sys, time
-from mm_keras import multi_worker
-from mm_keras.training.preemption import EXIT_CODE, Preempted, raise_on_sigterm
+from mm_keras.distribution import multi_worker
+from mm_keras.distribution.preemption import EXIT_CODE, Preempted, raise_on_sigterm
 
 try:
     with raise_on_sigterm():
@@ -54,7 +54,8 @@ def _assert_resumes(folder, unbroken, run_topology, dataset, workers=2):
         )
 
 
-@pytest.mark.parametrize("worker", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", [0, 1])
 def test_killed_worker_ends_all_and_the_training_is_resumed(
     tmp_path, run_topology, one_file, unbroken, capfd, monkeypatch, worker
 ):

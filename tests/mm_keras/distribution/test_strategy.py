@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -17,26 +18,33 @@ ADAM = {
 # Three batches make an update; what they sum up to is far above the norm to which it is clipped.
 ACCUMULATED = {"algorithm": "sgd", "learning_rate": 0.1, "accumulate": 3, "clip_norm": 0.2}
 RUNS = {
-    "sgd": {},
-    "adam": {"optimizer": ADAM, "val_split": None},
     "accumulated": {"optimizer": ACCUMULATED, "val_split": None},
     "cached": {"frozen": True},
 }
+MORE_RUNS = {"sgd": {}, "adam": {"optimizer": ADAM, "val_split": None}}
+NAMES = [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_RUNS)]
 TOLERANCE = {"sgd": 1e-5, "adam": 1e-3, "accumulated": 1e-5, "cached": 1e-5}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, run_topology, one_file):
-    """All runs on all topologies: (lines of metrics.jsonl, weights), by topology and name."""
-    folder = tmp_path_factory.mktemp("topologies")
-    here = {
-        f"{strategy}-{name}": options | {"strategy": strategy}
-        for strategy in ("none", "mirrored")
-        for name, options in RUNS.items()
-    }
-    assert run_topology(one_file, folder, here) == 0
-    assert run_topology(one_file, folder, {f"multi_worker-{name}": options for name, options in RUNS.items()}, workers=2) == 0
-    return folder
+    """A function: name of a run -> a folder with it on all topologies, <topology>-<name>, and its weights."""
+
+    @functools.cache
+    def train(is_slow):
+        folder = tmp_path_factory.mktemp("topologies")
+        runs = MORE_RUNS if is_slow else RUNS
+        here = {
+            f"{strategy}-{name}": options | {"strategy": strategy}
+            for strategy in ("none", "mirrored")
+            for name, options in runs.items()
+        }
+        assert run_topology(one_file, folder, here) == 0
+        workers = {f"multi_worker-{name}": options for name, options in runs.items()}
+        assert run_topology(one_file, folder, workers, workers=2) == 0
+        return folder
+
+    return lambda name: train(name in MORE_RUNS)
 
 
 def _lines(run):
@@ -64,10 +72,10 @@ def test_unknown_name_is_an_error(name):
 
 
 @pytest.mark.parametrize("topology", ["mirrored", "multi_worker"])
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", NAMES)
 def test_two_replicas_train_what_one_does(trained, name, topology):
     """With batch normalisation, too: its statistics are those of the whole batch. Weights within `TOLERANCE`."""
-    one, two = trained / f"none-{name}", trained / f"{topology}-{name}"
+    one, two = trained(name) / f"none-{name}", trained(name) / f"{topology}-{name}"
     assert json.loads((one / "run.json").read_text())["replicas"] == 1
     assert json.loads((two / "run.json").read_text())["replicas"] == 2
     assert len(_lines(one)) == 2
@@ -79,9 +87,9 @@ def test_two_replicas_train_what_one_does(trained, name, topology):
         np.testing.assert_allclose(found, expected, atol=TOLERANCE[name])
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", NAMES)
 def test_workers_end_with_the_same_weights_and_one_of_them_writes(trained, name):
-    run = trained / f"multi_worker-{name}"
+    run = trained(name) / f"multi_worker-{name}"
     for chief, other in zip(_weights(f"{run}-0.npz"), _weights(f"{run}-1.npz"), strict=True):
         np.testing.assert_array_equal(chief, other)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.keras"]

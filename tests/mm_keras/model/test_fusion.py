@@ -91,15 +91,6 @@ def test_bilinear_fusion_is_the_sum_of_products_of_linear_maps_beside_the_embedd
     np.testing.assert_allclose(fused[:, 9:], expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("build", [build_gated_fusion, build_bilinear_fusion])
-def test_fusion_survives_saving(build, tmp_path):
-    fusion = build({"image": (6,), "title": (3,)}, width=5)
-    fusion.save(tmp_path / "fusion.keras")
-    inputs = EMBEDDINGS | _flags(True, True)
-    loaded = keras.models.load_model(tmp_path / "fusion.keras")
-    np.testing.assert_allclose(np.asarray(loaded(inputs)), np.asarray(fusion(inputs)), atol=1e-6)
-
-
 def _sequences():
     rng = np.random.default_rng(0)
     words = rng.normal(0, 1, (4, 5, 3)).astype("float32")
@@ -140,14 +131,6 @@ def test_attention_is_finite_where_everything_is_missing_and_takes_vectors_and_s
     assert np.isfinite(np.asarray(ATTENTION(vectors)(EMBEDDINGS | _flags(True, True)))).all()
     alone = ATTENTION({"image": (9, 6)})({"image": _sequences()["image"], "image_present": np.ones(4, bool)})
     assert alone.shape == (4, 8)
-
-
-def test_attention_survives_saving(tmp_path):
-    fusion = build_cross_attention_fusion(SEQUENCES, width=8, num_heads=2, num_blocks=2)
-    fusion.save(tmp_path / "fusion.keras")
-    inputs = _sequences() | _flags(True, True)
-    loaded = keras.models.load_model(tmp_path / "fusion.keras")
-    np.testing.assert_allclose(np.asarray(loaded(inputs)), np.asarray(fusion(inputs)), atol=1e-6)
 
 
 def test_errors_say_what_a_fusion_takes():

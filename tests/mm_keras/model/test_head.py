@@ -100,27 +100,6 @@ def test_scale_is_learned_up_to_one_hundred(fused):
     assert 50 < np.abs(np.asarray(head(fused))).max() <= 100 + 1e-3
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda: build_head(6, 3, (8,)),
-        lambda: build_per_label_head(6, 3),
-        lambda: build_class_embedding_head(6, 3, _classes(3), width=5),
-    ],
-)
-def test_heads_survive_saving_and_give_float32_logits_under_mixed_precision(build, tmp_path, fused):
-    for policy in ("float32", "mixed_bfloat16"):
-        keras.config.set_dtype_policy(policy)
-        try:
-            head = build()
-        finally:
-            keras.config.set_dtype_policy("float32")
-        head.save(tmp_path / "head.keras")
-        loaded = keras.models.load_model(tmp_path / "head.keras")
-        assert keras.backend.standardize_dtype(head(fused).dtype) == "float32"
-        np.testing.assert_array_equal(loaded(fused), head(fused))
-
-
 def _two_tower(fused_width=6, num_labels=3, **options):
     inputs = {"x": keras.Input((fused_width,), name="x"), "present": keras.Input((), dtype="bool", name="present")}
     shown = keras.ops.where(keras.ops.expand_dims(inputs["present"], -1), inputs["x"], 0.0)

@@ -10,9 +10,9 @@ from mm_keras.model.late_fusion import (
     WeightedSum,
     build_answers,
     build_late_fusion,
-    split_at_embeddings,
     voting_patterns,
 )
+from mm_keras.model.split_at_embeddings import split_at_embeddings
 
 BOTH = np.ones((1, 2), bool)
 

@@ -119,22 +119,3 @@ def test_modality_dropout_without_a_seed_follows_the_global_one():
 def test_modality_dropout_with_an_impossible_rate_is_an_error(rate):
     with pytest.raises(ValueError, match=rf"within \[0, 1\). Received: {rate}"):
         ModalityDropout(rate)
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_layers_survive_saving_and_loading(tmp_path, states, policy):
-    tokens = keras.Input((4, 5), name="states")
-    mask = keras.Input((4,), dtype="bool", name="mask")
-    flags = keras.Input((2,), dtype="bool", name="flags")
-    shown = ModalityDropout(0.25, seed=3, dtype=policy, name="dropout")(flags)
-    missing = MissingEmbedding(dtype=policy, name="missing")
-    output = missing(MaskedMeanPooling(dtype=policy, name="pool")(tokens, mask), shown[:, 0])
-    model = keras.Model([tokens, mask, flags], output)
-    assert output.shape == (None, 5)
-    missing.missing.assign(np.arange(5))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    inputs = [states, MASK, np.array([[True, True], [False, True], [True, False]])]
-    np.testing.assert_array_equal(ops.cast(loaded(inputs), "float32"), ops.cast(model(inputs), "float32"))
-    assert (loaded.get_layer("dropout").rate, loaded.get_layer("dropout").seed) == (0.25, 3)
-    assert loaded.get_layer("pool").dtype_policy.name == policy

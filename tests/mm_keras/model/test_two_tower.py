@@ -9,9 +9,10 @@ from keras import ops
 from mm_keras.model.fusion import build_bilinear_fusion, build_gated_fusion
 from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.lexical_encoder import build_lexical_encoder
+from mm_keras.model.split_at_embeddings import split_at_embeddings
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.transformer_encoder import build_transformer_encoder
-from mm_keras.model.two_tower import build_two_tower, split_at_embeddings
+from mm_keras.model.two_tower import build_two_tower
 from mm_keras.objectives.losses import make_loss
 
 VARIANTS = {

@@ -1,12 +1,11 @@
-import keras
 import numpy as np
 import pytest
 
-from mm_keras.features import TextSpec, TokenizerSpec
+from mm_keras.features import TokenizerSpec, TokenText
 from mm_keras.model.word_vector_encoder import build_word_vector_encoder
 
 WORDS = TokenizerSpec("words", ("[PAD]", "[UNK]", "oak", "mug", "rare", "größe"))
-SPEC = TextSpec("title", WORDS, 6)
+SPEC = TokenText("title", WORDS, 6)
 VECTORS = {"the": [9, 9, 9], "oak": [1, 2, 3], "mug": [-1, 0, 1.5], "größe": [4, 4, 4]}
 
 
@@ -57,14 +56,6 @@ def test_frozen_vectors_are_not_trained_and_trainable_ones_learn_the_words_that_
     assert np.all(encoder.get_weights()[0][4] > 0)
 
 
-def test_encoder_survives_saving_without_the_file(write, tmp_path):
-    encoder = build_word_vector_encoder(SPEC, write())
-    encoder.save(tmp_path / "encoder.keras")
-    (tmp_path / "vectors.txt").unlink()
-    loaded = keras.models.load_model(tmp_path / "encoder.keras")
-    np.testing.assert_array_equal(_encode(loaded, [2, 1], [3]), _encode(encoder, [2, 1], [3]))
-
-
 def test_bad_files_are_errors_that_name_the_place(write, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.txt does not exist; word vectors are GloVe's"):
         build_word_vector_encoder(SPEC, str(tmp_path / "none.txt"))
@@ -82,4 +73,4 @@ def test_bad_files_are_errors_that_name_the_place(write, tmp_path):
 def test_other_tokenizers_are_an_error(write):
     pieces = TokenizerSpec("wordpiece", WORDS.vocabulary, family="BertTokenizer")
     with pytest.raises(ValueError, match=r"field 'title' has a tokenizer of kind 'wordpiece'; bind make_features"):
-        build_word_vector_encoder(TextSpec("title", pieces, 6), write())
+        build_word_vector_encoder(TokenText("title", pieces, 6), write())

@@ -161,7 +161,8 @@ def test_training_that_a_killed_sweep_left_behind_keeps_the_folder_locked(tmp_pa
         pass
 
 
-def test_sweep_that_is_asked_to_end_ends_its_trainings(stand_in):
+@pytest.mark.parametrize(("number", "stop"), [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)])
+def test_sweep_that_is_asked_to_end_ends_its_trainings(stand_in, number, stop):
     runs = stand_in / "runs"
     runs.mkdir()
     (runs / "hold").touch()
@@ -169,10 +170,10 @@ def test_sweep_that_is_asked_to_end_ends_its_trainings(stand_in):
     def end_when_begun():
         while len(_calls(runs)) < 2:
             threading.Event().wait(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=end_when_begun, daemon=True).start()
-    with pytest.raises(Preempted), raise_on_sigterm():
+    with pytest.raises(stop), raise_on_sigterm():
         run_sweep(stand_in / "sweep.toml", runs, workers=2)
     (runs / "hold").unlink()
     assert not (runs / "table.md").exists()

@@ -12,7 +12,15 @@ import tensorflow as tf
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.data.preprocess import Preprocessor
-from mm_keras.features import EmbedderSpec, FeatureSpec, TextSpec, TokenizerSpec
+from mm_keras.features import (
+    EmbeddedText,
+    EmbedderSpec,
+    FeatureSpec,
+    StringText,
+    TokenizerSpec,
+    TokenText,
+    make_saved_model_text,
+)
 from mm_keras.model.text_encoder import build_embedding_encoder, build_small_text_encoder
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.runs.evaluate import evaluate
@@ -26,7 +34,7 @@ TEXTS = ["Oak mug", "steel", "oak mug"]
 
 
 def _features(embedder):
-    return FeatureSpec(None, (TextSpec("title", None, embedder=embedder),), ("a", "b"), False)
+    return FeatureSpec(None, (make_saved_model_text("title", embedder),), ("a", "b"), False)
 
 
 @pytest.fixture(scope="module")
@@ -146,21 +154,23 @@ def test_saved_features_carry_the_model(use, tmp_path):
     assert [path.name for path in (tmp_path / "light").iterdir()] == ["features.json"]
 
 
-def test_field_has_a_tokenizer_or_an_embedder(use):
-    for fields in ({"tokenizer": None}, {"tokenizer": WORDS, "max_tokens": 5, "embedder": use}):
-        with pytest.raises(ValueError, match="field 'title' has either a tokenizer or an embedder"):
-            TextSpec("title", **fields)
+def test_field_of_a_saved_model_says_with_its_embedder_whether_that_is_trained(use, trained_use):
+    assert make_saved_model_text("title", use) == EmbeddedText("title", use)
+    assert make_saved_model_text("title", trained_use) == StringText("title", trained_use)
+    for text_class, embedder in ((EmbeddedText, trained_use), (StringText, use)):
+        with pytest.raises(ValueError, match=f"field 'title' is a {text_class.__name__}, .*Received: EmbedderSpec"):
+            text_class("title", embedder)
 
 
 def test_encoder_of_the_other_kind_is_an_error_that_names_the_right_one(use):
     with pytest.raises(ValueError, match=r"'title' is for the SavedModel .*text_encoder = @build_embedding_encoder"):
-        build_small_text_encoder(TextSpec("title", None, embedder=use))
+        build_small_text_encoder(EmbeddedText("title", use))
     with pytest.raises(ValueError, match=r"'title' comes as tokens, build_embedding_encoder takes vectors: bind make_features"):
-        build_embedding_encoder(TextSpec("title", WORDS, 5))
+        build_embedding_encoder(TokenText("title", WORDS, 5))
 
 
 def test_embedding_encoder_gives_the_vectors_as_they_are(use):
-    encoder = build_embedding_encoder(TextSpec("title", None, embedder=use), name="title_encoder")
+    encoder = build_embedding_encoder(EmbeddedText("title", use), name="title_encoder")
     vectors = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
     np.testing.assert_array_equal(encoder({"embedding": vectors}), vectors)
     assert (encoder.name, encoder.count_params()) == ("title_encoder", 0)
@@ -179,7 +189,7 @@ def _learn(encoder):
 
 
 def test_trained_model_starts_from_the_frozen_one_and_learns(use, trained_use):
-    encoder = build_saved_model_encoder(TextSpec("title", None, embedder=trained_use))
+    encoder = build_saved_model_encoder(StringText("title", trained_use))
     texts = tf.constant(TEXTS)
     before = encoder({"text": texts})
     np.testing.assert_array_equal(before, SavedModelEmbedder(use.path)(texts))
@@ -192,10 +202,10 @@ def test_trained_model_starts_from_the_frozen_one_and_learns(use, trained_use):
 
 def test_trained_model_survives_saving_without_its_folder(save_use, tmp_path):
     spec = make_saved_model_embedder(save_use(signature="serving_default"), trainable=True)
-    encoder = build_saved_model_encoder(TextSpec("title", None, embedder=spec))
+    encoder = build_saved_model_encoder(StringText("title", spec))
     inputs = _learn(encoder)
     encoder.save(tmp_path / "encoder.keras")
-    again = build_saved_model_encoder(TextSpec("title", None, embedder=spec))
+    again = build_saved_model_encoder(StringText("title", spec))
     again.load_weights(tmp_path / "encoder.keras")
     np.testing.assert_array_equal(again(inputs), encoder(inputs))
     shutil.rmtree(spec.path)
@@ -227,16 +237,16 @@ def test_run_with_a_trained_model_is_exported_from_its_folder_alone(dataset, sav
 def test_trained_model_on_several_replicas_is_an_error_that_says_what_to_set(trained_use, monkeypatch):
     monkeypatch.setattr(tf.distribute, "get_strategy", lambda: types.SimpleNamespace(num_replicas_in_sync=2))
     with pytest.raises(ValueError, match=r"trains on one replica, not on 2: set train\.strategy = 'none', or make_saved"):
-        build_saved_model_encoder(TextSpec("title", None, embedder=trained_use))
+        build_saved_model_encoder(StringText("title", trained_use))
 
 
 def test_encoders_say_which_fields_they_take(use, trained_use):
     with pytest.raises(ValueError, match=r"no embedder that is trained: .*make_saved_model_embedder\.trainable = True"):
-        build_saved_model_encoder(TextSpec("title", None, embedder=use))
+        build_saved_model_encoder(EmbeddedText("title", use))
     with pytest.raises(ValueError, match=r"comes as a string for a SavedModel that is trained: .*@build_saved_model_encoder"):
-        build_embedding_encoder(TextSpec("title", None, embedder=trained_use))
+        build_embedding_encoder(StringText("title", trained_use))
     with pytest.raises(ValueError, match=r"is for the SavedModel .*text_encoder = @build_saved_model_encoder"):
-        build_small_text_encoder(TextSpec("title", None, embedder=trained_use))
+        build_small_text_encoder(StringText("title", trained_use))
 
 
 def test_model_with_nothing_to_train_is_an_error(tmp_path):
@@ -246,4 +256,4 @@ def test_model_with_nothing_to_train_is_an_error(tmp_path):
     tf.saved_model.save(module, str(tmp_path), signatures=signature)
     spec = make_saved_model_embedder(str(tmp_path), trainable=True)
     with pytest.raises(ValueError, match=r"has nothing to train: set make_saved_model_embedder\.trainable = False"):
-        build_saved_model_encoder(TextSpec("title", None, embedder=spec))
+        build_saved_model_encoder(StringText("title", spec))

@@ -37,8 +37,15 @@ print(scale)
 """
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    ("precision", "frozen"),
+    [
+        ("mixed_bfloat16", False),
+        ("mixed_float16", True),
+        pytest.param("mixed_bfloat16", True, marks=pytest.mark.slow),
+        pytest.param("mixed_float16", False, marks=pytest.mark.slow),
+    ],
+)
 def test_training_in_16_bits_is_finite_and_can_be_reloaded(
     tmp_path, dataset, features, train_small, build_small_model, precision, frozen
 ):

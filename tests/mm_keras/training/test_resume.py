@@ -92,7 +92,9 @@ def cut_off(dataset):
     return run
 
 
-@pytest.mark.parametrize("case", ["image tower trained on augmented pictures", "on cached features"])
+@pytest.mark.parametrize(
+    "case", ["image tower trained on augmented pictures", pytest.param("on cached features", marks=pytest.mark.slow)]
+)
 def test_training_that_is_killed_twice_ends_as_an_unbroken_one(tmp_path, dataset, unbroken, case):
     folder = tmp_path / "run"
     options = CASES[case] | {"checkpoint_minutes": OFTEN}

@@ -294,7 +294,7 @@ def test_unlabelled_training_examples_are_left_out(tmp_path, pack_examples, trai
     assert "20 training examples an epoch, 2 steps of 10" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_auxiliary_heads_train_and_are_not_in_the_run(dataset, train_small, build_small_model, tmp_path, cached):
     def build(features):
         model = build_small_model(features)

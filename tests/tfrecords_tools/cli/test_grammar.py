@@ -15,14 +15,14 @@ REPOSITORY = Path(tfrecords_tools.__file__).parent.parent
 
 def _worker_processes(group):
     """How many processes of a process group run packing workers."""
-    listed = subprocess.run(["ps", "-e", "-o", "pgid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-e", "-o", "pgid=,args="], capture_output=True, text=True, check=True).stdout
     lines = [line.split(maxsplit=1) for line in listed.splitlines()]
     return sum(int(line[0]) == group and "spawn_main" in line[1] for line in lines)
 
 
 @pytest.mark.parametrize("seconds_after_start_of_workers", [0.0, 2.0])
 def test_ctrl_c_ends_packing_and_its_workers_with_one_line(tmp_path, seconds_after_start_of_workers):
-    command = [sys.executable, "-m", "tfrecords_tools", "pack", "sample", "--num_examples=20000", "--workers=2", "--output=out"]
+    command = [sys.executable, "-m", "tfrecords_tools", "pack", "sample", "--num_examples=6000", "--workers=2", "--output=out"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, process_group=0)
     try:

@@ -2,13 +2,13 @@ import dataclasses
 
 import pytest
 
-from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec
+from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, make_saved_model_text
 from mm_keras.runs.late_fusion.merge_features import merge_features
 
 
 def _embedded(path, fields, trainable=False):
     embedder = EmbedderSpec(str(path), 8, trainable)
-    texts = tuple(TextSpec(field, None, embedder=embedder) for field in fields)
+    texts = tuple(make_saved_model_text(field, embedder) for field in fields)
     return FeatureSpec(None, texts, ("a", "b"), False)
 
 

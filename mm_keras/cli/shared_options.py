@@ -1,4 +1,4 @@
-"""Options of the commands that run functions which a config can bind: train, evaluate, export."""
+"""Options that several commands share, and what they stand for."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ def add_config_of_a_run(parser: argparse.ArgumentParser) -> None:
     """Adds --config and --set to a command that works on a run folder and needs neither."""
     parser.add_argument("--config", metavar="FILE", help="a gin config that binds parameters of this command")
     add_bindings(parser)
+
+
+def add_examples_options(parser: argparse.ArgumentParser, purpose: str, split: str = "test") -> None:
+    """Adds --dataset and --split, which say where a command finds examples."""
+    parser.add_argument("--dataset", metavar="FOLDER", help=f"the dataset with {purpose} (default: that of the training)")
+    parser.add_argument("--split", help=f"the split with {purpose} (default: {split})")
+
+
+def given_examples(options: argparse.Namespace) -> dict[str, str]:
+    """Those of `dataset` and `split` that were given, as keywords: functions and configs have defaults of their own."""
+    return {name: getattr(options, name) for name in ("dataset", "split") if getattr(options, name)}
 
 
 def configured(name: str, config: str | None, bindings: Sequence[str]) -> Callable:

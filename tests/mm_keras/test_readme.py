@@ -85,8 +85,8 @@ def test_readme_commands_run_in_their_order(folder):
     calls = []
     for program, *words in commands:
         for name, bindings in SMALLER.items():
-            if f"--config={name}" in words:
-                words += [f"--gin_bindings={binding}" for binding in bindings]
+            if name in words:
+                words += [f"--set={binding}" for binding in bindings]
         calls.append(({"mm-keras": "mm_keras.cli.main", "tfrecords-tools": "tfrecords_tools.cli.main"}[program], words))
     done = subprocess.run(
         [sys.executable, "-c", ONE_AFTER_THE_OTHER],  # one interpreter: TensorFlow starts once

@@ -1,0 +1,76 @@
+"""Cuts a model in two behind its tuned embeddings, so that its towers run only once where presence is varied. Pure Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from mm_keras.features import present
+from mm_keras.model.late_fusion import Combination, fused_models, who_votes
+from mm_keras.model.two_tower_parts import TwoTowerParts
+
+
+def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
+    """Cuts a two-tower model, or every model of a late fusion, behind the tuned embeddings.
+
+    The encoders also pass on the tokens of fields that have a lexical encoder, which then runs in the second model: tokens take
+    less room than bags of words.
+
+    Args:
+        model: of `build_two_tower` or `build_late_fusion`.
+        modalities: all modalities of its features, in their order.
+
+    Returns:
+        (encoders: the model's inputs -> {"<modality>_embedding": [B, D], …};
+        the rest: what the encoders give and {"<modality>_present": bool [B]} -> logits [B, num_labels]). Of a late fusion, the
+        names of what the encoders give begin with the name of the model that it is for, such as "model_0_title_embedding".
+    """
+    fused = fused_models(model)
+    return _split_late_fusion(model, *fused, modalities) if fused else _split_two_tower(model, modalities)
+
+
+def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
+    parts = TwoTowerParts(model.layers)
+    encoded = {f"{modality}_embedding": parts.tuned_tensor(modality) for modality in modalities}
+    for modality in modalities:
+        words = parts.words(modality)
+        names = [f"{modality}_{part}" for part in words.input] if words else []
+        encoded |= {name: model.input[name] for name in names}
+    inputs = _inputs_like(encoded) | _presence_inputs(modalities)
+    embeddings = {modality: parts.join_words(modality, inputs[f"{modality}_embedding"], inputs) for modality in modalities}
+    return (
+        keras.Model(model.input, encoded, name="encoders"),
+        keras.Model(inputs, parts.classify(embeddings, inputs), name="fusion_and_head"),
+    )
+
+
+def _split_late_fusion(
+    model: keras.Model, combination: Combination, models: Sequence[keras.Model], modalities: Sequence[str]
+) -> tuple[keras.Model, keras.Model]:
+    flags = _presence_inputs(modalities)
+    encoded, inputs, answers, voting = {}, dict(flags), [], []
+    for part in models:
+        seen = [modality for modality in modalities if present(modality) in part.input]
+        encoders, rest = split_at_embeddings(part, seen)
+        encoders.name, rest.name = f"{part.name}_encoders", f"{part.name}_rest"
+        given = encoders({name: model.input[name] for name in part.input})
+        names = {name: f"{part.name}_{name}" for name in given}
+        part_encoded = {names[name]: tensor for name, tensor in given.items()}
+        encoded |= part_encoded
+        inputs |= _inputs_like(part_encoded)
+        shown = {present(modality): flags[present(modality)] for modality in seen}
+        answers.append(rest({name: inputs[names[name]] for name in given} | shown))
+        voting.append(who_votes(list(shown.values())))
+    logits = combination(ops.stack(answers, axis=1), ops.stack(voting, axis=1))
+    return keras.Model(model.input, encoded, name="encoders"), keras.Model(inputs, logits, name="behind_encoders")
+
+
+def _inputs_like(tensors: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
+    """A new input for each tensor, of its name, shape and dtype."""
+    return {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in tensors.items()}
+
+
+def _presence_inputs(modalities: Sequence[str]) -> dict[str, keras.KerasTensor]:
+    return {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in modalities}

@@ -1,0 +1,27 @@
+"""Loads the Keras models of run folders, whichever layers they are made of."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import keras
+
+import mm_keras.model
+import mm_keras.tf_text_model
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Loads a saved model, uncompiled: nothing needs its losses, metrics and optimizer.
+
+    Keras finds a custom layer by the name under which its module registers it. So every module that may define one is imported
+    first; a new module of these two packages needs no entry here.
+
+    Args:
+        path: a .keras file.
+    """
+    for package in (mm_keras.model, mm_keras.tf_text_model):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    return keras.models.load_model(path, compile=False)

@@ -1,0 +1,83 @@
+"""How text becomes token ids, as data that is saved with a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from mm_keras.caption_words import CaptionVocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSpec:
+    """How text becomes token ids.
+
+    Attributes:
+        kind: which tokenizer it is.
+            "words" splits into lower-cased runs of letters and digits. Id 0 is padding, and 1 is any word that the vocabulary
+            lacks.
+            "captions" leaves out stop words and takes the stems of the others, see `mm_keras.caption_words`. Id 1 is any word
+            that its table lacks.
+            "wordpiece", "byte_pair" and "sentencepiece" are tokenizers of pretrained encoders; `family` says of which.
+        vocabulary: the token of each id.
+        lowercase, strip_accents: what a pretrained tokenizer does to a text first. "words" are always lower-cased and keep
+            their accents.
+        captions: the table of "captions"; it has the same words as `vocabulary`.
+        family: the class of a pretrained tokenizer in keras_hub: "BertTokenizer", "RobertaTokenizer", …
+        start_id, end_id: the ids of the tokens that a pretrained tokenizer puts around every text, such as [CLS] and [SEP];
+            None where it puts none.
+        merges: the merges of "byte_pair", in their order.
+        proto: the serialised model of "sentencepiece".
+    """
+
+    kind: str
+    vocabulary: tuple[str, ...]
+    lowercase: bool = True
+    strip_accents: bool = False
+    captions: CaptionVocabulary | None = None
+    family: str | None = None
+    start_id: int | None = None
+    end_id: int | None = None
+    merges: tuple[str, ...] = ()
+    proto: bytes = b""
+
+    def save(self, path: Path) -> dict:
+        """Writes the vocabulary and the tables into files.
+
+        Args:
+            path: the files' name without a suffix.
+
+        Returns:
+            the other attributes, as JSON values, by the names of `load`'s arguments.
+        """
+        # JSON, since a token of SentencePiece may contain a line break.
+        if self.kind == "sentencepiece":
+            path.with_suffix(".json").write_text(json.dumps(self.vocabulary), "utf-8")
+            path.with_suffix(".spm").write_bytes(self.proto)
+        else:
+            _write_lines(path.with_suffix(".txt"), self.vocabulary)
+        if self.kind == "byte_pair":
+            _write_lines(path.with_suffix(".merges"), self.merges)
+        if self.kind == "captions":
+            self.captions.save(path.with_suffix(".json"))
+        names = ("kind", "lowercase", "strip_accents", "family", "start_id", "end_id")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def load(cls, path: Path, kind: str, **fields) -> TokenizerSpec:
+        """Loads a tokenizer from the files and attributes that `save` wrote and returned."""
+        if kind == "sentencepiece":
+            vocabulary = tuple(json.loads(path.with_suffix(".json").read_text("utf-8")))
+            return cls(kind, vocabulary, proto=path.with_suffix(".spm").read_bytes(), **fields)
+        merges = _read_lines(path.with_suffix(".merges")) if kind == "byte_pair" else ()
+        captions = CaptionVocabulary.load(path.with_suffix(".json")) if kind == "captions" else None
+        return cls(kind, _read_lines(path.with_suffix(".txt")), captions=captions, merges=merges, **fields)
+
+
+def _write_lines(path: Path, lines: tuple[str, ...]) -> None:
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())  # as bytes, since text mode would translate line ends
+
+
+def _read_lines(path: Path) -> tuple[str, ...]:
+    return tuple(path.read_bytes().decode().removesuffix("\n").split("\n"))
