@@ -115,9 +115,9 @@ def check_same(**values: int) -> None:
     for name, value in values.items():
         shares = np.zeros(worker.count, np.int64)
         shares[worker.index] = value
-        found = _total(shares)
-        if len(set(found)) > 1:
-            listed = ", ".join(f"{each} on worker {index}" for index, each in enumerate(found))
+        of_workers = _total(shares)
+        if len(set(of_workers)) > 1:
+            listed = ", ".join(f"{number} on worker {index}" for index, number in enumerate(of_workers))
             raise ValueError(
                 f"the workers do not train the same: {name} is {listed}. Give all of them the same config, data and package "
                 "versions, and to resume a run folder that all of them see"

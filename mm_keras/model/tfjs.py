@@ -27,10 +27,10 @@ def read_tfjs_layers(folder: str | Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(model, dict) or "weightsManifest" not in model or model.get("format", "layers-model") != "layers-model":
-        found = model.get("format") if isinstance(model, dict) else type(model).__name__
+        received = model.get("format") if isinstance(model, dict) else type(model).__name__
         raise ValueError(
-            f"{path} is no layers model of TensorFlow.js (format 'layers-model', with a weightsManifest). Received: {found!r}; "
-            "a graph model has lost the names of the layers"
+            f"{path} is no layers model of TensorFlow.js (format 'layers-model', with a weightsManifest). "
+            f"Received: {received!r}; a graph model has lost the names of the layers"
         )
     arrays = {}
     for group in model["weightsManifest"]:

@@ -66,9 +66,9 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         raise TorchFileError(f"{path} is damaged, or no file of torch.save: {type(error).__name__} {error}") from error
     tensors = _find_state_dict(content)
     if tensors is None:
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        received = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise TorchFileError(
-            f"{path} holds no state dict, neither itself nor under one of {sorted(_NESTED)}. Received: {found}"
+            f"{path} holds no state dict, neither itself nor under one of {sorted(_NESTED)}. Received: {received}"
         )
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}

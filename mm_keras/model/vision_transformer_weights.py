@@ -70,9 +70,9 @@ def _load_preset(model: VisionTransformer, source: str) -> None:
     theirs, mine = getattr(whole, "vision_encoder", whole), model.backbone
     keys = {"image_shape", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "intermediate_dim"}
     keys |= {"intermediate_activation", "use_class_token", "use_mha_bias", "use_mlp_bias"}
-    found, wanted = (_plain(model.get_config()) for model in (theirs, mine))
+    received, wanted = (_plain(model.get_config()) for model in (theirs, mine))
     differing = [
-        f"{key} {found[key]} instead of {wanted[key]}" for key in sorted(keys & set(wanted)) if found[key] != wanted[key]
+        f"{key} {received[key]} instead of {wanted[key]}" for key in sorted(keys & set(wanted)) if received[key] != wanted[key]
     ]
     if differing:
         raise ValueError(f"preset {source} does not fit {model.name!r}: {', '.join(differing)}")
@@ -94,10 +94,10 @@ def _check_config(model: VisionTransformer, path: Path) -> None:
         "hidden_act": getattr(backbone, "intermediate_activation", "gelu"),
         "image_size": tuple(backbone.image_shape[:2]),
     }
-    found = {key: config.get(key) for key in wanted}
-    found["hidden_act"] = _ACTIVATIONS.get(found["hidden_act"], found["hidden_act"])
-    found["image_size"] = (found["image_size"],) * 2 if isinstance(found["image_size"], int) else None
-    differing = [f"{key} is {found[key]}, not {wanted[key]}" for key in wanted if found[key] not in (None, wanted[key])]
+    received = {key: config.get(key) for key in wanted}
+    received["hidden_act"] = _ACTIVATIONS.get(received["hidden_act"], received["hidden_act"])
+    received["image_size"] = (received["image_size"],) * 2 if isinstance(received["image_size"], int) else None
+    differing = [f"{key} is {received[key]}, not {wanted[key]}" for key in wanted if received[key] not in (None, wanted[key])]
     if differing:
         raise ValueError(f"{path} does not fit {model.name!r}: {', '.join(differing)}")
 

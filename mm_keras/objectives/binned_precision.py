@@ -42,16 +42,16 @@ class BinnedMeanAveragePrecision(keras.metrics.Metric):
         levels = ops.minimum(levels, self.num_levels - 1)
         cells = ops.reshape(levels + ops.arange(self.num_labels, dtype="int32") * self.num_levels, (-1,))
         weights = ops.expand_dims(example_weights(sample_weight, logits), -1)
-        for variable, each in (
+        for variable, increments in (
             (self.positives, ops.cast(true_labels(y_true), "float32")),
             (self.examples, ops.ones_like(logits)),
         ):
-            sums = ops.segment_sum(ops.reshape(each * weights, (-1,)), cells, self.num_labels * self.num_levels)
+            sums = ops.segment_sum(ops.reshape(increments * weights, (-1,)), cells, self.num_labels * self.num_levels)
             variable.assign_add(ops.reshape(sums, (self.num_labels, self.num_levels)))
 
     def result(self):
-        hits, found = ops.cumsum(self.positives, axis=1), ops.cumsum(self.examples, axis=1)
-        return self._mean(ops.divide_no_nan(hits, found))
+        hits, predicted = ops.cumsum(self.positives, axis=1), ops.cumsum(self.examples, axis=1)
+        return self._mean(ops.divide_no_nan(hits, predicted))
 
     def error_bound(self):
         """The largest difference from the exact mean average precision of the same logits, if no weight is a fraction.
@@ -59,10 +59,10 @@ class BinnedMeanAveragePrecision(keras.metrics.Metric):
         Within a level, the exact precision at a positive is at least that of the level's first example if all its negatives
         come first, and at most that of its last positive if they all come last.
         """
-        hits, found = ops.cumsum(self.positives, axis=1), ops.cumsum(self.examples, axis=1)
+        hits, predicted = ops.cumsum(self.positives, axis=1), ops.cumsum(self.examples, axis=1)
         before = hits - self.positives
-        highest = ops.divide_no_nan(hits, found - (self.examples - self.positives))
-        lowest = ops.divide_no_nan(before + 1, found - self.positives + 1)
+        highest = ops.divide_no_nan(hits, predicted - (self.examples - self.positives))
+        lowest = ops.divide_no_nan(before + 1, predicted - self.positives + 1)
         return self._mean(ops.where(self.positives > 0, highest - lowest, 0.0))
 
     def _mean(self, of_levels):

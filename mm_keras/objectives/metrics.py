@@ -111,18 +111,18 @@ def evaluate_logits(
     calibration = CalibrationError(multi_label)
     if not multi_label:
         _update([scores, calibration], logits, labels)
-        found = {name: float(value) for name, value in scores.all_results().items()}
-        found = {name: value for name, value in found.items() if name.startswith(("macro_", "weighted_"))}
-        return _accuracies(logits, labels) | found | {"ece": float(calibration.result())}
+        values = {name: float(value) for name, value in scores.all_results().items()}
+        values = {name: value for name, value in values.items() if name.startswith(("macro_", "weighted_"))}
+        return _accuracies(logits, labels) | values | {"ece": float(calibration.result())}
     imaged = ImageDScore("f1", num_labels)
     tuned = [LabelScore("micro_f1", num_labels, True, thresholds)] if thresholds is not None else []
     _update([scores, imaged, *tuned, calibration], logits, labels)
-    found = {name: float(value) for name, value in scores.all_results().items()}
+    values = {name: float(value) for name, value in scores.all_results().items()}
     of_rule = {name: float(value) for name, value in imaged.all_results().items()}
-    found |= {f"imaged_{score}": of_rule[f"micro_{score}"] for score in SCORES}
-    found |= {f"tuned_{name}": float(value) for metric in tuned for name, value in metric.all_results().items()}
-    first = {name: found[name] for name in ("micro_f1", "macro_f1")}
-    return first | {"mAP": _mean_average_precision(logits, labels)} | found | {"ece": float(calibration.result())}
+    values |= {f"imaged_{score}": of_rule[f"micro_{score}"] for score in SCORES}
+    values |= {f"tuned_{name}": float(value) for metric in tuned for name, value in metric.all_results().items()}
+    first = {name: values[name] for name in ("micro_f1", "macro_f1")}
+    return first | {"mAP": _mean_average_precision(logits, labels)} | values | {"ece": float(calibration.result())}
 
 
 def _update(metrics: list[keras.metrics.Metric], logits: np.ndarray, labels: np.ndarray) -> None:
@@ -152,5 +152,5 @@ def _average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     ranked = scores[order]
     last_of_equals = np.append(ranked[1:] != ranked[:-1], True)
     hits = np.cumsum(labels[order], dtype="float64")[last_of_equals]
-    found = np.flatnonzero(last_of_equals) + 1
-    return (np.diff(hits, prepend=0) * hits / found).sum() / hits[-1]
+    predicted = np.flatnonzero(last_of_equals) + 1
+    return (np.diff(hits, prepend=0) * hits / predicted).sum() / hits[-1]

@@ -65,9 +65,9 @@ class LabelScore(keras.metrics.Metric):
             true = ops.one_hot(true_ids(y_true), self.num_labels, dtype="float32")
         weights = example_weights(sample_weight, logits)
         hits = predicted * true
-        for variable, each in ((self.hits, hits), (self.predicted, predicted), (self.true, true)):
-            variable.assign_add(ops.matmul(weights, each))
-        of_examples = _scores(*(ops.sum(each, axis=-1) for each in (hits, predicted, true)))
+        for variable, counts in ((self.hits, hits), (self.predicted, predicted), (self.true, true)):
+            variable.assign_add(ops.matmul(weights, counts))
+        of_examples = _scores(*(ops.sum(counts, axis=-1) for counts in (hits, predicted, true)))
         self.sample_scores.assign_add(ops.stack([ops.sum(weights * of_examples[score]) for score in SCORES]))
         self.num_examples.assign_add(ops.sum(weights))
 
@@ -76,18 +76,20 @@ class LabelScore(keras.metrics.Metric):
 
     def all_results(self) -> dict:
         """Every "<average>_<score>", of which `result` is one."""
-        hits, predicted, true = (ops.convert_to_tensor(each) for each in (self.hits, self.predicted, self.true))
+        hits, predicted, true = (ops.convert_to_tensor(values) for values in (self.hits, self.predicted, self.true))
         of_labels = _scores(hits, predicted, true)
         of_all = _scores(ops.sum(hits), ops.sum(predicted), ops.sum(true))
         seen = ops.sum(ops.cast(predicted + true > 0, "float32"))
         num_averaged = self.num_labels if self.multi_label else seen
         of_averages = {
             "micro": of_all,
-            "macro": {score: ops.divide_no_nan(ops.sum(each), num_averaged) for score, each in of_labels.items()},
-            "weighted": {score: ops.divide_no_nan(ops.sum(each * true), ops.sum(true)) for score, each in of_labels.items()},
+            "macro": {score: ops.divide_no_nan(ops.sum(values), num_averaged) for score, values in of_labels.items()},
+            "weighted": {
+                score: ops.divide_no_nan(ops.sum(values * true), ops.sum(true)) for score, values in of_labels.items()
+            },
             "samples": dict(zip(SCORES, ops.unstack(ops.divide_no_nan(self.sample_scores, self.num_examples)), strict=True)),
         }
-        return {f"{average}_{score}": value for average, each in of_averages.items() for score, value in each.items()}
+        return {f"{average}_{score}": value for average, values in of_averages.items() for score, value in values.items()}
 
     def get_config(self):
         config = {"score": self.score, "num_labels": self.num_labels, "multi_label": self.multi_label, "name": self.name}

@@ -48,8 +48,8 @@ class SavedModelEmbedder(tf.Module):
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise ValueError(f"{path} does not make vectors of strings: {error}\n{_describe(self._model)}") from error
         if answer.shape.rank != 2 or answer.dtype != tf.float32:
-            found = f"{answer.dtype.name} {list(answer.shape)}"
-            raise ValueError(f"{path} makes {found} of one string, not float32 [1, D]\n{_describe(self._model)}")
+            received = f"{answer.dtype.name} {list(answer.shape)}"
+            raise ValueError(f"{path} makes {received} of one string, not float32 [1, D]\n{_describe(self._model)}")
         self.width = int(answer.shape[-1])
 
     def trained_variables(self) -> list[tf.Variable]:
