@@ -16,6 +16,7 @@ LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may impo
     "features": "tokenizer_spec",
     "tokenizer_spec": "caption_words",
     "caption_words": "",
+    "keras_internals": "",
     "packed": "distribution, tfrecords_tools.packing, tfrecords_tools.sources",
     "experiment": "distribution, runs, training",
     "configurable": "",

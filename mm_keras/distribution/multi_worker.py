@@ -23,9 +23,9 @@ import tensorflow as tf
 
 from mm_keras.distribution.preemption import Preempted
 from mm_keras.distribution.workers import ALONE, Worker, worker_of_environment
+from mm_keras.keras_internals import check_version
 
-_KERAS = "3.15"  # of which `prepare` is known to mend what is broken
-_LONGEST_WAIT = 900  # seconds, for the other workers to start
+LONGEST_WAIT = 900  # seconds, for the other workers to start
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
@@ -41,21 +41,16 @@ def start() -> tf.distribute.Strategy:
         ValueError: if TF_CONFIG names no other worker.
         RuntimeError: if Keras is another one than this was made for, or TensorFlow has done something already.
     """
-    if ".".join(keras.__version__.split(".")[:2]) != _KERAS:
-        raise RuntimeError(
-            f"multi_worker mends what is broken in fit of Keras {_KERAS}. Received: Keras {keras.__version__}; install "
-            f"keras=={_KERAS}.*, or find out with tests/mm_keras/distribution/test_multi_worker.py what this one "
-            "needs and change mm_keras/distribution/multi_worker.py"
-        )
+    check_version("keras")  # `prepare` is known to mend what is broken in this one
     worker = worker_of_environment()
     if worker == ALONE:
         raise ValueError(
             "multi_worker needs the addresses of two or more workers in TF_CONFIG; on one machine, `mm-keras train … "
             "--local_workers=2` starts them. Received: TF_CONFIG of one worker, or none"
         )
-    minutes = _LONGEST_WAIT // 60
+    minutes = LONGEST_WAIT // 60
     print(f"worker {worker.index} of {worker.count} waits for the others of TF_CONFIG, {minutes} minutes at most", flush=True)
-    faulthandler.dump_traceback_later(_LONGEST_WAIT, exit=True)  # TensorFlow waits without an end, for no signal or thread
+    faulthandler.dump_traceback_later(LONGEST_WAIT, exit=True)  # TensorFlow waits without an end, for no signal or thread
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:

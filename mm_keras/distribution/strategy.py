@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mm_keras.distribution import multi_worker
 from mm_keras.distribution.workers import ALONE, check_strategy, worker_of_environment
+from mm_keras.keras_internals import all_layers, build_from_shapes, skip_build_in_fit
 
 
 def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
@@ -56,12 +57,12 @@ def build_for_replicas(model: keras.Model, dataset: tf.data.Dataset) -> None:
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         return
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
     with strategy.scope():
-        model._symbolic_build(data_batch=dataset.element_spec)
-    model._maybe_symbolic_build = lambda **_: None
+        build_from_shapes(model, dataset.element_spec)
+    skip_build_in_fit(model)
     if multi_worker.this_worker() != ALONE:
         multi_worker.prepare(model)
 

@@ -24,7 +24,7 @@ def cut_tower(tower: keras.Model) -> tuple[keras.Model, keras.Model] | None:
     inner = cut_tower(backbone) if backbone else None
     if inner:
         activations = keras.Input(inner[1].input.shape[1:], dtype=inner[1].input.dtype, name="activations")
-        behind = backbone._inbound_nodes[0].outputs[0]
+        behind = _tensors_out(backbone)[0]
         rest = inner[1](activations)
         rest = rest if behind is tower.output else keras.Model(behind, tower.output, name="pooling")(rest)
         return keras.Model(tower.input, inner[0](cut), name="frozen_part"), keras.Model(activations, rest, name=tower.name)
@@ -46,18 +46,30 @@ def multiply_adds(model: keras.Model) -> int:
 
 def _last_cut(model: keras.Model) -> tuple[keras.KerasTensor, keras.Model | None]:
     """(the last tensor to cut behind, see `cut_tower`; the nested model whose input it is, or None)"""
-    nodes = [(operation, operation._inbound_nodes[0]) for operation in model.operations]  # each after what it depends on
-    last_use = {id(tensor): index for index, (_, node) in enumerate(nodes) for tensor in node.input_tensors}
+    operations = model.operations  # in an order in which every operation comes after those that it depends on
+    last_use = {id(tensor): index for index, operation in enumerate(operations) for tensor in _tensors_in(operation)}
     cut, used_later = model.input, set()
-    for index, (operation, node) in enumerate(nodes):
+    for index, operation in enumerate(operations):
         if not _is_fixed(operation):
-            starts_here = isinstance(operation, keras.Model) and node.input_tensors[0] is cut and used_later == {id(cut)}
+            starts_here = isinstance(operation, keras.Model) and _tensors_in(operation)[0] is cut and used_later == {id(cut)}
             return cut, operation if starts_here else None
-        used_later |= {id(tensor) for tensor in node.outputs}
-        used_later = {tensor for tensor in used_later if last_use.get(tensor, len(nodes)) > index}
-        if len(used_later) == 1 and id(node.outputs[0]) in used_later:
-            cut = node.outputs[0]
+        used_later |= {id(tensor) for tensor in _tensors_out(operation)}
+        used_later = {tensor for tensor in used_later if last_use.get(tensor, len(operations)) > index}
+        first_output = _tensors_out(operation)[0]
+        if len(used_later) == 1 and id(first_output) in used_later:
+            cut = first_output
     return cut, None
+
+
+def _tensors_in(operation: keras.Operation) -> list[keras.KerasTensor]:
+    """The tensors of the outer model that the operation was first called with; none for an input."""
+    # `keras.Model` overrides `input` and `output` with its own inner tensors; those of Operation are where it was called.
+    return keras.tree.flatten(keras.Operation.input.fget(operation))
+
+
+def _tensors_out(operation: keras.Operation) -> list[keras.KerasTensor]:
+    """The tensors of the outer model that the operation's first call gave."""
+    return keras.tree.flatten(keras.Operation.output.fget(operation))
 
 
 def _is_fixed(operation: keras.Operation) -> bool:

@@ -11,6 +11,7 @@ from keras import ops
 
 from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TextSpec
+from mm_keras.keras_internals import preset_class_and_config, set_feedforward_activation
 from mm_keras.model.layers import MaskedMaxPooling, MaskedMeanPooling, ZeroPadding
 from mm_keras.model.text_encoder import token_inputs
 
@@ -136,7 +137,6 @@ def _num_ends(start_id: int | None, end_id: int | None) -> int:
 
 def _load_backbone(source: str, trainable: bool) -> keras.Model:
     import keras_hub
-    from keras_hub.src.utils.preset_utils import get_preset_loader  # keras_hub tells a preset's class nowhere else
 
     models = keras_hub.models
     known = (  # XLMRobertaBackbone is a RobertaBackbone
@@ -150,8 +150,7 @@ def _load_backbone(source: str, trainable: bool) -> keras.Model:
         models.SigLIPBackbone,
         models.SigLIPTextEncoder,
     )
-    loader = get_preset_loader(source)
-    backbone_class = loader.check_backbone_class()
+    backbone_class, config = preset_class_and_config(source)
     if not issubclass(backbone_class, known):
         names = sorted(known_class.__name__ for known_class in known)
         raise ValueError(f"{source!r} is a {backbone_class.__name__}; text encoders are {names}")
@@ -161,16 +160,16 @@ def _load_backbone(source: str, trainable: bool) -> keras.Model:
     )
     backbone = backbone_class.from_preset(source, **no_dropout)
     # A Hugging Face config names the original's activation ("activation" in DistilBERT's); a preset of keras_hub has its own.
-    if "model_type" in loader.config:
-        _set_activation(backbone, loader.config.get("hidden_act", loader.config.get("activation", "gelu")), source)
+    if "model_type" in config:
+        _set_activation(backbone, config.get("hidden_act", config.get("activation", "gelu")), source)
     backbone.trainable = trainable
     return backbone
 
 
 def _set_activation(backbone: keras.Model, activation: str, source: str) -> None:
     import keras_hub
-    from keras_hub.src.utils.keras_utils import gelu_approximate
 
+    gelu_approximate = keras.saving.get_registered_object("keras_hub>gelu_approximate")  # a Keras file names it so
     functions = {
         "gelu": keras.activations.gelu,
         "gelu_new": gelu_approximate,
@@ -181,8 +180,7 @@ def _set_activation(backbone: keras.Model, activation: str, source: str) -> None
         raise ValueError(f"config.json of {source!r} asks for the activation {activation!r}; known are {sorted(functions)}")
     for layer in backbone.layers:
         if isinstance(layer, keras_hub.layers.TransformerEncoder):
-            layer.activation = functions[activation]  # this one is saved, the next one computes
-            layer._feedforward_intermediate_dense.activation = functions[activation]
+            set_feedforward_activation(layer, functions[activation])
 
 
 def _check(spec: TextSpec, source: str, text_part: keras.Model, windows: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
+from scipy.special import expit, logit, softmax
 
 from mm_keras.configurable import configurable
 from mm_keras.objectives.binned_precision import BinnedMeanAveragePrecision
@@ -72,10 +73,7 @@ def _makers(multi_label: bool, num_labels: int) -> dict[str, Callable[[], keras.
 def probabilities_of(logits: np.ndarray, multi_label: bool) -> np.ndarray:
     """Softmax (multi-class) or sigmoid (multi-label) of logits [N, L], in float64."""
     logits = logits.astype(np.float64)
-    if multi_label:
-        return 1 / (1 + np.exp(-logits))
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return expit(logits) if multi_label else softmax(logits, axis=1)
 
 
 def mean_logits(answers: list[np.ndarray], multi_label: bool) -> np.ndarray:
@@ -83,7 +81,7 @@ def mean_logits(answers: list[np.ndarray], multi_label: bool) -> np.ndarray:
     if len(answers) == 1:
         return answers[0]
     mean = np.mean([probabilities_of(logits, multi_label) for logits in answers], axis=0)
-    return np.log(mean) - np.log1p(-mean) if multi_label else np.log(mean)
+    return logit(mean) if multi_label else np.log(mean)
 
 
 def evaluate_logits(

@@ -1,4 +1,4 @@
-"""The function that is served: raw strings and encoded images in, probabilities out."""
+"""The function that is served: it maps raw strings and encoded images to probabilities."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ import tensorflow as tf
 
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.features import FeatureSpec
+from mm_keras.keras_internals import all_layers
 from mm_keras.tf_text_model.encoder import SavedModelEncoder
 
 
 class ServingModule(tf.Module):
     """Preprocessing and model as one function of what a client has.
 
-    Call it with a string tensor [B] per modality, by name: `image` holds encoded bytes (JPEG, PNG, GIF, BMP), a text field
-    UTF-8. An empty string means: missing. It gives
+    Its inputs are a string tensor [B] for each modality, by name: `image` holds encoded bytes (JPEG, PNG, GIF, BMP), and a text
+    field UTF-8. An empty string means that the modality is missing. Its outputs are
 
         probabilities        float32 [B, num_labels]   softmax, or sigmoid for multi-label
         top_labels           string  [B, k]            the k = min(5, num_labels) most probable, best first
         top_probabilities    float32 [B, k]
-        predicted            bool    [B, num_labels]   multi-label alone: the probability exceeds its label's threshold
+        predicted            bool    [B, num_labels]   only if multi-label: the probability exceeds its label's threshold
 
     Args:
-        model: with logits.
-        features: what it takes in.
-        thresholds: probabilities [num_labels] of a multi-label model; None: 0.5 each.
+        model: a model that gives logits.
+        features: what the model takes in.
+        thresholds: probabilities [num_labels] of a multi-label model; None: 0.5 for each label.
     """
 
     def __init__(self, model: keras.Model, features: FeatureSpec, thresholds: Sequence[float] | None = None):
         super().__init__()
         self._features = features
         self._thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
-        for layer in model._flatten_layers():
+        for layer in all_layers(model):
             if hasattr(layer, "use_cudnn"):
                 layer.use_cudnn = False  # its kernels exist for GPUs alone: an export made on one would not run on a CPU
         # Its variables and SavedModels, not itself: saving would trace each nested Keras model anew, for nobody.
         self._resources = [variable.value for variable in model.variables]
-        self._resources += [layer.embedder for layer in model._flatten_layers() if isinstance(layer, SavedModelEncoder)]
+        self._resources += [layer.embedder for layer in all_layers(model) if isinstance(layer, SavedModelEncoder)]
         self._preprocessor = Preprocessor(features)
         self._labels = tf.constant(features.labels)
         # In a closure: a tf.function that is an attribute would be traced once more when it is saved.

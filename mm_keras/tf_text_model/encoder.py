@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from mm_keras.configurable import configurable
 from mm_keras.features import StringText, TextSpec
+from mm_keras.keras_internals import track_variables
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 
 
@@ -109,10 +110,10 @@ class SavedModelEncoder(keras.layers.Layer):
         variables = self.embedder.trained_variables()
         if not variables:
             raise ValueError(f"{path} has nothing to train: set make_saved_model_embedder.trainable = False")
-        self._tracker.unlock()
-        for variable in variables:
-            # Keras takes a tf.Variable as it is: both are one.
-            name = variable.name.replace("/", "_").partition(":")[0]
-            self._track_variable(keras.Variable(variable, trainable=True, dtype=variable.dtype.name, name=name))
-        if self.built:
-            self._tracker.lock()
+        names = [variable.name.replace("/", "_").partition(":")[0] for variable in variables]
+        # A Keras variable made of a tf.Variable shares its value: training one trains the other.
+        weights = [
+            keras.Variable(variable, trainable=True, dtype=variable.dtype.name, name=name)
+            for variable, name in zip(variables, names, strict=True)
+        ]
+        track_variables(self, weights)

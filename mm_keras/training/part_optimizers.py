@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 from keras import ops
 
+from mm_keras.keras_internals import SummedGradients
 from mm_keras.training.schedules import PlateauRate
 
 _NOT_DECAYED = ("bias", "gamma", "beta", "scale", "missing")  # what stands in the name of a weight that shall not decay
 
 
-class _ByPart:
+class _ByPart(SummedGradients):
     """What `Adam` and `SGD` add to Keras' optimizers.
 
-    Gradients of all replicas are added up before they are accumulated and clipped, so the same is done on any topology. (In
-    Keras each replica clips its own, and accumulates in a condition, in which most replicas can not exchange anything.)
+    Gradients of all replicas are added up before they are accumulated and clipped, so that a training gives the same result
+    on any number of replicas; see `SummedGradients`.
 
     Args:
         schedule: update -> learning rate. With gradient accumulation, an update is what several batches make together;
@@ -79,46 +79,10 @@ class _ByPart:
         rate = self.schedule(self.iterations)
         return rate if self.plateau is None else rate * self.plateau["factor"]
 
-    def _backend_apply_gradients(self, grads, trainable_variables):
-        variables = [getattr(variable, "value", variable) for variable in trainable_variables]
-        grads = [grad for grad, _ in self._all_reduce_sum_gradients(zip(grads, variables, strict=True))]
-        sums = []
-        if self.gradient_accumulation_steps:
-            sums = [self._accumulated_gradients[self._get_variable_index(variable)] for variable in trainable_variables]
-            totals = [grad + ops.convert_to_tensor(before) for grad, before in zip(grads, sums, strict=True)]
-            sums = list(zip(sums, totals, strict=True))
-            grads = [total / self.gradient_accumulation_steps for total in totals]
-        updates = list(zip(self._clip_gradients(grads), variables, strict=True))
-        merge = tf.__internal__.distribute.interim.maybe_merge_call
-        merge(self._update_all, self._distribution_strategy, updates, sums, self.learning_rate)
-
-    def _update_all(self, strategy, updates, sums, learning_rate):
-        self._distributed_tf_update_step(strategy, updates, learning_rate)
-        for variable, total in sums:
-            strategy.extended.update(variable.value, self._keep_sum, args=(total,), group=False)
-
-    def _keep_sum(self, variable, total):
-        variable.assign(ops.where(self._is_update(), ops.zeros_like(total), total))
-
-    def _is_update(self):
-        """Is this the last of the batches whose gradients make an update together?"""
-        return (self._iterations + 1) % self.gradient_accumulation_steps == 0
-
-    # Between updates nothing may move. A condition would keep replicas from exchanging anything, so zeros are added instead.
-
-    def assign(self, variable, value):
-        super().assign(variable, ops.where(self._is_update(), value, variable) if self.gradient_accumulation_steps else value)
-
-    def assign_add(self, variable, value):
-        super().assign_add(variable, ops.where(self._is_update(), value, 0) if self.gradient_accumulation_steps else value)
-
-    def assign_sub(self, variable, value):
-        super().assign_sub(variable, ops.where(self._is_update(), value, 0) if self.gradient_accumulation_steps else value)
-
     def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
+        index = self.index_of(variable)
         rate = learning_rate * self._factor(index)
-        if self.weight_decay and self._use_weight_decay(variable):
+        if self.weight_decay and self.is_decayed(variable):
             decay = ops.cast(self.weight_decay * rate, variable.dtype)
             self.assign_sub(variable, variable * decay)
         super().update_step(gradient, variable, rate)
@@ -132,9 +96,6 @@ class _ByPart:
         factor = 1.0 if self.rates is None else self.rates[index]
         start = 0 if self.starts is None else self.starts[index]
         return ops.where(self.iterations >= start, factor, 0.0) if start else factor
-
-    def _apply_weight_decay(self, variables):
-        """Done in `update_step`, where each weight's own rate is known."""
 
     def finalize_variable_values(self, var_list):
         """Gives the model the averaged weights; `fit` calls it at its end."""
