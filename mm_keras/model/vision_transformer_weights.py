@@ -120,7 +120,7 @@ def hugging_face_name(name: str) -> str | None:
 def hugging_face_variables(model: VisionTransformer) -> Iterator[tuple[str, Target]]:
     """The target of each tensor of transformers' ViTModel, CLIPVisionModel or SiglipVisionModel, by the tensor's name.
 
-    The names are without a prefix for the model: "layers.0.self_attn.q_proj.weight" (of ViT "layers.0.attention.q_proj.weight").
+    The names have no prefix for the model: "layers.0.self_attn.q_proj.weight", or "layers.0.attention.q_proj.weight" in ViT.
     """
     backbone, parts = model.backbone, model.parts
     vit = hasattr(backbone, "mlp_dim")
