@@ -29,8 +29,8 @@ def read_tfjs_layers(folder: str | Path) -> dict[str, np.ndarray]:
     if not isinstance(model, dict) or "weightsManifest" not in model or model.get("format", "layers-model") != "layers-model":
         received = model.get("format") if isinstance(model, dict) else type(model).__name__
         raise ValueError(
-            f"{path} is no layers model of TensorFlow.js (format 'layers-model', with a weightsManifest). Received: {received!r}"
-            "; a graph model has lost the names of the layers"
+            f"{path} is no layers model of TensorFlow.js (format 'layers-model', with a weightsManifest). Received: "
+            f"{received!r}; a graph model has lost the names of the layers"
         )
     arrays = {}
     for group in model["weightsManifest"]:

@@ -177,11 +177,8 @@ def as_input(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> dict[str, 
 
 def outputs_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """What a model answers outside training, as float32 arrays (NumPy has no bfloat16), or as they are where not of floats."""
-    # JAX compiles whole models faster than operation by operation; with TensorFlow it is the other way round.
-    on_jax = keras.backend.backend() == "jax"
-    given = as_input(model, inputs)
     answers = []
-    for answer in keras.tree.flatten(model.predict_on_batch(given) if on_jax else model(given, training=False)):
+    for answer in keras.tree.flatten(model(as_input(model, inputs), training=False)):
         is_float = "float" in keras.backend.standardize_dtype(answer.dtype)
         answers.append(np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(answer, "float32") if is_float else answer)))
     return answers
