@@ -1,4 +1,4 @@
-"""English captions -> words of a vocabulary, in steps that a TensorFlow graph can repeat. Needs no TensorFlow.
+"""English captions become words of a vocabulary, in steps that a TensorFlow graph can repeat. This needs no TensorFlow.
 
     A man's riding TWO horses, isn't he?
     tokens         A  man's  riding  TWO  horses  isn't  he     letters, marks, digits; an apostrophe inside belongs to the word
@@ -7,8 +7,8 @@
     stop words        man    riding       horses  isnt          by sklearn's list; NLTK's also drops "isn't", and keeps "two"
     stems             man    ride         hors    isnt
 
-What becomes of a token does not depend on its neighbours, so a table from tokens to ids stands for all steps after the
-first two: that is a `CaptionVocabulary`. No step depends on what is installed unless an option names it.
+The result for a token does not depend on its neighbours, so that a table from tokens to ids, the `CaptionVocabulary`, can stand
+for all steps after the first two. No step depends on what is installed, unless an option names it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal, get_args
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
-_STOP_WORDS = ("nltk", "none", "sklearn")
-_REDUCTIONS = ("lemma", "none", "stem")
+StopWords = Literal["nltk", "none", "sklearn"]
+Reduction = Literal["lemma", "none", "stem"]
 _ENDINGS = ("", "d", "e", "ed", "es", "ing", "s", "'s")  # "e": a stem may have lost its own
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptionWords:
-    """The steps, each of which can be switched off.
+    """The steps from a text to its words; each of them can be switched off.
 
     Attributes:
         lowercase: "Two" -> "two".
@@ -49,14 +50,14 @@ class CaptionWords:
 
     lowercase: bool = True
     strip_punctuation: bool = True
-    stop_words: str = "sklearn"
-    reduction: str = "stem"
+    stop_words: StopWords = "sklearn"
+    reduction: Reduction = "stem"
 
     def __post_init__(self):
-        if self.stop_words not in _STOP_WORDS:
-            raise ValueError(f"stop_words is one of {', '.join(_STOP_WORDS)}. Received: {self.stop_words!r}")
-        if self.reduction not in _REDUCTIONS:
-            raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}. Received: {self.reduction!r}")
+        if self.stop_words not in get_args(StopWords):
+            raise ValueError(f"stop_words is one of {', '.join(get_args(StopWords))}. Received: {self.stop_words!r}")
+        if self.reduction not in get_args(Reduction):
+            raise ValueError(f"reduction is one of {', '.join(get_args(Reduction))}. Received: {self.reduction!r}")
         if self.reduction == "stem" and not self.lowercase:
             raise ValueError("the Snowball stemmer gives lower case; lowercase=False needs reduction='lemma' or 'none'")
 
@@ -69,9 +70,9 @@ class CaptionWords:
         return [word for word in map(self.word_of, self.tokens(text)) if word]
 
     def tokens(self, text: str) -> list[str]:
-        """The words as they stand in a text, in lower case if that is asked for."""
-        found = _tokenizer(self.token_pattern()).tokenize(text.replace("’", "'"))
-        return [token.lower() for token in found] if self.lowercase else found
+        """The tokens of a text, in lower case if `lowercase` is set."""
+        tokens = _tokenizer(self.token_pattern()).tokenize(text.replace("’", "'"))
+        return [token.lower() for token in tokens] if self.lowercase else tokens
 
     def token_pattern(self) -> str:
         """What a token is, after "’" became "'": a regular expression that means the same to Python and to RE2.
@@ -83,7 +84,7 @@ class CaptionWords:
         return word if self.strip_punctuation else f"{word}|[{_characters('PS')}]"
 
     def word_of(self, token: str) -> str:
-        """The word that a token becomes; "" = dropped. Errors as in `words`."""
+        """The word that a token becomes; "" if it is dropped. It raises what `words` raises."""
         word = token
         if self.strip_punctuation:
             word = re.sub("'[sS]$", "", word).replace("'", "")
@@ -95,7 +96,7 @@ class CaptionWords:
 
 @dataclasses.dataclass(frozen=True)
 class CaptionVocabulary:
-    """Ids of words, and of the tokens that become them.
+    """The ids of words, and the tokens that become each word.
 
     Attributes:
         steps: how tokens became words.
@@ -110,9 +111,9 @@ class CaptionVocabulary:
     tokens: tuple[tuple[str, ...], ...]
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text's words, at least 1 each: what the graph makes of it, too."""
-        found = (self._id_of.get(token, 1) for token in self.steps.tokens(text))
-        return [index for index in found if index]
+        """The ids of the words of a text, each at least 1; the TensorFlow graph gives the same."""
+        ids = (self._id_of.get(token, 1) for token in self.steps.tokens(text))
+        return [index for index in ids if index]
 
     @functools.cached_property
     def _id_of(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Raw data as a dataset folder, packed when it is first asked for: lets one config go from a CSV to a served model."""
+"""Packs raw data when a config asks for them first, so that one config goes from a table to an exported model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def table_dataset(
 
     Args:
         file: the table.
-        label, image, id, split: the columns with these roles.
+        label, image, id, split: names of the columns that have these roles; None: the table has no such column.
         folder: the dataset folder.
         text: the text columns.
         fractions: splits to draw where there is no split column; default: those of `PackOptions`.

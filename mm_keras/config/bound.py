@@ -1,30 +1,31 @@
-"""A function with the values that a config binds."""
+"""A function together with the values that a config binds."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 class Call:
-    """`@function()` of a config: it is called each time that the function which it is bound to is called."""
+    """The value `@function()` of a config: whenever the function that it is bound to is called, this one is called first."""
 
     def __init__(self, function: Callable):
         self.function = function
 
 
 class Bound:
-    """A callable: the function with its bound values; arguments of a call win over them.
+    """A callable that calls a function with its bound values; arguments of the call win over them.
 
-    Its signature has the bound values as defaults. Where the function refuses its arguments, the error is told where the
-    values that it names were bound.
+    Its signature has the bound values as defaults. If the function raises a ValueError or TypeError whose message names a
+    bound parameter, the error gets a note that says where that parameter was bound.
 
     Args:
-        function: any function.
-        values: parameter -> bound value, `Call` objects among them.
-        places: parameter -> where it was bound.
+        function: the function to call.
+        values: maps parameters to their bound values, which may contain `Call` objects.
+        places: maps the same parameters to the bindings, with file and line.
     """
 
     def __init__(self, function: Callable, values: Mapping[str, Any], places: Mapping[str, str]):
@@ -48,7 +49,7 @@ class Bound:
             told = getattr(error, "__notes__", ())
             for name in bound:
                 note = f"bound by {self._places[name]}"
-                if name in str(error) and note not in told:
+                if re.search(rf"\b{name}\b", str(error)) and note not in told:
                     error.add_note(note)
             raise
 

@@ -1,8 +1,9 @@
-"""Does a bound value fit its parameter? Types and ranges by pydantic, from the annotations of the functions."""
+"""Checks bound values against the annotations of their parameters: pydantic compares types and ranges, we word the problem."""
 
 from __future__ import annotations
 
 import collections.abc
+import difflib
 import inspect
 import types
 import typing
@@ -24,21 +25,23 @@ _STRICT = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def annotations_of(function: Callable) -> dict[str, Any]:
-    """Parameter -> its annotation, with ranges; "return" -> that of the result. What has no annotation takes anything."""
+    """Maps each parameter to its annotation with its range, and "return" to that of the result.
+
+    A parameter without an annotation takes any value.
+    """
     hints = typing.get_type_hints(function, include_extras=True)
     return dict.fromkeys(inspect.signature(function).parameters, Any) | hints
 
 
-def problem_with(value: Any, annotation: Any, text: str = "") -> str | None:
-    """Says why a value does not fit a parameter; None if it does.
+def problem_with(value: Any, annotation: Any) -> str | None:
+    """Says what is wrong with a value that does not fit its parameter.
 
     Args:
-        value: as the function would get it.
-        annotation: of the parameter.
-        text: the line of the config, for advice.
+        value: the value that the function would receive.
+        annotation: the parameter's annotation.
 
     Returns:
-        such as "expected a whole number, at least 1. Received: '3' (a text)".
+        what is expected, what was received, and how to write it where that can be guessed; None if the value fits.
 
     Example:
         >>> problem_with("3", Annotated[int, annotated_types.Ge(1)])
@@ -47,12 +50,15 @@ def problem_with(value: Any, annotation: Any, text: str = "") -> str | None:
     try:
         pydantic.TypeAdapter(_checkable(annotation), config=_STRICT).validate_python(value)
     except pydantic.ValidationError:
-        return f"expected {describe(annotation)}. Received: {_shown(value)}{_advice(value, annotation, text)}"
+        return f"expected {describe(annotation)}. Received: {_shown(value)}{_advice(value, annotation)}"
     return None
 
 
 def problem_with_result(returned: Any, annotation: Any, reference: str) -> str | None:
-    """As `problem_with`, for the result of a call that has not been made: its return annotation has to fit."""
+    """Says what is wrong with a bound call `@function()` whose return annotation does not fit the parameter; None if it fits.
+
+    The function is not called. A return annotation that is no class, such as a union, is taken to fit.
+    """
     if Any in (returned, annotation) or not isinstance(returned, type):
         return None
     members = _members(annotation)
@@ -63,7 +69,7 @@ def problem_with_result(returned: Any, annotation: Any, reference: str) -> str |
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in plain words: Annotated[int, Ge(1)] -> "a whole number, at least 1"."""
+    """Describes an annotation in plain words: Annotated[int, Ge(1)] -> "a whole number, at least 1"."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return "anything"
@@ -108,11 +114,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _advice(value: Any, annotation: Any, text: str) -> str:
+def _advice(value: Any, annotation: Any) -> str:
     members = _members(annotation)
     if isinstance(value, str):
-        if any(_is_sequence(typing.get_origin(member)) for member in members) and "(" in text:
+        if any(_is_sequence(typing.get_origin(member)) and typing.get_args(member)[0] is str for member in members):
             return f"; a list of one text has a comma: ({value!r},)"
+        choices = [choice for member in members if typing.get_origin(member) is Literal for choice in typing.get_args(member)]
+        if near := difflib.get_close_matches(value, [choice for choice in choices if isinstance(choice, str)], 1):
+            return f"; did you mean {near[0]!r}?"
         if any(member in (int, float) for member in members) and _is_number(value):
             return "; write the number without quotes"
         if _takes_function(annotation):
@@ -135,7 +144,7 @@ def _is_number(text: str) -> bool:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The alternatives of an annotation, without their ranges."""
+    """Returns the alternatives of a union, without their ranges; of another annotation, that annotation alone."""
     if typing.get_origin(annotation) is Annotated:
         return _members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in _UNIONS:
@@ -156,7 +165,7 @@ def _is_mapping(origin: Any) -> bool:
 
 
 def _checkable(annotation: Any) -> Any:
-    """The annotation as pydantic is to see it: classes of any kind are asked for an instance, and not looked into."""
+    """Rewrites an annotation for pydantic: a value of any class of ours or of Keras is only checked to be an instance."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return Annotated[(_checkable(arguments[0]), *arguments[1:])]

@@ -1,4 +1,4 @@
-"""Loads a config: its bindings are read and checked as a whole, and become plain functions with their values bound.
+"""Loads a config: reads all its bindings, checks them together, and returns plain functions with the values bound.
 
 A config wires functions together by references (`train.build_model = @build_two_tower`), starting from `train_and_evaluate`.
 """
@@ -18,13 +18,15 @@ from mm_keras.config.resolve import Resolver
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A config that can run.
+    """A config that was read and checked.
 
     Attributes:
-        functions: name -> the function with its bound values; arguments of a call win over them.
-        given: the config as it was given, with overrides as comments at its end.
-        operative: all values that are used, defaults among them, as a config.
-        bound: "function.parameter" -> the bound value, macros resolved; of functions, their name.
+        functions: maps the name of each configurable function to the function with its bound values. Arguments of a call
+            win over bound values.
+        given: the text of the config file, with overrides as comments at its end.
+        operative: all values that are used, defaults among them, as the text of a config.
+        bound: maps "function.parameter" to the bound value. Macros are replaced by their values; functions are `Reference`
+            objects.
     """
 
     functions: Mapping[str, Callable]
@@ -34,10 +36,10 @@ class Config:
 
 
 def find_config(name: str) -> Path:
-    """The config file of that path, or, for a bare name, of that name in configs/.
+    """Returns the config file of that path, or else the one of that name in configs/.
 
     Raises:
-        ConfigError: if there is none; the message lists what there is.
+        ConfigError: if neither exists; the message lists the configs that do.
     """
     for path in (Path(name), CONFIG_FOLDER / name):
         if path.is_file():
@@ -52,12 +54,14 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Reads a config, checks all of it, and binds its values.
 
     Args:
-        path: the config file; None: overrides alone, which need not be reached from `train_and_evaluate`.
-        overrides: lines that win over those of the file.
+        path: the config file. None: there are only overrides, which may bind functions that `train_and_evaluate` does not
+            reach.
+        overrides: lines such as "train.epochs = 3", which win over those of the file.
 
     Raises:
-        ConfigError: for a syntax error, an unknown function, parameter, reference or macro, a value that is required and
-            not given, one that does not fit its parameter, or a binding that nothing uses; before any of the functions runs.
+        ConfigError: for a syntax error, an unknown function, parameter, reference or macro, a reference that comes back to
+            itself, a value that is required and not given or that does not fit its parameter, or a binding that nothing
+            uses. It is raised before any of the functions runs.
 
     Example:
         >>> config = load_config(find_config("quickstart.gin"), ["train.epochs = 3"])
@@ -65,7 +69,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """
     bindings = [*(parse_file(path) if path else ()), *parse_lines(overrides)]
     resolver = Resolver({binding.key: binding for binding in bindings})
-    problems = list(resolver.unknown_names())
+    problems = [*resolver.unknown_names(), *resolver.circles()]
     if not problems:
         problems = [*resolver.follow(complete=path is not None), *resolver.misfits()]
     if problems:

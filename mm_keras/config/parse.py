@@ -1,4 +1,4 @@
-"""Config files as bindings, each with the place where it stands. Of gin, only its parser is used: it keeps no state."""
+"""Reads config files as bindings, each with its file and line. Of gin only the parser is used, which keeps no state."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ REQUIRED = "gin.REQUIRED"
 
 
 class ConfigError(ValueError):
-    """A config that cannot run; the message lists every problem."""
+    """The config cannot run; the message lists every problem."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """`@scope/function`, or `@scope/function()`: a function, or the result of calling it whenever it is needed."""
+    """`@scope/function` is a function; `@scope/function()` is the result of calling it, each time it is needed."""
 
     scope: str
     function: str
@@ -36,7 +36,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Macro:
-    """`%NAME`: the value that is given elsewhere as `NAME = …`."""
+    """`%NAME` stands for the value that another line gives as `NAME = …`."""
 
     name: str
 
@@ -49,12 +49,11 @@ class Binding:
     """One statement of a config.
 
     Attributes:
-        scope: "" where there is none.
-        function: name of the function; of a macro, its name.
-        parameter: "" for a macro.
-        value: Python literals, `Reference` and `Macro` objects among them.
-        where: the file and the line, or the command line.
-        text: the line.
+        scope: the scope before the function's name, or "".
+        function: the name of the function or of the macro.
+        parameter: the name of the function's parameter; "" where the statement gives a macro.
+        value: a Python literal, which may contain `Reference` and `Macro` objects.
+        where: the file and the line that the statement begins in, or the command line.
     """
 
     scope: str
@@ -62,13 +61,17 @@ class Binding:
     parameter: str
     value: Any
     where: str
-    text: str
 
     @property
     def key(self) -> str:
-        """As it is written in a config: "scope/function.parameter", or the name of a macro."""
+        """The left side of the statement: "scope/function.parameter", or the name of a macro."""
         name = f"{self.scope}/{self.function}" if self.scope else self.function
         return f"{name}.{self.parameter}" if self.parameter else name
+
+    @property
+    def owner(self) -> Reference | Macro:
+        """The function or macro that the value is given to."""
+        return Reference(self.scope, self.function, False) if self.parameter else Macro(self.function)
 
 
 def parse_file(path: Path, including: tuple[Path, ...] = ()) -> Iterator[Binding]:
@@ -77,7 +80,7 @@ def parse_file(path: Path, including: tuple[Path, ...] = ()) -> Iterator[Binding
     An included file is looked for beside the including one, then in the config folder.
 
     Raises:
-        ConfigError: for a line that is none, a file that is not there, or one that includes itself.
+        ConfigError: if a line is no statement, or an included file does not exist or includes itself.
     """
     if path in including:
         raise ConfigError(f"{path} includes itself")
@@ -99,7 +102,7 @@ def parse_lines(lines: Sequence[str]) -> Iterator[Binding]:
     """Yields the bindings of the command line.
 
     Raises:
-        ConfigError: for a line that is none.
+        ConfigError: if a line is no binding.
     """
     for line in lines:
         for statement in _parse(line, ""):
@@ -109,7 +112,7 @@ def parse_lines(lines: Sequence[str]) -> Iterator[Binding]:
 
 
 class _Delegate(config_parser.ParserDelegate):
-    """Makes our objects of what the parser finds."""
+    """Tells gin's parser to return references and macros as our objects."""
 
     def configurable_reference(self, scoped_configurable_name, evaluate):
         scope, _, function = scoped_configurable_name.rpartition("/")
@@ -130,7 +133,8 @@ def _parse(text: str, file: str) -> Iterator[Binding | config_parser.IncludeStat
         try:
             statement = parser.parse_statement()
         except tokenize.TokenError as error:
-            raise ConfigError(f"{file or COMMAND_LINE}: a bracket or a quote is never closed") from error
+            where = f"{file}, line {number}" if file else COMMAND_LINE
+            raise ConfigError(f"{where}: `{lines[number - 1].strip()}`: a bracket or a quote is never closed") from error
         except (SyntaxError, ValueError) as error:
             raise ConfigError(_not_understood(error, parser, lines, file)) from error
         if statement is None:
@@ -139,7 +143,7 @@ def _parse(text: str, file: str) -> Iterator[Binding | config_parser.IncludeStat
             number = statement.location.line_num
             where = f"{file}, line {number}" if file else COMMAND_LINE
             scope, function, parameter = statement.scope, statement.selector, statement.arg_name
-            yield Binding(scope or "", function, parameter or "", statement.value, where, lines[number - 1].strip())
+            yield Binding(scope or "", function, parameter or "", statement.value, where)
         elif isinstance(statement, config_parser.IncludeStatement):
             yield statement
         elif isinstance(statement, config_parser.ImportStatement):

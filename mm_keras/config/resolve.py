@@ -1,4 +1,4 @@
-"""What the bindings of a config come to: the functions that are reached, whether all fits, and the values in the end."""
+"""Resolves the bindings of a config: finds what is wrong with them, and binds their values to the functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ _OF_A_CALL = ("config", "resume", "overwrite", "dry_run", "later_splits")  # par
 
 
 class Resolver:
-    """Bindings by their keys, and what they come to."""
+    """Finds the problems of a config's bindings, and the functions and values that they result in.
+
+    Args:
+        bindings: maps the key of each binding to the binding.
+    """
 
     def __init__(self, bindings: Mapping[str, Binding]):
         self._bindings = bindings
@@ -26,7 +30,7 @@ class Resolver:
         self._functions: dict[str, Bound | Callable] = {}
 
     def unknown_names(self) -> Iterator[str]:
-        """Says which functions, parameters and references there are not."""
+        """Says which functions, parameters and references do not exist."""
         for binding in self._bindings.values():
             if binding.parameter and binding.function not in self._known:
                 yield f"{binding.where}: there is no function {binding.function!r}{self._nearest(binding.function)}"
@@ -45,6 +49,27 @@ class Resolver:
     def _nearest(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._known, 1)
         return (f"; did you mean {near[0]}?" if near else "") + f"\n  functions: {', '.join(self._known)}"
+
+    def circles(self) -> Iterator[str]:
+        """Says which functions and macros refer back to themselves."""
+        finished: set[str] = set()
+        for binding in self._bindings.values():
+            yield from self._circles_from(binding.owner, (), finished)
+
+    def _circles_from(self, owner: Reference | Macro, path: tuple[str, ...], finished: set[str]) -> Iterator[str]:
+        name = str(owner)
+        if name in finished:
+            return
+        for binding in self._of(owner):
+            for reference in _references(binding.value):
+                target = _inside(reference, binding.scope)
+                target = dataclasses.replace(target, is_call=False) if isinstance(target, Reference) else target
+                if str(target) in (names := (*path, name)):
+                    circle = " -> ".join((*names[names.index(str(target)) :], str(target)))
+                    yield f"{binding.where}: {binding.key} = {_written(binding.value)}: it refers back to itself, {circle}"
+                else:
+                    yield from self._circles_from(target, names, finished)
+        finished.add(name)
 
     def follow(self, complete: bool) -> Iterator[str]:
         """Follows all references from the root and says what is required, not given, or not used.
@@ -81,19 +106,28 @@ class Resolver:
                 continue
             annotation = annotations_of(self._known[binding.function])[binding.parameter]
             value = self.value(binding.value, binding.scope)
+            source = self._source(binding)
             if isinstance(value, Call):
-                returned = annotations_of(self._known[binding.value.function])["return"] if _is_call(binding.value) else Any
-                problem = problem_with_result(returned, annotation, str(binding.value))
+                returned = annotations_of(self._known[source.value.function]).get("return", Any)
+                problem = problem_with_result(returned, annotation, str(source.value))
             else:
-                problem = None if _is_unknown(value) else problem_with(value, annotation, binding.text)
+                problem = None if _is_unknown(value) else problem_with(value, annotation)
             if problem:
-                yield f"{binding.where}: {binding.key} = {_written(binding.value)}: {problem}"
+                given = "" if source is binding else f" ({source.key} is given in {source.where})"
+                yield f"{binding.where}: {binding.key} = {_written(binding.value)}: {problem}{given}"
+
+    def _source(self, binding: Binding) -> Binding:
+        """The binding that has the value itself, where the given one has a macro."""
+        while isinstance(binding.value, Macro) and binding.value.name in self._bindings:
+            binding = self._bindings[binding.value.name]
+        return binding
 
     def _of(self, target: Reference | Macro) -> list[Binding]:
-        """The bindings of a function or a macro; those of a scope come after those of none."""
+        """The bindings of a function or a macro, later ones winning: for the scope "a/b", those of no scope, of "a", of "a/b"."""
         if isinstance(target, Macro):
             return [self._bindings[target.name]] if target.name in self._bindings else []
-        scopes = ("", target.scope) if target.scope else ("",)
+        parts = target.scope.split("/") if target.scope else []
+        scopes = ["/".join(parts[:length]) for length in range(len(parts) + 1)]
         return [
             binding
             for scope in scopes
@@ -102,7 +136,7 @@ class Resolver:
         ]
 
     def value(self, value: Any, scope: str = "") -> Any:
-        """A value with its macros and references resolved; what is to be called is called when it is needed."""
+        """Replaces macros by their values and references by bound functions; `@function()` becomes a `Call`."""
         if isinstance(value, Macro):
             binding = self._bindings.get(value.name)
             return self.value(binding.value, scope) if binding else value
@@ -116,7 +150,7 @@ class Resolver:
         return value
 
     def function(self, reference: Reference) -> Callable:
-        """The function of a reference with its values bound."""
+        """Returns the function that is referred to, with the values that are bound in the reference's scope."""
         key = f"{reference.scope}/{reference.function}"
         if key not in self._functions:
             bindings = {binding.parameter: binding for binding in self._of(reference)}
@@ -126,12 +160,12 @@ class Resolver:
         return self._functions[key]
 
     def bound(self) -> dict[str, Any]:
-        """What is bound, by key; of functions their reference."""
+        """Maps the key of each binding to its value, with macros replaced by their values."""
         bindings = (binding for binding in self._bindings.values() if binding.parameter)
         return {binding.key: self._plain(binding.value) for binding in bindings}
 
     def _plain(self, value: Any) -> Any:
-        """A value with its macros resolved and its references as they are written."""
+        """Replaces macros by their values; references stay."""
         if isinstance(value, Macro):
             binding = self._bindings.get(value.name)
             return self._plain(binding.value) if binding else str(value)
@@ -140,7 +174,7 @@ class Resolver:
         return type(value)(map(self._plain, value)) if isinstance(value, list | tuple) else value
 
     def operative(self) -> str:
-        """All values that are used, as a config: what is bound, and the defaults of all functions that are reached."""
+        """Returns as the text of a config the bound values and the defaults of all functions that the root reaches."""
         lines: dict[str, str] = {}
         reached, waiting = set(), [Reference("", ROOT, False)]
         while waiting:
@@ -162,18 +196,14 @@ class Resolver:
 
 
 def _inside(reference: Reference | Macro, scope: str) -> Reference | Macro:
-    """What a reference means within a scope, which goes on into the functions that are called there."""
+    """Gives a reference without a scope the scope in which it stands."""
     if isinstance(reference, Macro) or reference.scope or not scope:
         return reference
     return dataclasses.replace(reference, scope=scope)
 
 
-def _is_call(value: Any) -> bool:
-    return isinstance(value, Reference) and value.is_call
-
-
 def _is_unknown(value: Any) -> bool:
-    """Is the value, or a part of it, only known once something is called, or not given at all?"""
+    """Whether the value contains the result of a call that is made later, or a macro that nothing gives."""
     if isinstance(value, Call | Macro):
         return True
     if isinstance(value, dict):
@@ -190,7 +220,7 @@ def _is_literal(value: Any) -> bool:
 
 
 def _written(value: Any) -> str:
-    """A value as a config has it."""
+    """Writes a value as a config does."""
     if isinstance(value, Reference | Macro):
         return str(value)
     if isinstance(value, dict):

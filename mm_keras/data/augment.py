@@ -1,4 +1,4 @@
-"""What training does to examples that evaluation does not. TensorFlow graph functions; the same seed gives the same result."""
+"""Augmentation of training examples, as TensorFlow graph functions. The same seed gives the same result."""
 
 from __future__ import annotations
 
@@ -37,22 +37,27 @@ def make_augmentation(
     cutmix: NonNegativeFloat = 0.0,
     token_dropout: Rate = 0.0,
 ) -> Augmentation:
-    """Says how to augment; what is for images does nothing to a model that sees none, and so with tokens.
+    """Collects the options of augmentation.
 
-    There is nothing here that hides a whole field or the image: `build_two_tower.modality_dropout` does that.
+    Options for images change nothing in a model without an image, and `token_dropout` nothing in one without tokens. A whole
+    modality is hidden by `build_two_tower.modality_dropout`, not here.
 
     Args:
-        min_area: the smallest part of a picture that is cut out and seen, as a fraction of its area, within (0, 1].
-        mirror: left and right change sides in half of the cases; False for pictures of writing.
-        color_jitter: strength within [0, 1], see `pixels.jitter_colors`; 0: none. 0.4 is usual.
-        rand_augment: operations a picture, see `pixels.rand_augment`; 0: none. 2 is usual.
-        rand_augment_magnitude: of each, within [0, 10].
-        mixup: alpha of MixUp, at least 0; 0: none. 0.2 is usual. See `mix_examples`.
-        cutmix: alpha of CutMix, at least 0; 0: none. 1.0 is usual. With both, each batch has one of the two, by chance.
-        token_dropout: probability, within [0, 1), of leaving a token out, see `drop_tokens`. 0.1 is usual.
+        min_area: area of the smallest random crop, as a fraction of the picture's area, within (0, 1].
+        mirror: mirror each picture with probability 1/2; choose False for pictures that contain writing.
+        color_jitter: strength within [0, 1] of `pixels.jitter_colors`; 0 switches it off, 0.4 is usual.
+        rand_augment: number of operations of `pixels.rand_augment` applied to a picture; 0 switches it off, 2 is usual.
+        rand_augment_magnitude: magnitude of these operations, within [0, 10].
+        mixup: alpha of MixUp, at least 0; 0 switches it off, 0.2 is usual. See `mix_examples`.
+        cutmix: alpha of CutMix, at least 0; 0 switches it off, 1.0 is usual. If both are on, each batch gets one of the two at
+            random.
+        token_dropout: probability, within [0, 1), of dropping a token; 0.1 is usual. See `drop_tokens`.
 
     Raises:
         ValueError: for values out of these ranges.
+
+    Example:
+        >>> train("data/products", "runs/products", augment=make_augmentation(rand_augment=2, mixup=0.2))
     """
     for name, value, fine, rule in (
         ("min_area", min_area, 0 < min_area <= 1, "within (0, 1]"),
@@ -69,7 +74,17 @@ def make_augmentation(
 
 
 def augmented_image(data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """A record's image, string [], as float32 [*spec.size, 3] within [0, 255]; `seed` is int64 [2]."""
+    """Decodes and augments the image of a record.
+
+    Args:
+        data: string [], a JPEG.
+        spec: size and fit of the result.
+        seed: int64 [2].
+        augmentation: what to do.
+
+    Returns:
+        float32 [*spec.size, 3] within [0, 255].
+    """
     image = decode_augmented(data, spec, seed, augmentation.min_area, augmentation.mirror)
     if augmentation.rand_augment:
         seed = tf.random.experimental.stateless_fold_in(seed, 1)
@@ -87,16 +102,16 @@ def augment_batch(
     features: FeatureSpec,
     augmentation: Augmentation,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-    """What is done to texts, and to several examples together.
+    """Augments texts, and mixes examples of a batch.
 
     Args:
-        inputs, labels, weights: a batch without this.
-        seed: int64 [2], the batch's own.
-        features: what is in it.
+        inputs, labels, weights: the batch, whose images are augmented already.
+        seed: int64 [2], which no other batch has.
+        features: describes the batch.
         augmentation: what to do.
 
     Returns:
-        a batch of the same shapes; but where examples are mixed, labels are float32 [B, L], also of multi-class data.
+        a batch of the same shapes. Only if examples are mixed, labels become float32 [B, num_labels] in multi-class data, too.
     """
     seeds = tf.random.experimental.stateless_split(seed, len(features.texts) + 1)
     for number, text in enumerate(features.texts):
@@ -115,16 +130,19 @@ def augment_batch(
 def drop_tokens(
     token_ids: tf.Tensor, padding_mask: tf.Tensor, seed: tf.Tensor, rate: float, kept_ids: list[int]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Leaves tokens out; those behind move up, as if they had never been there. "a red mug" -> "a mug".
+    """Drops tokens at random; later tokens move up: "a red mug" -> "a mug".
 
-    A text that would lose all its tokens keeps all.
+    A text that would lose all its tokens keeps all of them.
 
     Args:
         token_ids: int32 [B, T].
-        padding_mask: bool [B, T], the real tokens.
+        padding_mask: bool [B, T], True for a token.
         seed: int64 [2].
-        rate: probability of each.
-        kept_ids: tokens that always stay, such as [CLS] and [SEP].
+        rate: probability of dropping a token.
+        kept_ids: ids of tokens that are never dropped, such as [CLS] and [SEP].
+
+    Returns:
+        (token_ids, padding_mask) of the same shapes.
     """
     fixed = tf.zeros_like(padding_mask)
     for token in kept_ids:
@@ -145,22 +163,22 @@ def mix_examples(
     mixup: float,
     cutmix: float,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-    """Mixes each example with the one before it, which a shuffled batch has there by chance.
+    """Mixes each example with the one before it in the batch, which is a random one since batches are shuffled.
 
-    A share λ is drawn for each example from Beta(α, α). Its picture becomes λ of its own and 1 - λ of the other's, as pixels
-    (MixUp) or as areas (CutMix). Embeddings of texts are mixed as pixels are. Tokens cannot be: all of an example's texts,
-    and which of them are there, are its own with probability λ and the other's else, so that what a text tells of the labels
-    is right on average. Labels become shares. Where one of the two has no picture, the example stays as it is: a picture mixed
-    with none would be a darker one, not a missing one.
+    For each example a share λ is drawn from Beta(α, α). The mixed picture consists of λ parts of the example's own picture and
+    1 - λ of the other one's, blended as pixels (MixUp) or pasted as an area (CutMix). Text embeddings are blended as pixels
+    are. Tokens cannot be blended: with probability λ all texts of an example, with their presence flags, are its own, else the
+    other one's, so that a text fits the mixed labels on average. Labels are blended by the same shares. If one of the two
+    examples has no picture, the example stays as it is: a blend with zeros would be a darker picture, not a missing one.
 
     Args:
         inputs: with an image.
         labels: float32 [B, L], one-hot or multi-hot.
-        weights: float32 [B]. An example of weight 0 has no share in the labels, one of weight 2 a double one: the loss is the
-            sum of what both would give alone.
+        weights: float32 [B]. Shares in the labels are proportional to the weights, so that the loss is the weighted sum of
+            the losses that both examples would have alone.
         seed: int64 [2].
         features: what is in the batch.
-        mixup, cutmix: α of each; 0: never. At least one of them is more.
+        mixup, cutmix: α of each; 0 switches it off. At least one of them is above 0.
 
     Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization", equation 1; Yun et al., "CutMix: Regularization
         Strategy to Train Strong Classifiers with Localizable Features", equations 1 and 2.

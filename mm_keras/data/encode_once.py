@@ -1,12 +1,12 @@
-"""What frozen encoders make of a split's pictures and of each of its distinct texts, computed once and kept on disk.
+"""Runs frozen encoders once on the pictures of a split and on each distinct text, and keeps the results on disk.
 
     <dataset>/.features/<fingerprint>/
-        train-00000-of-00004/encoded.npy        float32 [n, D]: of the pictures, a block a file of the dataset
+        train-00000-of-00004/encoded.npy        float32 [n, D]: embeddings of pictures, one block for each shard
     <dataset>/.features/<fingerprint>/
-        00000/encoded.npy                       float32 [n, D]: of distinct texts
+        00000/encoded.npy                       float32 [n, D]: embeddings of distinct texts
 
-A fingerprint is of the encoder with its weights, the preprocessing, and the pictures or texts: a stale cache is never found,
-and trainings share what they have in common, such as a baseline that sees the image alone.
+The fingerprint is computed from the encoder with its weights, the preprocessing, and the pictures or texts. So an outdated
+cache is never used, and trainings share the parts that they have in common.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _MOST_TEXTS = 256  # a batch
 
 
 class FrozenEncoder:
-    """An encoder, or the frozen part of one, as a graph that is traced once, for batches of any size and texts of any length.
+    """An encoder, or its frozen part, as a graph that is traced once, for any batch size and any length of texts.
 
     Args:
-        model: inputs -> [B, …].
+        model: the encoder: its inputs -> [B, …].
     """
 
     def __init__(self, model: keras.Model):
@@ -52,7 +52,7 @@ class FrozenEncoder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of architecture and weights."""
+        """A checksum of architecture and weights."""
         # Keras numbers the layers that a program has made so far.
         digest = hashlib.sha256(re.sub(r'_\d+"', '"', self._model.to_json()).encode())
         for weight in self._model.weights:
@@ -63,7 +63,7 @@ class FrozenEncoder:
         return self._traced(inputs).numpy()
 
     def num_states(self, num_tokens: int) -> int:
-        """How many states it gives to a text of so many tokens, where it gives any."""
+        """The number of states that it gives for a text of `num_tokens` tokens, if it gives a state for each token."""
         given = {name: keras.KerasTensor((1, num_tokens), tensor.dtype) for name, tensor in self._model.input.items()}
         return self._model.compute_output_spec(given).shape[1]
 
@@ -80,7 +80,7 @@ class FrozenEncoder:
 
 
 class TextPreprocessor:
-    """`Preprocessor.text` as a graph a field; made for the first text that a cache lacks, since tokenizers take a while."""
+    """`Preprocessor.text` as a graph for each field. It is made when a text is not cached, since tokenizers take a while."""
 
     def __init__(self, features: FeatureSpec):
         self._features = features
@@ -100,14 +100,14 @@ class TextPreprocessor:
 def encode_images(
     split: Split, features: FeatureSpec, encoder: FrozenEncoder, sizes: Sequence[int], batch_size: int = 32
 ) -> StoredRows:
-    """What an encoder makes of each labelled record's picture, in the order of the records.
+    """Encodes the pictures of the labelled records of a split, in the records' order.
 
     Args:
         split: the split whose pictures are encoded.
         features: what the model takes in.
         encoder: float32 [B, H, W, 3] -> [B, …].
-        sizes: labelled records in each file of the split.
-        batch_size: only memory depends on it.
+        sizes: number of labelled records in each shard of the split.
+        batch_size: pictures in a batch; only the memory depends on it.
     """
     files = split.files
     step = -(-len(files) // MOST_BLOCKS)
@@ -132,19 +132,19 @@ def encode_images(
 def encode_texts(
     dataset: Dataset, preprocess: TextPreprocessor, spec: TextSpec, encoder: FrozenEncoder | None, table: TextTable
 ) -> dict[str, StoredRows]:
-    """What an encoder makes of each distinct text of a field; without an encoder, the field's tokens.
+    """Encodes each distinct text of a field; without an encoder, only tokenises it.
 
-    Batches are of texts of about the same length and are padded to their longest one.
+    Texts of about the same length are batched together, and a batch is padded to its longest text.
 
     Args:
         dataset: the dataset beside which the result is kept.
-        preprocess: of the model's features.
-        spec: the field.
-        encoder: the inputs of `spec` -> [B, …], or None.
-        table: the texts.
+        preprocess: the preprocessing of the model's features.
+        spec: the text field.
+        encoder: maps the inputs of `spec` to [B, …]; None: the inputs themselves are kept.
+        table: the distinct texts.
 
     Returns:
-        {"encoded": [number of texts, …]}, or the inputs of `spec` by name.
+        {"encoded": [number of texts, …]}, or without an encoder the inputs of `spec` by name.
     """
     size = max(_BLOCK_TEXTS, -(-len(table.texts) // MOST_BLOCKS))
     starts = {f"{index:05d}": first for index, first in enumerate(range(0, len(table.texts), size))}
@@ -178,15 +178,15 @@ def encode_texts(
 def iter_buckets(
     given: dict[str, np.ndarray], fixed: bool = False, batch_tokens: int = _BATCH_TOKENS
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Batches of texts of about the same length, the longest first: what does not fit into memory fails at once.
+    """Yields batches of texts of about the same length, the longest first, so that a lack of memory shows at once.
 
     Args:
-        given: "token_ids" int32 and "padding_mask" bool [N, T]; or anything without length, which is cut into batches.
-        fixed: leave them padded to T.
-        batch_tokens: about how many tokens are in a batch, padding among them.
+        given: "token_ids" int32 and "padding_mask" bool [N, T]; or other arrays [N, …], which are only cut into batches.
+        fixed: whether texts stay padded to T.
+        batch_tokens: about how many tokens a batch has, its padding included.
 
     Yields:
-        (numbers of the texts [B], their rows of each array, cut to the longest of them).
+        (numbers of the texts [B], the arrays of these texts, cut to the longest of them).
     """
     num = len(next(iter(given.values())))
     if "padding_mask" not in given or fixed:

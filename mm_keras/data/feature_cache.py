@@ -1,4 +1,4 @@
-"""Batches for a model whose frozen encoders have run once for all, see `encode_once`; no record is read for them."""
+"""Batches of cached encoder outputs, for models whose frozen encoders run only once (see `encode_once`)."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _LABELS, _WEIGHTS = "the labels", "the weights"
 
 
 class FeatureCache:
-    """What the trained part of a model sees of one split; filled when it is made.
+    """The inputs of the trained part of a model, for one split. They are computed when the object is made.
 
     Args:
         split: the split.
         features: what the whole model takes in.
-        encoders: the frozen parts by modality, of `split_at_frozen`.
-        inputs: names of the trained part's inputs.
+        encoders: the frozen parts by modality, as `split_at_frozen` gives them.
+        inputs: names of the inputs of the trained part.
 
     Attributes:
-        labels: of the labelled records, in their order: int32 [N] or float32 [N, L].
-        weights: float32 [N], theirs.
-        ids: strings [N], theirs.
+        labels: labels of the labelled records, in the records' order: int32 [N], or float32 [N, num_labels] (multi-label).
+        weights: float32 [N], the weights of these records.
+        ids: strings [N], the ids of these records.
 
     Raises:
         FileNotFoundError: if the dataset was packed by a version that wrote no index.
@@ -76,7 +76,14 @@ class FeatureCache:
         self._tables = {name: tables[name] for name in inputs}
 
     def inputs(self, records: np.ndarray) -> dict[str, np.ndarray]:
-        """What the trained part sees of some records, numbers [B] -> name -> [B, …]; of several texts in a field the first."""
+        """The inputs of the trained part for some records; if a field has several texts, the first one is taken.
+
+        Args:
+            records: int [B], numbers of labelled records.
+
+        Returns:
+            name of an input -> [B, …].
+        """
         rows = self._rows(records, 0.0)
         return {name: _take(table, rows[of]) for name, (of, table) in self._tables.items()}
 
@@ -89,9 +96,17 @@ class FeatureCache:
         worker: Worker = ALONE,
         sampled: SampledRecords | None = None,
     ) -> Batches:
-        """As `make_training_batches`: each epoch in another order, less than a batch of it left out, texts drawn anew.
+        """Training batches, as `make_training_batches` makes them.
 
-        `sampled` is of the same records: it says which of them each epoch shows.
+        Each epoch has an order of its own, leaves out less than one batch, and draws one of several texts anew.
+
+        Args:
+            batch_size: global batch size.
+            epochs: number of epochs.
+            seed: of the order and the drawn texts.
+            start: number of batches, counted from the first epoch on, that a resumed training has seen.
+            worker: this worker, which gets its part of every batch.
+            sampled: which records each epoch shows; None: every record once.
         """
         steps = len(self.labels) // batch_size
 
@@ -117,7 +132,7 @@ class FeatureCache:
         return Batches(dataset, steps, steps * batch_size, batch_size, ids_of_batches)
 
     def evaluation_batches(self, batch_size: int, worker: Worker = ALONE) -> Batches:
-        """As `make_evaluation_batches`: each example once, the last batch filled up with weight 0; all others weigh 1."""
+        """Evaluation batches, as `make_evaluation_batches` makes them: examples that fill up the last batch have weight 0."""
         count = len(self.labels)
         steps = -(-count // batch_size)
 
@@ -129,13 +144,13 @@ class FeatureCache:
         return Batches(self._dataset(rows, steps, batch_size // worker.count, weigh=False), steps, count, batch_size)
 
     def _rows(self, records: np.ndarray, drawn: np.ndarray | float) -> dict[str, np.ndarray]:
-        """The rows of some records in each kind of table; `drawn` is [fields, *records.shape] or 0 for the first texts."""
+        """The rows of some records in each table; `drawn` is [fields, *records.shape], or 0 for the first texts."""
         drawn = np.broadcast_to(drawn, (len(self._texts), *records.shape))
         texts = {field: table.rows(records, each) for (field, table), each in zip(self._texts.items(), drawn, strict=True)}
         return {IMAGE: records} | texts
 
     def _dataset(self, rows, steps: int, batch_size: int, weigh: bool = True) -> tf.data.Dataset:
-        """Batches from a generator of rows, [some steps, B] of each kind at a time."""
+        """Batches from a generator of rows; it yields [some steps, B] for each table at a time."""
         tables = self._tables | {_LABELS: (IMAGE, self.labels)} | ({_WEIGHTS: (IMAGE, self.weights)} if weigh else {})
         lookups = {name: (of, _lookup(table)) for name, (of, table) in tables.items()}
 
@@ -154,7 +169,7 @@ class FeatureCache:
 
 
 def _lookup(table: np.ndarray | StoredRows):
-    """A function of the graph: row numbers [B] -> rows [B, …]."""
+    """A graph function that maps row numbers [B] to rows [B, …]."""
     if isinstance(table, np.ndarray) or np.prod(table.shape) * table.dtype.itemsize <= _IN_MEMORY:
         with tf.device("CPU"):
             array = tf.constant(_take(table, np.arange(len(table))))

@@ -1,4 +1,4 @@
-"""Encoded bytes -> the pixels that a tower sees; in training with augmentation. TensorFlow graph functions."""
+"""Decodes encoded images into the pixels that a tower sees, as TensorFlow graph functions."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def decode_image(data: tf.Tensor) -> tf.Tensor:
 
 
 def fit_image(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
-    """Brings one picture to the tower's size as evaluation and serving do.
+    """Brings one picture to the tower's size, as evaluation and serving do.
 
     Args:
         image: uint8 [height, width, 3].
-        spec: the size, and how to get there.
+        spec: the size, and whether the picture is cropped or stretched to it.
 
     Returns:
         float32 [*spec.size, 3] within [0, 255].
@@ -41,11 +41,11 @@ def fit_image(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
 
 
 def fit_stored(data: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
-    """What `fit_image(decode_image(data), spec)` gives for the image of a record, in less time.
+    """Decodes and fits the image of a record; it equals `fit_image(decode_image(data), spec)` and takes less time.
 
     Args:
         data: string [], an upright JPEG, as packing stores them.
-        spec: the size, and how to get there.
+        spec: the size, and whether the picture is cropped or stretched to it.
 
     Returns:
         float32 [*spec.size, 3] within [0, 255].
@@ -62,14 +62,14 @@ def fit_stored(data: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
 def decode_augmented(
     data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor, min_area: float = 0.35, mirror: bool = True
 ) -> tf.Tensor:
-    """Decodes a random part of a record's image, at the tower's size.
+    """Decodes a random crop of a record's image, resized to the tower's size.
 
     Args:
         data: string [], an upright JPEG.
-        spec: the size, and how to get there.
+        spec: the size, and whether the picture is cropped or stretched to it.
         seed: int64 [2]; the same seed gives the same result.
-        min_area: smallest part of the picture that is taken, as a fraction of its area.
-        mirror: left and right change sides in half of the cases.
+        min_area: area of the smallest crop, as a fraction of the picture's area.
+        mirror: mirror the picture with probability 1/2.
 
     Returns:
         float32 [*spec.size, 3] within [0, 255].
@@ -87,7 +87,7 @@ def decode_augmented(
 
 
 def _central_window(shape: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tensor]:
-    """[top, left] and [height, width] of what evaluation and serving see."""
+    """[top, left] and [height, width] of the window that evaluation and serving see."""
     largest = _largest_crop(shape, spec)
     size = tf.maximum(_scaled(largest, _CENTRE), tf.minimum(largest, spec.size))  # no enlarging for want of an edge
     return (shape - size) // 2, size
@@ -98,7 +98,7 @@ def _part(image: tf.Tensor, start: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def _largest_crop(shape: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
-    """[height, width] of the largest part of the tower's aspect."""
+    """[height, width] of the largest crop that has the tower's aspect ratio."""
     aspect = spec.size[0] / spec.size[1]
     return tf.minimum(shape, _scaled(shape[::-1], [aspect, 1 / aspect]))
 
@@ -108,7 +108,7 @@ def _scaled(lengths: tf.Tensor, scale) -> tf.Tensor:
 
 
 def _resize(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
-    """Bilinear; where it shrinks by a third or more (an original), by averaging over areas, so that nothing aliases."""
+    """Resizes bilinearly; a picture that shrinks by a third or more is averaged over areas, so that it does not alias."""
     shape = tf.shape(image)[:2]
     image = tf.cast(image, tf.float32)  # TensorFlow resizes floats almost twice as fast as bytes
     fits = tf.reduce_all(shape == spec.size)

@@ -1,4 +1,4 @@
-"""Chooses what a model sees of a dataset."""
+"""Chooses which parts of a dataset a model takes in, and how."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def make_features(
 
     Args:
         dataset: the dataset, or its folder.
-        image_size: (height, width) that the image tower sees, or None: no image.
+        image_size: (height, width) in pixels of the image tower's input; None: the model takes no image.
         image_fit: "crop" or "stretch", see `ImageSpec`.
         text_fields: the text fields that the model sees.
-        max_tokens: how many tokens of a text are kept; one number, or one a field.
-        make_tokenizer: called with the texts of the training split; all fields share its tokenizer.
-        make_embedder: makes what embeds the texts of all fields before the model sees them; neither `make_tokenizer` nor
-            `max_tokens` is then read. None: the model sees tokens.
-        train_split: the split whose texts make a vocabulary.
-        allow_label_derived_inputs: let a text that is computed from the label be an input. It tells the label, so the
-            accuracy means nothing where such a text is not known before the label is.
+        max_tokens: the number of tokens of a text that are kept: one number for all fields, or one for each field.
+        make_tokenizer: `(batches of texts) -> TokenizerSpec`, called with the texts of the training split; all fields share
+            the tokenizer.
+        make_embedder: `() -> EmbedderSpec` of a SavedModel that embeds the texts of all fields; `make_tokenizer` and
+            `max_tokens` are then not used. None: the model takes tokens.
+        train_split: the split whose texts make the vocabulary.
+        allow_label_derived_inputs: allow a text that is computed from the label as an input. Such a text gives the label away,
+            so that the accuracy means nothing unless the text is known before the label is.
 
     Raises:
         ValueError: for a field that the dataset lacks, a label-derived one, or one without `max_tokens`.

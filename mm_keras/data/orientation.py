@@ -14,7 +14,9 @@ _HEAD, _DIRECTORY = 4096, 64  # bytes in which the EXIF block begins; entries of
 
 
 def exif_orientation(data: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of an encoded image: int32 [], 1–8; 1 (upright) where there is none, or none that makes sense.
+    """Reads the EXIF orientation of an encoded image.
+
+    Returns int32 [], 1–8. It is 1, upright, if the image has no orientation or an invalid one.
 
     EXIF 2.3, section 4.5: after the marker a TIFF header ("II" little or "MM" big endian, offset of the first directory),
     then a directory: uint16 count, and per entry uint16 tag, uint16 type, uint32 count, 4 bytes value.

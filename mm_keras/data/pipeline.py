@@ -1,4 +1,4 @@
-"""Records -> batches."""
+"""Records become batches for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class Batches:
     """A tf.data.Dataset of batches `(features, labels, weights)`, with its size.
 
     Attributes:
-        dataset: in training all epochs one after the other; in evaluation one pass. Of several workers, this one's part of
-            each batch.
-        steps: batches an epoch.
-        num_examples: examples an epoch: in training those of `steps` full batches, in evaluation all; of all workers together.
-        batch_size: global, that is of all replicas together.
-        ids: strings of the records in each batch of `dataset`; of training batches alone.
+        dataset: in training all epochs one after the other, in evaluation one pass. If there are several workers, each has its
+            part of every batch.
+        steps: number of batches in an epoch.
+        num_examples: number of examples in an epoch, over all workers: in training those of `steps` full batches, in
+            evaluation all.
+        batch_size: global batch size, over all replicas.
+        ids: the ids of the records in each batch of `dataset`; training batches alone have them.
     """
 
     dataset: tf.data.Dataset
@@ -55,26 +56,26 @@ def make_training_batches(
     worker: Worker = ALONE,
     sampled: SampledRecords | None = None,
 ) -> Batches:
-    """Batches of `epochs` passes over a split, each in another order that depends on `(seed, epoch)` alone.
+    """Makes the batches of `epochs` passes over a split, each in an order that depends on `(seed, epoch)` alone.
 
-    Shards are shuffled and interleaved, records shuffled in a buffer. An epoch visits no example twice and leaves out less
-    than one batch (other examples every time). Of several texts in a field one is drawn. Every shape is static.
+    Shards are shuffled and interleaved, and records are shuffled in a buffer. An epoch shows no example twice and leaves out
+    less than one batch, other examples in each epoch. If a field has several texts, one is drawn. All shapes are static.
 
     Args:
         split: the split to train on.
         features: what a batch holds.
         batch_size: global batch size.
-        epochs: how many passes.
+        epochs: number of passes.
         seed: of the order, the augmentation and the drawn texts.
-        augment: what `make_augmentation` says; True: crop and mirror images at random; False: nothing.
-        shuffle_buffer: records (encoded: 30 KB each, about) that are shuffled at a time.
-        start: batches, counted from the first epoch on, that a resumed training has seen: they are left out, and of their
-            epoch's records no picture is decoded.
-        worker: of several, each gets its part of every batch. Where the split's files can be dealt out so that each worker has
-            enough of them for all steps, it reads its own alone; else every worker reads all records and decodes its own, and
-            the batches are those of one worker.
-        sampled: the split's records by `make_sampling`: then an epoch shows some examples several times and others not at all;
-            it still depends on `(seed, epoch)` alone.
+        augment: the result of `make_augmentation`; True crops and mirrors images at random; False changes nothing.
+        shuffle_buffer: number of records in the shuffle buffer (an encoded record has about 30 KB).
+        start: number of batches, counted from the first epoch on, that a resumed training has seen. They are skipped, and
+            their pictures are not decoded.
+        worker: this worker, which gets its part of every batch. If the split's files can be dealt out so that each worker has
+            enough records for all steps, it reads only its own files. Otherwise every worker reads all records and decodes
+            its own ones, and the batches are the parts of those that a single worker would have.
+        sampled: the split's records as `make_sampling` draws them: an epoch may show some examples several times and others
+            not at all. It still depends on `(seed, epoch)` alone.
 
     Raises:
         ValueError: if the dataset does not have what `features` asks for, or fewer labelled examples than a batch.
@@ -166,11 +167,11 @@ def make_evaluation_batches(
     record_weights: bool = False,
     worker: Worker = ALONE,
 ) -> Batches:
-    """Batches of one pass over a split's labelled examples, each exactly once and in the order of the records.
+    """Makes the batches of one pass over the labelled examples of a split, each once and in the records' order.
 
-    The last batches are filled up to their full size with empty examples of weight 0; all others weigh 1, or, by
-    `record_weights`, what their records say. Of several texts in a field the one at `text_index` is taken; where there are
-    fewer, counting begins anew. Other arguments and errors as in `make_training_batches`.
+    The last batches are filled up with empty examples of weight 0. All other examples have weight 1, or with `record_weights`
+    the weight of their record. If a field has several texts, the one at `text_index` (modulo their number) is taken. The other
+    arguments and the errors are those of `make_training_batches`.
     """
     num_examples = count_labelled(split, features)
     steps = -(-num_examples // batch_size)
@@ -247,7 +248,7 @@ def _labels_and_weight(record: dict[str, tf.Tensor], features: FeatureSpec) -> d
 def _stored_image(
     data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor | None = None, augmentation: Augmentation | None = None
 ) -> tf.Tensor:
-    """float32 [*spec.size, 3]: as `Preprocessor.image` makes it; where it is told how, augmented."""
+    """The image of a record as float32 [*spec.size, 3], as `Preprocessor.image` makes it, or augmented."""
     if augmentation is None:
         return made_or_zeros(data, spec.size, lambda: fit_stored(data, spec))
     return made_or_zeros(data, spec.size, lambda: augmented_image(data, spec, seed, augmentation))
@@ -264,7 +265,7 @@ def _finished(
     steps: int,
     augmented: Callable[..., tuple] | None = None,
 ) -> tf.data.Dataset:
-    """Raw batches -> `(features, labels, weights)`, passed through `augmented` after the examples' indices."""
+    """Raw batches become `(features, labels, weights)`; `augmented` is applied at the end, if there is one."""
 
     def finish(raw: dict):
         made = preprocessor.texts(raw["texts"])
@@ -278,8 +279,11 @@ def _finished(
 
 
 def _not_autotuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """With autotuning, the end of a pass waits for the tuner's thread to wake up, in one of four passes for as long as the
-    pass took; and decoding on all cores leaves nothing to tune."""
+    """Switches autotuning off.
+
+    With it, one of four passes waited at its end for the tuner's thread, for as long as the pass had taken. Decoding uses all
+    cores already, so that nothing is left to tune.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)

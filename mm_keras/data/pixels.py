@@ -1,7 +1,8 @@
 """Random changes of colours and shapes. TensorFlow graph functions of one picture, float32 [H, W, 3] within [0, 255].
 
-Keras' layers of the same names draw from a state that they keep, so a resumed training would see other pictures; and some
-give every picture of a batch the same change. Here, the same seed gives the same picture.
+Keras' layers of the same names draw from a random state that they keep, so that a resumed training would see other pictures,
+and some of them change all pictures of a batch alike. The functions of this module take a seed: the same seed gives the same
+picture.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ _FROM_YIQ = tuple(map(tuple, np.linalg.inv(np.array(_TO_YIQ, "float32"))))
 
 
 def jitter_colors(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
-    """Changes brightness, contrast and saturation by factors within 1 ± strength, and turns the hue.
+    """Changes brightness, contrast and saturation by random factors within 1 ± strength, and rotates the hue.
 
-    All four together are one product of matrices, several times as fast as one after the other.
+    All four changes are one matrix product, which is several times as fast as applying them one after the other.
 
     Args:
         image: float32 [H, W, 3] within [0, 255].
         seed: int64 [2].
-        strength: within [0, 1]; the hue turns by at most a quarter of it, as part of a circle, in the plane of YIQ's I and Q.
+        strength: within [0, 1]. The hue rotates in the plane of YIQ's I and Q, by at most strength / 4 of a full circle.
 
     Reference: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", appendix A, whose factors
         are four times as far from 1 as the hue turns.
@@ -42,14 +43,14 @@ def jitter_colors(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tens
 
 
 def rand_augment(image: tf.Tensor, seed: tf.Tensor, operations: int, magnitude: float) -> tf.Tensor:
-    """Applies operations that are drawn from 14, with replacement, all as strongly.
+    """Applies operations drawn at random, with replacement, from 14 kinds, all with the same magnitude.
 
     Args:
         image: float32 [H, W, 3] within [0, 255].
         seed: int64 [2].
-        operations: how many.
-        magnitude: within [0, 10]. 10 turns by 30°, shears by 0.3, moves by 0.45 of a side, changes colours by a factor of 0.1
-            or 1.9, leaves 4 bits a colour, and inverts all.
+        operations: number of operations.
+        magnitude: within [0, 10]. At 10, a picture is rotated by 30°, sheared by 0.3, or moved by 0.45 of a side, its colours
+            change by a factor of 0.1 or 1.9, posterising keeps 4 bits a colour, and solarising inverts all pixels.
 
     Reference: Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space", figure 2.
     """

@@ -1,4 +1,4 @@
-"""Raw strings and image bytes -> the features of a batch: the functions that training, evaluation and export share."""
+"""Raw strings and image bytes become the features of a batch, by functions that training, evaluation and export share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 
 
 class Preprocessor(tf.Module):
-    """Makes features as `features` describes them; a tf.Module, so that an export carries tokenizers and embedders."""
+    """Makes the features of a batch. It is a tf.Module, so that an export carries its tokenizers and embedders.
+
+    Args:
+        features: what a batch holds.
+    """
 
     def __init__(self, features: FeatureSpec):
         super().__init__()
@@ -25,16 +29,16 @@ class Preprocessor(tf.Module):
         self._makers = [*map(make_tokenizer, tokenizers), *(SavedModelEmbedder(embedder.path) for embedder in embedders)]
 
     def texts(self, texts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Field -> string [B] becomes what the model sees of it, with presence flags. A blank text is a missing one."""
-        made = {}
+        """The features and presence flags of text fields, given as field -> string [B]. A blank text counts as missing."""
+        inputs = {}
         for spec in self._features.texts:
-            made |= self.text(spec, texts[spec.field])
-        return made
+            inputs |= self.text(spec, texts[spec.field])
+        return inputs
 
     def text(self, spec: TextSpec, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`texts`, of one field."""
+        """The features and the presence flag of one text field; `texts` is string [B]."""
         stripped = tf.strings.strip(texts)
-        some = tf.strings.length(stripped) > 0
+        is_present = tf.strings.length(stripped) > 0
         if isinstance(spec, TokenText):  # no `match`: AutoGraph cannot read it
             tokenize = self._makers[self._specs.index(spec.tokenizer)]
             token_ids, padding_mask = tokenize(stripped, spec.max_tokens)
@@ -42,26 +46,26 @@ class Preprocessor(tf.Module):
         elif isinstance(spec, EmbeddedText):
             embed = self._makers[self._specs.index(spec.embedder)]
             embedding = tf.ensure_shape(embed(stripped), [stripped.shape[0], spec.embedder.width])
-            inputs = {"embedding": tf.where(some[:, tf.newaxis], embedding, 0.0)}
+            inputs = {"embedding": tf.where(is_present[:, tf.newaxis], embedding, 0.0)}
         else:
             inputs = {"text": stripped}
         names = spec.batch_names()
-        return {present(spec.field): some} | {names[name]: tensor for name, tensor in inputs.items()}
+        return {present(spec.field): is_present} | {names[name]: tensor for name, tensor in inputs.items()}
 
     def image(self, data: tf.Tensor) -> tf.Tensor:
-        """Encoded bytes, string [], -> float32 [H, W, 3] within [0, 255]; zeros where there are none."""
+        """Decodes an encoded image, string [], into float32 [H, W, 3] within [0, 255]. An empty string gives zeros."""
         return made_or_zeros(data, self._features.image.size, lambda: fit_image(decode_image(data), self._features.image))
 
     def raw(self, raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """What a client sends, `image` (encoded bytes) and text fields, string [B] each, -> all features."""
-        made = self.texts(raw)
+        """All features of what a client sends: encoded bytes as "image" and the text fields, string [B] each."""
+        inputs = self.texts(raw)
         if self._features.image:
             pixels = tf.TensorSpec([*self._features.image.size, 3], tf.float32)
-            made[IMAGE] = tf.map_fn(self.image, raw[IMAGE], fn_output_signature=pixels)
-            made[present(IMAGE)] = tf.strings.length(raw[IMAGE]) > 0
-        return made
+            inputs[IMAGE] = tf.map_fn(self.image, raw[IMAGE], fn_output_signature=pixels)
+            inputs[present(IMAGE)] = tf.strings.length(raw[IMAGE]) > 0
+        return inputs
 
 
 def made_or_zeros(data: tf.Tensor, size: tuple[int, int], make: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """What `make` makes of one encoded image; zeros, float32 [*size, 3], where `data` is empty."""
+    """The result of `make` for an encoded image, or zeros, float32 [*size, 3], if `data` is empty."""
     return tf.cond(tf.strings.length(data) > 0, make, lambda: tf.zeros([*size, 3], tf.float32))

@@ -1,4 +1,4 @@
-"""What a dataset's index/ says of the labelled records of a split."""
+"""Reads the index of a dataset, which has the labels and texts of all records without their pixels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""How often each record is shown: classes or sources brought closer, several datasets mixed, equal texts side by side.
+"""Sampling: how often training shows each record.
 
-Records are drawn by their numbers and read from where the datasets' index/ says they are.
+Classes or sources are balanced, several datasets are mixed, and examples of equal texts are put side by side. Records are drawn
+by their numbers, and read from the places that the datasets' indexes give.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tfrecords_tools.dataset.shards import read_record
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """What `make_sampling` says."""
+    """The arguments of `make_sampling`."""
 
     balance: float
     mix: tuple[tuple[str, float], ...]
@@ -36,7 +37,7 @@ class Sampling:
     balance_by: str
 
     def describe(self, split: str) -> dict[str, object]:
-        """For telling whether two trainings are the same; datasets may move."""
+        """Describes the sampling of a split, to tell whether two trainings are the same; datasets may have moved."""
         shards = {f"mix[{index}]": [shard.sha256 for shard in Dataset.open(folder).split(split).shards]
                   for index, (folder, _) in enumerate(self.mix)}  # fmt: skip
         own = {"balance_by": self.balance_by, "text_runs": self.text_runs}
@@ -50,17 +51,19 @@ def make_sampling(
     text_runs: PositiveInt = 1,
     balance_by: Literal["class", "source"] = "class",
 ) -> Sampling:
-    """Says how often classes and datasets are shown in training, and whether equal texts stand side by side.
+    """Collects the options of sampling.
 
     Args:
-        balance: a class of n examples is shown in proportion to n^(1 - balance): 0: as often as its examples ask for; 0.5: to
-            their square root; 1: all classes equally often. An example of several labels counts as one of its rarest.
-        mix: other dataset folder -> its part of an epoch; the rest is of `train.dataset`. Classes are balanced within each.
-        text_runs: so many examples with the same texts follow each other; a text encoder that is trained then runs once for
-            all of them. For texts that examples share, such as descriptions of their classes. A text of fewer examples has some
-            of them shown again.
-        balance_by: what `balance` brings closer to each other: "class"; or "source": the first folder of a record's id, as in
-            "google/q0001/abc.jpg".
+        balance: within [0, 1]. A class with n examples is shown in proportion to n^(1 - balance): with 0 as often as it has
+            examples, with 0.5 in proportion to their square root, with 1 as often as every other class. An example with
+            several labels counts for its rarest one.
+        mix: folder of another dataset -> its share of an epoch, within (0, 1). The rest comes from `train.dataset`. Classes
+            are balanced within each dataset.
+        text_runs: number of examples with the same texts that follow each other, so that a trained text encoder runs only once
+            for all of them. It suits texts that many examples share, such as descriptions of classes. If a text has fewer
+            examples, some of them are repeated.
+        balance_by: what is balanced: "class", or "source", the first folder of a record's id ("google" in
+            "google/q0001/abc.jpg").
 
     Raises:
         ValueError: if a value is out of its range.
@@ -93,7 +96,7 @@ def check_runs(
     worker: Worker,
     augment: bool | Augmentation,
 ) -> None:
-    """Raises ValueError where runs of equal texts (`make_sampling.text_runs`) save nothing, or would be torn apart."""
+    """Raises ValueError if runs of equal texts (`make_sampling.text_runs`) would save nothing, or would be torn apart."""
     if length == 1:
         return
     mixing = isinstance(augment, Augmentation) and (augment.mixup or augment.cutmix)
@@ -109,16 +112,16 @@ def check_runs(
 
 
 class SampledRecords:
-    """Labelled records of a split of one or several datasets, and which of them each epoch shows.
+    """The labelled records of a split of one or several datasets, and which of them each epoch shows.
 
     Args:
         split: the training split of `train.dataset`; the split of the others has the same name.
-        sampling: what `make_sampling` said.
-        fields: the text fields that the model sees; for `text_runs`.
+        sampling: the result of `make_sampling`.
+        fields: the text fields of the model, for `text_runs`.
 
     Attributes:
-        num_examples: an epoch shows: as many as `train.dataset` has where it is alone; else so many that its own part of them
-            is as large as it is.
+        num_examples: number of examples that an epoch shows. It is chosen so that the share of `train.dataset` is as large as
+            that dataset.
 
     Raises:
         FileNotFoundError: if a dataset was packed by a version that wrote no index.
@@ -160,14 +163,14 @@ class SampledRecords:
         self._texts = np.concatenate(texts) if texts else None
 
     def epoch(self, count: int, seed: int, epoch: int) -> np.ndarray:
-        """Numbers of an epoch's records, int64 [count]; they depend on (seed, epoch) alone."""
+        """The numbers of the records of an epoch, int64 [count]; they depend on `(seed, epoch)` alone."""
         rng = np.random.default_rng((seed, epoch))
         if self._texts is None:
             return draw(self._rates, self._groups, count, rng)
         return draw_runs(self._rates, self._groups, self._texts, self._text_runs, count, rng)
 
     def numbers(self, count: int, seed: int, epoch: int, epochs: int) -> tf.data.Dataset:
-        """Those of the epochs from `epoch` on, one after the other."""
+        """The numbers of the records of all epochs from `epoch` on, one after the other."""
 
         def each():
             yield from (self.epoch(count, seed, number) for number in range(epoch, epochs))
@@ -176,7 +179,7 @@ class SampledRecords:
         return drawn.flat_map(tf.data.Dataset.from_tensor_slices)
 
     def read(self, numbers: tf.Tensor) -> tf.Tensor:
-        """The records of these numbers, int64 [n] -> strings [n], as they are in their files."""
+        """Reads records by their numbers: int64 [n] -> serialised records, string [n]."""
 
         def apply(numbers: np.ndarray) -> np.ndarray:
             places = zip(self._shards[numbers], self._offsets[numbers], strict=True)
@@ -186,9 +189,16 @@ class SampledRecords:
 
 
 def draw(rates: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers below N, int64 [count], in random order: each about as often as its rate says, and so are those of each group.
+    """Draws numbers of records, int64 [count], in random order, each as often as its rate says.
 
-    Of 2.3, that is two or three times: how often an example or a group is shown is left to chance no more than it must.
+    A record of rate 2.3 is drawn two or three times, and the same holds for the records of each group together: chance decides
+    only about the fraction.
+
+    Args:
+        rates: float [N], expected number of draws of each record.
+        groups: int [N], the group (class or source of a dataset) of each record.
+        count: number of draws.
+        rng: the random generator.
     """
     order = rng.permutation(len(rates))
     order = order[np.argsort(groups[order], kind="stable")]
@@ -200,10 +210,10 @@ def draw(rates: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Gener
 def draw_runs(
     rates: np.ndarray, groups: np.ndarray, texts: np.ndarray, length: int, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """As `draw`, in runs of `length` numbers of one text each; `count` is a multiple of it.
+    """Draws as `draw` does, in runs of `length` records that have the same text; `count` is a multiple of `length`.
 
-    Texts are drawn as `draw` does, each as often as its examples' rates ask for together. A text shows its examples in
-    turns: none comes again before all have come.
+    A text is drawn as often as the rates of its examples say together. It shows its examples in turn: none is repeated before
+    all have been shown.
     """
     _, first = np.unique(texts, return_index=True)
     drawn = draw(np.bincount(texts, rates) / length, groups[first], count // length, rng)

@@ -1,4 +1,4 @@
-"""Which records of a split a worker reads."""
+"""Deals the files of a split out to the workers that train together."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from tfrecords_tools.dataset.info import ShardInfo
 def files_of(
     worker: Worker, shards: Sequence[ShardInfo], num_used: int, least: int = 0, most: int | None = None
 ) -> list[ShardInfo] | None:
-    """The files that this worker reads alone; None where they do not come to equal parts: then it shares all of them.
+    """The files that this worker reads alone, or None if all workers have to read all files.
 
-    The largest files are dealt out first, each to whom has the fewest records.
+    The largest files are dealt out first, each to the worker that has the fewest records so far.
 
     Args:
-        worker: this one.
-        shards: of the split.
-        num_used: records of the split that are used; where that is not all, nobody knows in which files the others are.
-        least, most: records that a worker has to have; most=None: any number.
+        worker: this worker.
+        shards: the shards of the split.
+        num_used: number of the split's records that are used. If some are not, nothing says which files they are in, and the
+            files cannot be dealt out.
+        least, most: the numbers of records that every worker has to have at least and at most; `most=None` sets no limit.
     """
     parts: list[list[ShardInfo]] = [[] for _ in range(worker.count)]
     for shard in sorted(shards, key=lambda shard: -shard.num_examples):

@@ -1,4 +1,4 @@
-"""Arrays that take long to make, in blocks on disk: several processes fill them, a killed one is gone on from."""
+"""Arrays that take long to compute, kept on disk in blocks. Several processes fill them, and a killed one can be resumed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_BLOCKS = 64  # each array of each block keeps a file open
 
 
 class StoredRows:
-    """[N, …]: the rows of several files, memory-mapped one after the other.
+    """An array [N, …] whose rows lie in several files, which are memory-mapped.
 
     Attributes:
-        shape, dtype: of all rows together.
+        shape, dtype: those of the whole array.
     """
 
     def __init__(self, files: Sequence[Path]):
@@ -32,7 +32,7 @@ class StoredRows:
         return self.shape[0]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """The rows of these numbers, [B] -> [B, …]; -1 is the last one."""
+        """Rows by their numbers: int [B] -> [B, …]; -1 is the last row."""
         if len(self._blocks) == 1:
             return self._blocks[0][rows]
         rows = rows % len(self)
@@ -45,12 +45,12 @@ class StoredRows:
 
 
 class NewBlock:
-    """The files of a block that is being made; arrays appear as their first rows are written.
+    """The files of a block that is being written; an array's file is made with its first rows.
 
     Args:
-        folder: an empty one.
-        size: rows.
-        written: told how many rows are done.
+        folder: an empty folder.
+        size: number of rows.
+        written: called with the number of rows after each write.
     """
 
     def __init__(self, folder: Path, size: int, written: Callable[[int], object]):
@@ -58,7 +58,7 @@ class NewBlock:
         self._arrays: dict[str, np.ndarray] = {}
 
     def write(self, rows: slice | np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-        """Puts [b, …] of each array into b rows."""
+        """Writes rows of each array: `values` are [b, …], and `rows` selects b rows."""
         for name, value in values.items():
             if name not in self._arrays:
                 file, shape = self._folder / f"{name}.npy", (self._size, *value.shape[1:])
@@ -75,22 +75,22 @@ class NewBlock:
 
 
 def fill_blocks(folder: Path, sizes: Mapping[str, int], make: Callable[[str, NewBlock], None], description: str) -> list[Path]:
-    """Makes the blocks that are not there yet.
+    """Computes the blocks that are missing.
 
-    A block gets its name when it is complete, so a killed process loses the one that it was at. Of several processes each
-    makes blocks that no other is at, and all of them return when all blocks are there.
+    A block gets its name when it is complete, so that a killed process loses only the block it was working on. If several
+    processes call this function, each computes blocks that no other one is working on, and all return when all blocks exist.
 
     Args:
-        folder: of all blocks; made if it is not there.
-        sizes: block -> rows.
-        make: `(block, new_block) -> None`: writes all rows of a block.
-        description: of the progress bar.
+        folder: the folder of the blocks; it is made if it does not exist.
+        sizes: name of a block -> its number of rows.
+        make: `(block, new_block) -> None`, which writes all rows of a block.
+        description: text of the progress bar.
 
     Returns:
-        the folders of the blocks, each with a file `<array>.npy` an array.
+        the folders of the blocks; each holds one file `<array>.npy` for each array.
 
     Raises:
-        OSError: if the folder cannot be written to, or the disk is full; of the block in question nothing is left then.
+        OSError: if the folder cannot be written to, or the disk is full. The block that was being written is deleted.
     """
     paths = [folder / block for block in sizes]
     missing = [block for block, path in zip(sizes, paths, strict=True) if not path.is_dir()]

@@ -1,4 +1,4 @@
-"""Strings -> token ids, as TensorFlow graph functions that training and the exported model share."""
+"""Tokenizers: strings become token ids in TensorFlow graph functions that training and the exported model share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from mm_keras.caption_words import CaptionWords, build_vocabulary
+from mm_keras.caption_words import CaptionWords, Reduction, StopWords, build_vocabulary
 from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TokenizerSpec
 
@@ -27,9 +27,10 @@ _FAMILIES = {
 
 
 def make_tokenizer(spec: TokenizerSpec) -> tf.Module:
-    """A callable `(texts string [B], max_tokens) -> (token_ids int32 [B, max_tokens], padding_mask bool [B, max_tokens])`.
+    """Makes the tokenizer that a specification describes.
 
-    An empty text has no token at all: its mask is False everywhere.
+    Returns a callable `(texts, max_tokens) -> (token_ids, padding_mask)`: `texts` is string [B], `token_ids` int32
+    [B, max_tokens] with 0 at the padding, `padding_mask` bool [B, max_tokens]. An empty text has no token.
 
     Raises:
         ValueError: for an unknown kind.
@@ -41,7 +42,7 @@ def make_tokenizer(spec: TokenizerSpec) -> tf.Module:
 
 
 class WordTokenizer(tf.Module):
-    """ "Mug, BLUE!" -> [ids of "mug", "blue"]; words out of the vocabulary get id 1."""
+    """Looks words up: "Mug, BLUE!" -> [ids of "mug", "blue"]. Words that are not in the vocabulary get id 1."""
 
     def __init__(self, spec: TokenizerSpec):
         super().__init__()
@@ -56,10 +57,10 @@ class WordTokenizer(tf.Module):
 
 
 class CaptionTokenizer(tf.Module):
-    """NLTK's steps by a table: "Two dogs' bowls!" -> [ids of the stems "dog", "bowl"]; what it does not know gets id 1.
+    """Looks the stems of words up in a table: "Two dogs' bowls!" -> [ids of "dog", "bowl"]. Unknown words get id 1.
 
-    Dropped words leave no gap. It gives what `CaptionVocabulary.ids` gives; only capitals of Unicode 14 (2021) and later may
-    stay capitals in TensorFlow.
+    Stop words are dropped and leave no gap. The ids equal those of `CaptionVocabulary.ids`, except that TensorFlow does not
+    lower-case capitals that were added in Unicode 14 (2021) or later.
     """
 
     def __init__(self, spec: TokenizerSpec):
@@ -82,7 +83,10 @@ class CaptionTokenizer(tf.Module):
 
 
 class PretrainedTokenizer(tf.Module):
-    """A pretrained encoder's: "[CLS] mug , blue [SEP]" in pieces; a long text loses its end, never its [SEP]."""
+    """The tokenizer of a pretrained encoder: "mug, blue" -> ids of "[CLS] mug , blue [SEP]".
+
+    A text that is too long is cut before its end token, which always stays.
+    """
 
     def __init__(self, spec: TokenizerSpec):
         super().__init__()
@@ -118,7 +122,7 @@ class PretrainedTokenizer(tf.Module):
         return _pad(tf.concat(parts, axis=1), max_tokens, texts.shape[0])
 
     def _normalized(self, texts: tf.Tensor) -> tf.Tensor:
-        """What the originals do to a text before it is cut in pieces; WordPiece's is done by its tokenizer."""
+        """Normalises texts as the original tokenizers do; the WordPiece tokenizer does that itself."""
         if self._spec.kind == "wordpiece":
             return texts
         import tensorflow_text
@@ -133,7 +137,7 @@ class PretrainedTokenizer(tf.Module):
 
 
 def split_words(texts: tf.Tensor) -> tf.RaggedTensor:
-    """Lower-cased runs of letters and digits of any script: string [B] -> string [B, (words)]."""
+    """Splits texts into lower-cased runs of letters and digits of any script: string [B] -> string [B, (words)]."""
     lower = tf.strings.lower(texts, encoding="utf-8")
     return tf.strings.split(tf.strings.regex_replace(lower, r"[^\p{L}\p{M}\p{N}]+", " "))
 
@@ -147,9 +151,9 @@ def make_word_tokenizer(
     """Collects a vocabulary of words, most frequent first.
 
     Args:
-        texts: batches of UTF-8 texts, of the training split alone.
-        max_words: size of the vocabulary at most.
-        min_count: rarer words are left out; they could not be learned.
+        texts: batches of UTF-8 texts, which come from the training split alone.
+        max_words: the largest size of the vocabulary.
+        min_count: words that occur less often are left out, since they could not be learned.
     """
     counts: Counter[bytes] = Counter()
     for batch in texts:
@@ -164,15 +168,15 @@ def make_caption_tokenizer(
     texts: Iterable[list[bytes]],
     lowercase: bool = True,
     strip_punctuation: bool = True,
-    stop_words: str = "sklearn",
-    reduction: str = "stem",
+    stop_words: StopWords = "sklearn",
+    reduction: Reduction = "stem",
     max_words: PositiveInt = 20_000,
     min_count: PositiveInt = 2,
 ) -> TokenizerSpec:
-    """Collects a vocabulary of stems without stop words, and the table of all words that they stand for.
+    """Collects a vocabulary of stems without stop words, and a table of the words that belong to each stem.
 
     Args:
-        texts: batches of UTF-8 texts, of the training split alone.
+        texts: batches of UTF-8 texts, which come from the training split alone.
         lowercase, strip_punctuation, stop_words, reduction: the steps, see `mm_keras.caption_words.CaptionWords`.
         max_words, min_count: see `mm_keras.caption_words.build_vocabulary`.
 
@@ -188,10 +192,10 @@ def make_caption_tokenizer(
 
 @configurable
 def make_pretrained_tokenizer(texts: Iterable[list[bytes]], source: str) -> TokenizerSpec:
-    """The tokenizer of a pretrained encoder, from where the encoder comes from.
+    """Loads the tokenizer that belongs to a pretrained encoder.
 
     Args:
-        texts: not read: the vocabulary comes with the encoder.
+        texts: not read, since the vocabulary comes with the encoder.
         source: a keras_hub preset name, a local preset, or a local Hugging Face folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The distinct texts of a field, and which of them each record has: read from the dataset's index, without its pixels."""
+"""The distinct texts of a field, and which of them each record has, from the dataset's index."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 class TextTable:
-    """Each distinct text once, in the order of its first record; the first one is the empty text, of records without any.
+    """Each distinct text once, in the order in which they occur first. Row 0 is the empty text of records without a text.
 
     Args:
-        column: lists of strings, one a record.
+        column: for each record the list of its texts.
 
     Attributes:
         texts: binary [number of distinct texts + 1].
-        counts: int64 [N], how many texts each record has.
-        present: bool [number of distinct texts + 1]: a blank text is a missing one.
+        counts: int64 [N], the number of texts of each record.
+        present: bool [number of distinct texts + 1]; a blank text counts as missing.
     """
 
     def __init__(self, column: pyarrow.ChunkedArray):
@@ -37,6 +37,14 @@ class TextTable:
         self.present = ~blank.to_numpy(zero_copy_only=False)
 
     def rows(self, records: np.ndarray, drawn: np.ndarray | float = 0.0) -> np.ndarray:
-        """The numbers of texts, int64 [B]: of the texts of each record, int64 [B], the one at `drawn`, [0, 1) [B], of them."""
+        """The rows of one text of each record.
+
+        Args:
+            records: int64 [B], numbers of records.
+            drawn: float [B] within [0, 1), which of its texts: 0 is the first one, and 0.5 the one in the middle.
+
+        Returns:
+            int64 [B], rows of `texts`.
+        """
         index = (drawn * self.counts[records]).astype(np.int64)
         return np.where(self.counts[records] > 0, self._rows[self._first[records] + index], 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import keras
 import numpy as np
@@ -14,18 +15,18 @@ from mm_keras.features import ImageSpec
 from mm_keras.model.architectures import ARCHITECTURES, Architecture, Pixels, standardise
 from mm_keras.model.vision_transformer import VisionTransformer
 
-POOLINGS = ("avg", "max", "avg_max", "none")
+Pooling = Literal["avg", "max", "avg_max", "none"]
 
 
 @configurable
 def build_image_tower(
     spec: ImageSpec,
-    architecture: str = "resnet50_v2",
+    architecture: Literal[tuple(ARCHITECTURES)] = "resnet50_v2",
     weights: str | None = "imagenet",
     freeze_fraction: Fraction | None = None,
     freeze_up_to: str | None = None,
     weights_sha256: str | None = None,
-    pooling: str = "avg",
+    pooling: Pooling = "avg",
 ) -> keras.Model:
     """A pretrained architecture without its head: its features, pooled over all places, or a transformer's own embedding.
 
@@ -68,8 +69,8 @@ def build_image_tower(
         raise ValueError(f"freeze_fraction must be within [0, 1]. Received: {freeze_fraction}")
     if min(spec.size) < entry.min_size:
         raise ValueError(f"{architecture} needs images of at least {entry.min_size} pixels a side. Received: {spec.size}")
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling is one of {POOLINGS}. Received: {pooling!r}")
+    if pooling not in get_args(Pooling):
+        raise ValueError(f"pooling is one of {get_args(Pooling)}. Received: {pooling!r}")
     backbone = _build_backbone(entry, architecture, (*spec.size, 3), weights, weights_sha256)
     _freeze(backbone, 0.5 if freeze_fraction is None else freeze_fraction, freeze_up_to)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import keras
 from keras import ops
@@ -14,14 +15,14 @@ from mm_keras.keras_internals import preset_class_and_config, set_feedforward_ac
 from mm_keras.model.layers import MaskedMaxPooling, MaskedMeanPooling, ZeroPadding
 from mm_keras.model.text_encoder import token_inputs
 
-POOLINGS = ("mean", "max", "cls", "native", "none")
+Pooling = Literal["mean", "max", "cls", "native", "none"]
 
 
 @configurable
 def build_transformer_encoder(
     spec: TextSpec,
     source: str,
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
     trainable: bool = False,
     windows: PositiveInt = 1,
     name: str = "text_encoder",
@@ -55,8 +56,8 @@ def build_transformer_encoder(
 
     Reference: ImageNet-Captions study (Fang et al.), eq. 1, for "mean".
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling is one of {sorted(POOLINGS)}. Received: {pooling!r}")
+    if pooling not in get_args(Pooling):
+        raise ValueError(f"pooling is one of {sorted(get_args(Pooling))}. Received: {pooling!r}")
     if windows < 1:
         raise ValueError(f"windows must be at least 1. Received: {windows}")
     inputs = token_inputs(spec, spec.max_tokens if windows > 1 else None)

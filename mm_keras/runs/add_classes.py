@@ -1,4 +1,4 @@
-"""Adds classes to a trained run from their texts alone, without a training."""
+"""Adds classes to a trained run from their texts, without training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tfrecords_tools.dataset.labels import LabelVocabulary
 
 
 def add_classes(workdir: str | Path, texts: str | Path, output: str | Path) -> Path:
-    """Makes a run that knows more classes of one with a class-embedding head; that one stays as it is.
+    """Makes a new run that knows further classes, from a run with a class-embedding head, which stays unchanged.
 
-    The new run can be evaluated, exported and asked like any other, on the old dataset too. Its logits of the old classes are
-    the old ones (softmax probabilities are not: they are shared with the new classes). labels.txt in its folder is for
-    packing data with the new classes: `tfrecords-tools pack … --labels=<output>/labels.txt`.
+    The new run can be evaluated, exported and used for prediction like any other, on the old dataset too. Its logits of the old
+    classes do not change; softmax probabilities do, since the new classes take their share. The file labels.txt in its folder
+    serves for packing data with the new classes: `tfrecords-tools pack … --labels=<output>/labels.txt`.
 
     Args:
         workdir: the run folder.

@@ -1,4 +1,4 @@
-"""Embeddings of classes, from texts that describe them, by a frozen text encoder that stays with the run."""
+"""Embeds classes by texts that describe them. The frozen text encoder is kept with the run, so that classes can be added."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _BATCH_SIZE = 64
 
 
 class ClassEncoder:
-    """A frozen text encoder with its tokenizer. Call it with texts [N]: it gives their embeddings, float32 [N, D].
+    """A frozen text encoder with its tokenizer; it maps N texts to embeddings float32 [N, D].
 
     Args:
-        spec: its tokenizer, and how many tokens of a text are read; or the SavedModel of strings that it is.
+        spec: the tokenizer and the number of tokens that are read, or the SavedModel of strings.
         encoder: {"token_ids" int32 [B, T], "padding_mask" bool [B, T]} -> [B, D]; None for a SavedModel.
     """
 
@@ -60,7 +60,7 @@ class ClassEncoder:
         return self._encoder({"token_ids": token_ids, "padding_mask": padding_mask}, training=False)
 
     def save(self, folder: Path) -> None:
-        """Writes the encoder and its tokenizer into a new folder."""
+        """Writes the encoder and its tokenizer to a new folder."""
         folder.mkdir(parents=True)
         if self._encoder:
             self._encoder.save(folder / _ENCODER_FILE)
@@ -76,12 +76,12 @@ class ClassEncoder:
 
 @dataclasses.dataclass(frozen=True)
 class ClassEmbeddings:
-    """Classes as a head compares with them.
+    """The embeddings of classes, with which a head compares.
 
     Attributes:
         texts: label -> its text, in the order of the labels.
-        values: float32 [num_labels, D].
-        encoder: by which they were embedded.
+        values: embeddings, float32 [num_labels, D].
+        encoder: the encoder that made them.
     """
 
     texts: dict[str, str]
@@ -89,7 +89,7 @@ class ClassEmbeddings:
     encoder: ClassEncoder
 
     def save(self, folder: Path) -> None:
-        """Writes what it takes to embed further classes alike, and the texts."""
+        """Writes the encoder, which can embed further classes, and the texts."""
         self.encoder.save(folder)
         write_class_texts(folder, self.texts)
 
@@ -108,14 +108,16 @@ def embed_classes(
 
     Args:
         dataset: the dataset, or its folder.
-        texts: texts of the classes: JSON Lines of label and text, as `tfrecords-tools collect wikipedia` writes them, or a CSV
-            with columns label, description; a path, or a file of the dataset folder. None: the labels' names are their texts.
-        names_for_missing: let the name stand for the text of a label that has none.
-        text_encoder: `(TextSpec, name=) -> model`; it is frozen. A pretrained one knows words that no class has told it.
-        make_tokenizer: `(batches of texts) -> tokenizer` of the encoder.
-        max_tokens: how many tokens of a text are read.
-        make_embedder: `() -> embedder`: a SavedModel of strings, such as the Universal Sentence Encoder, instead of an encoder
-            and its tokenizer; see `make_saved_model_embedder`. It is as it was published, also where texts fine-tune it.
+        texts: file with the texts of the classes: JSON Lines of label and text, as `tfrecords-tools collect wikipedia` writes
+            them, or a CSV with the columns label and description. It is a path, or a file in the dataset folder. None: the
+            names of the labels are their texts.
+        names_for_missing: use a label's name if it has no text.
+        text_encoder: `(TextSpec, name=) -> model`, which is frozen. A pretrained one knows words that no class contains.
+        make_tokenizer: `(batches of texts) -> TokenizerSpec` of the encoder.
+        max_tokens: number of tokens of a text that are read.
+        make_embedder: `() -> EmbedderSpec` of a SavedModel of strings, such as the Universal Sentence Encoder, which replaces
+            encoder and tokenizer; see `make_saved_model_embedder`. It stays as it was published, even if the model fine-tunes
+            another copy of it.
 
     Raises:
         FileNotFoundError: if there is no such file of texts.
@@ -162,7 +164,7 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def report_equal(names: Sequence[str], embeddings: np.ndarray) -> None:
-    """Prints which classes no head can tell apart, because their texts are the same to the encoder."""
+    """Prints which classes have equal embeddings, so that no head can tell them apart."""
     _, first, group = np.unique(embeddings.round(6), axis=0, return_index=True, return_inverse=True)
     pairs = [
         f"{names[index]!r} and {names[first[which]]!r}" for index, which in enumerate(group.ravel()) if first[which] != index
@@ -172,6 +174,6 @@ def report_equal(names: Sequence[str], embeddings: np.ndarray) -> None:
 
 
 def write_class_texts(folder: Path, texts: dict[str, str]) -> None:
-    """Writes class_descriptions.jsonl, a line a class."""
+    """Writes class_descriptions.jsonl, with a line for each class."""
     lines = (json.dumps({"label": label, "text": text}, ensure_ascii=False) + "\n" for label, text in texts.items())
     write_text(folder / CLASS_DESCRIPTIONS_FILE, "".join(lines))

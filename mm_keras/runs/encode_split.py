@@ -1,4 +1,4 @@
-"""What a trained run's encoders make of a split, so that they need not run again for each set of inputs that is shown."""
+"""Runs the encoders of a trained run once on a split, so that evaluation can vary the inputs that are shown."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def encode_split(
     batch_size: int = 64,
     texts_per_field: int = 1,
 ) -> tuple[list[dict[str, np.ndarray]], np.ndarray, keras.Model]:
-    """Cuts a model behind its encoders, and runs these on a split.
+    """Cuts a model behind its encoders, and runs the encoders on a split.
 
-    Where all of them were frozen in training, what they say is kept beside the dataset, as in training: another evaluation,
-    or another run with the same encoders, finds it there.
+    If all of them were frozen in training, their outputs are kept beside the dataset, as training does. Another evaluation, or
+    another run with the same encoders, finds them there.
 
     Args:
         run: the run folder.
-        model, features: of `run.load_model()`.
-        split: what is encoded.
-        batch_size: only memory depends on it.
-        texts_per_field: how many of a field's texts are used, the first ones.
+        model, features: what `run.load_model()` returned.
+        split: the split to encode.
+        batch_size: examples in a batch; only the memory depends on it.
+        texts_per_field: number of texts of a field that are used, the first ones.
 
     Returns:
-        (for each of these texts what `behind` takes in, presence flags bool [N] among it; labels int32 [N] or float32 [N, L];
-        behind: that -> logits [B, num_labels]).
+        (for each of these texts the inputs of `behind`, with presence flags bool [N]; labels int32 [N] or float32
+        [N, num_labels]; `behind`, a model that maps these inputs to logits [B, num_labels]).
 
     Raises:
         ValueError: if the dataset does not have what the model takes in, has other labels, or no labelled example in the split.
@@ -59,7 +59,7 @@ def encode_split(
 
 
 def _encode(encoders: keras.Model, features: FeatureSpec, batches: Batches) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(embeddings and presence flags, labels) of all examples of a split."""
+    """The embeddings and presence flags, and the labels, of all examples of a split."""
     parts: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     for inputs, batch_labels, _ in batches.dataset:

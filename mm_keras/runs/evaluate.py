@@ -1,4 +1,4 @@
-"""Evaluates a trained run with all inputs and with some of them hidden."""
+"""Evaluates a trained run, with all its inputs and with some of them hidden."""
 
 from __future__ import annotations
 
@@ -31,24 +31,29 @@ def evaluate(
     batch_size: PositiveInt = 64,
     texts_per_field: PositiveInt = 1,
 ) -> dict:
-    """Evaluates a run on a split: with each modality alone, all texts, and everything; prints and writes a table.
+    """Evaluates a run on a split: each modality alone, all texts, and everything. Prints a table and writes it.
 
-    Hidden modalities are masked by their presence flags: the model is one and the same. Baselines that were trained alone
-    follow. Written to report/evaluation.json, with all metrics of `evaluate_logits` in each row, and to report/evaluation.md,
-    where a second table has the other metrics of the model with all inputs.
+    Modalities are hidden by their presence flags; the model stays the same. Baselines, which were trained alone, follow. The
+    table is written to report/evaluation.json, with all metrics of `evaluate_logits` in each row, and to report/evaluation.md,
+    where a second table has the other metrics of the model with all its inputs.
 
     Args:
         workdir: the run folder.
         dataset: a dataset folder with the same labels; default: the one that the run was trained on.
-        split: its split.
-        batch_size: only memory depends on it.
-        texts_per_field: how many of a field's texts are used, the first ones. The model answers once with each (so this takes
-            as many times as long), and its probabilities are averaged.
+        split: the split to measure on.
+        batch_size: examples in a batch; only the memory depends on it.
+        texts_per_field: number of texts of a field that are used, the first ones. The model answers once for each of them,
+            which takes as many times as long, and its probabilities are averaged.
 
     Returns:
         {"dataset", "split", "num_examples", "seconds", "rows": [{"inputs", "trained", "present", metrics…}, …]}, and
-        "thresholds_from", the split on which thresholds were tuned, if they were. The seconds are of the run's own model, its
-        loading and compilation and all combinations of its inputs.
+        "thresholds_from", the split on which thresholds were tuned, if they were. "seconds" is the time for the run's own
+        model: loading it, compiling it, and all combinations of its inputs.
+
+    Example:
+        >>> report = evaluate("runs/products", split="val")
+        >>> report["rows"][-1]["top_1"]
+        0.93
     """
     run = RunFolder(workdir)
     measured = run.dataset(dataset).split(split)
@@ -74,7 +79,7 @@ def evaluate(
 
 
 def format_report(report: dict) -> str:
-    """The report as a Markdown table; fractions of 1, top_1 with its standard error."""
+    """The report as a Markdown table. Metrics are fractions, and top_1 has its standard error."""
     rows = report["rows"]
     columns = _MULTI_CLASS_COLUMNS if "top_1" in rows[0] else _MULTI_LABEL_COLUMNS
     metrics = [name for name in columns if name in rows[0]]
@@ -91,7 +96,7 @@ def format_report(report: dict) -> str:
 
 
 def format_details(report: dict) -> str:
-    """Precision, recall and F1 by average and rule, and the calibration error, of the model with all its inputs."""
+    """Further metrics of the model with all its inputs: precision, recall and F1 by average and rule, and calibration."""
     *_, row = [row for row in report["rows"] if row["trained"] == report["rows"][0]["trained"]]
     multi_label = "micro_f1" in row
     rules = {
@@ -109,7 +114,7 @@ def format_details(report: dict) -> str:
 
 
 def markdown_table(cells: list[list[str]]) -> str:
-    """Markdown; the first row is the header."""
+    """A Markdown table; the first row of cells is its header."""
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     cells = [cells[0], ["-" * width for width in widths], *cells[1:]]
     lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
@@ -117,7 +122,7 @@ def markdown_table(cells: list[list[str]]) -> str:
 
 
 def _evaluate_model(run: RunFolder, split: Split, batch_size: int, texts_per_field: int) -> tuple[int, list[dict]]:
-    """The number of examples, and a row per combination of inputs; the last shows all that the model sees."""
+    """The number of examples, and a row for each combination of inputs; the last row shows all of them."""
     if texts_per_field < 1:
         raise ValueError(f"texts_per_field must be at least 1. Received: {texts_per_field}")
     model, features = run.load_model()

@@ -1,4 +1,4 @@
-"""Exports a run to a versioned SavedModel, and proves it against the trained model."""
+"""Exports a run as a versioned SavedModel, and compares its answers with those of the trained model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CHECK = Path(__file__).with_name("saved_model_check.py")
 
 
 class ParityError(RuntimeError):
-    """The exported model answers otherwise than the trained one; nothing was exported."""
+    """The exported model answers differently from the trained one; nothing was exported."""
 
 
 @configurable
@@ -41,18 +41,17 @@ def export(
     num_checked: PositiveInt = 32,
     tolerance: NonNegativeFloat = 1e-4,
 ) -> Path:
-    """Exports a run as export/<version>/, the next integer, as TensorFlow Serving expects it.
+    """Exports a run as export/<version>/, where the version is the next integer, as TensorFlow Serving expects it.
 
-    The SavedModel is then loaded in a fresh process, which has TensorFlow alone, and asked about the first records of a
-    split, bytes and strings as a client would send them. Its probabilities must be those of the trained model on the
-    batches of evaluation.
+    A fresh process that has TensorFlow alone then loads the SavedModel and answers the first records of a split, given as bytes
+    and strings as a client would send them. Its probabilities must equal those of the trained model on evaluation batches.
 
     Args:
         workdir: the run folder.
         dataset: dataset folder with the records to compare on; default: the one that the run was trained on.
-        split: its split.
-        num_checked: how many records.
-        tolerance: largest difference of a probability that is accepted.
+        split: the split with these records.
+        num_checked: number of records to compare on.
+        tolerance: the largest difference of a probability that is accepted.
 
     Returns:
         the SavedModel's folder.
@@ -97,7 +96,7 @@ def export(
 
 
 def _first_records(split: Split, features: FeatureSpec, num_records: int) -> dict[str, list[bytes]]:
-    """What a client would send of the first labelled records, in the order of evaluation."""
+    """What a client would send for the first labelled records, in the order of evaluation."""
     raw: dict[str, list[bytes]] = {modality: [] for modality in features.modalities}
     for file in split.files:
         for record in map(decode_example, iter_records(file)):
@@ -112,7 +111,7 @@ def _first_records(split: Split, features: FeatureSpec, num_records: int) -> dic
 
 
 class _FreshProcess:
-    """An isolated interpreter with TensorFlow alone, and tensorflow_text for tokenizers and SavedModels that need its ops."""
+    """An isolated interpreter that imports TensorFlow alone, and tensorflow_text if the model needs its operations."""
 
     def __init__(self, features: FeatureSpec):
         self._folder = tempfile.mkdtemp()
@@ -124,7 +123,7 @@ class _FreshProcess:
         self._process = subprocess.Popen(command, text=True, cwd=self._folder, **pipes)
 
     def ask(self, saved_model: Path, raw: dict[str, list[bytes]]) -> None:
-        """Begins to ask a SavedModel."""
+        """Sends records to a SavedModel, without waiting for the answer."""
         request = {
             "saved_model": str(saved_model.absolute()),
             "inputs": {name: [base64.b64encode(value).decode() for value in values] for name, values in raw.items()},
@@ -135,7 +134,7 @@ class _FreshProcess:
         self._process.stdin = None  # or `communicate` would flush it
 
     def answer(self) -> np.ndarray:
-        """Probabilities."""
+        """Waits for the answer: probabilities float32 [number of records, num_labels]."""
         _, errors = self._process.communicate()
         if self._process.returncode:
             raise ParityError(f"the exported model does not run in a fresh process:\n{errors[-2000:]}")

@@ -18,10 +18,16 @@ _BATCH_SIZE = 32
 
 
 class Predictor:
-    """A trained run, ready for raw examples; it answers as the exported model would.
+    """A trained run that answers raw examples, as the exported model would.
 
     Args:
         workdir: the run folder.
+
+    Example:
+        >>> predictor = Predictor("runs/products")
+        >>> (answer,) = predictor([predictor.read({"image": "photo.jpg", "title": "Solid oak"})])
+        >>> answer["labels"][0]
+        'Furniture'
     """
 
     def __init__(self, workdir: str | Path):
@@ -34,7 +40,8 @@ class Predictor:
         """Checks an example and reads its image.
 
         Args:
-            example: any of the model's inputs: "image" is a path, a text field is text. What it leaves out is missing.
+            example: some of the model's inputs by name: the path of the image, the texts. Inputs that it leaves out are
+                missing.
 
         Raises:
             ValueError: for an input that the model does not have, an example without any, or an image that is none.
@@ -59,9 +66,11 @@ class Predictor:
         return raw
 
     def __call__(self, batch: Sequence[dict[str, bytes]]) -> list[dict]:
-        """{"labels": [names], "probabilities": [floats]}, best first, for each example that `read` gave.
+        """Answers examples that `read` has checked.
 
-        Multi-label runs add {"predicted": [names]}: all labels above their thresholds, by id.
+        Returns:
+            for each example {"labels": [names], "probabilities": [floats]}, the most probable first. Multi-label runs add
+            {"predicted": [names]}, all labels whose probability exceeds their threshold, in the order of their ids.
         """
         answer = self._serve(**{name: tf.constant([raw[name] for raw in batch]) for name in self.features.modalities})
         rows = zip(answer["top_labels"].numpy(), answer["top_probabilities"].numpy(), strict=True)

@@ -1,4 +1,4 @@
-"""Where a run keeps its things.
+"""What a run folder contains.
 
 runs/<name>/
     config.gin  operative_config.gin     as given; as used
@@ -74,7 +74,11 @@ class SavedConfig:
 
 
 class RunFolder:
-    """Paths of a run, and its run.json."""
+    """The paths in a run folder, and the content of its run.json.
+
+    Args:
+        path: the run folder, which need not exist yet.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -101,10 +105,10 @@ class RunFolder:
             )
 
     def can_resume(self) -> bool:
-        """Is there a run that can go on, or is finished? Says so where there is none.
+        """Whether the folder holds a run that can be resumed, or is finished; prints a line if it holds none.
 
         Raises:
-            FileExistsError: if there is one that left nothing from which it could.
+            FileExistsError: if it holds a run that left nothing to resume it by.
         """
         if self.run_file.is_file() and self.setup.is_file():
             return True
@@ -117,7 +121,7 @@ class RunFolder:
         return False
 
     def start(self, overwrite: bool) -> None:
-        """Makes the folder for a new training; a run that is there is deleted if it may be, other files are kept."""
+        """Makes the folder for a new training. A run in it is deleted if `overwrite` allows it; other files are kept."""
         self.check_free(overwrite)
         for path in self._taken():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -169,7 +173,7 @@ class RunFolder:
         return Dataset.open(folder)
 
     def load_model(self) -> tuple[keras.Model, FeatureSpec]:
-        """The trained model, and what it takes in.
+        """Loads the trained model and what it takes in.
 
         Raises:
             FileNotFoundError: if nothing was trained here.

@@ -1,4 +1,4 @@
-"""The function that is served: raw strings and encoded images in, probabilities out."""
+"""The function that is served: it maps raw strings and encoded images to probabilities."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mm_keras.tf_text_model.encoder import SavedModelEncoder
 class ServingModule(tf.Module):
     """Preprocessing and model as one function of what a client has.
 
-    Call it with a string tensor [B] per modality, by name: `image` holds encoded bytes (JPEG, PNG, GIF, BMP), a text field
-    UTF-8. An empty string means: missing. It gives
+    Its inputs are a string tensor [B] for each modality, by name: `image` holds encoded bytes (JPEG, PNG, GIF, BMP), and a text
+    field UTF-8. An empty string means that the modality is missing. Its outputs are
 
         probabilities        float32 [B, num_labels]   softmax, or sigmoid for multi-label
         top_labels           string  [B, k]            the k = min(5, num_labels) most probable, best first
         top_probabilities    float32 [B, k]
-        predicted            bool    [B, num_labels]   multi-label alone: the probability exceeds its label's threshold
+        predicted            bool    [B, num_labels]   only if multi-label: the probability exceeds its label's threshold
 
     Args:
-        model: with logits.
-        features: what it takes in.
-        thresholds: probabilities [num_labels] of a multi-label model; None: 0.5 each.
+        model: a model that gives logits.
+        features: what the model takes in.
+        thresholds: probabilities [num_labels] of a multi-label model; None: 0.5 for each label.
     """
 
     def __init__(self, model: keras.Model, features: FeatureSpec, thresholds: Sequence[float] | None = None):

@@ -18,7 +18,7 @@ _UNTUNED = 0.5
 
 
 class Thresholds(NamedTuple):
-    """Probabilities float64 [L], above which labels are predicted, and the split that they were tuned on."""
+    """The probabilities float64 [num_labels] above which labels are predicted, and the split they were tuned on."""
 
     values: np.ndarray
     split: str
@@ -29,12 +29,14 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
 
     Args:
         workdir: the run folder; thresholds.json is written there, with probabilities by label name.
-        dataset: dataset folder; default: the one that the run was trained on.
-        split: its split, not one that is reported on. All its embeddings and logits are held in memory.
-        batch_size: only memory depends on it.
+        dataset: the dataset or its folder; default: the one that the run was trained on.
+        split: the split to tune on, which should not be the one that is reported on. All its embeddings and logits are held
+            in memory.
+        batch_size: examples in a batch; only the memory depends on it.
 
     Returns:
-        probabilities float64 [L]; a label is predicted above its own. 0.5 for labels that the split does not have.
+        probabilities float64 [num_labels]; a label is predicted if its probability is above its own threshold. Labels that
+        the split does not have get 0.5.
 
     Raises:
         ValueError: for a multi-class run.
@@ -50,13 +52,13 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
 
 
 def save_thresholds(run: RunFolder, features: FeatureSpec, thresholds: np.ndarray, split: str) -> None:
-    """Keeps probabilities [L] that were tuned on a split, by the names of the labels."""
+    """Writes thresholds [num_labels] that were tuned on a split, by the names of the labels."""
     content = {"split": split, "thresholds": dict(zip(features.labels, thresholds.tolist(), strict=True))}
     write_text(run.thresholds, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_thresholds(run: RunFolder, features: FeatureSpec) -> Thresholds | None:
-    """The thresholds of a run's labels, 0.5 for those that have none; None if nothing was tuned."""
+    """The thresholds of a run's labels, 0.5 for labels without one; None if no thresholds were tuned."""
     if not run.thresholds.is_file():
         return None
     content = json.loads(run.thresholds.read_text("utf-8"))
@@ -64,14 +66,14 @@ def load_thresholds(run: RunFolder, features: FeatureSpec) -> Thresholds | None:
 
 
 def best_thresholds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each label the probability above which predicting it gives the best F1: midway between two scores.
+    """The threshold with the best F1 for each label, midway between two scores.
 
     Args:
         logits: float [N, L].
         labels: 0 or 1 [N, L].
 
     Returns:
-        float64 [L]; 0.5 for labels without a positive example. Of equally good ones, the highest.
+        float64 [L]; 0.5 for labels without a positive example. If several thresholds are equally good, the highest one.
     """
     thresholds = np.full(logits.shape[1], _UNTUNED)
     for label in np.flatnonzero(labels.any(axis=0)):

@@ -1,4 +1,4 @@
-"""Which frozen encoders run once an example instead of in every epoch."""
+"""Decides which frozen encoders run only once on each example, instead of in every epoch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mm_keras.model.cut_tower import cut_tower, multiply_adds
 from mm_keras.model.frozen import frozen_modalities
 
 CHOICES = (True, False, "towers", "cut")
-# What one core, one GPU, and one disk do in a second, in round numbers: they tell whether reading activations is quicker than
-# computing them, and shall tell the same each time, so nothing is measured.
+# What one core, one GPU and one disk do in a second, in round numbers. They decide whether reading activations is faster than
+# computing them. Nothing is measured, so that the decision is the same every time.
 _CORE_MULTIPLY_ADDS, _GPU_MULTIPLY_ADDS, _DISK_BYTES = 4e10, 1e13, 4e8
 _MOST_BYTES = 64 * 2**30  # of activations, unasked
 
@@ -23,21 +23,21 @@ _MOST_BYTES = 64 * 2**30  # of activations, unasked
 def choose_cached(
     model: keras.Model, features: FeatureSpec, augment: bool | Augmentation, cache_frozen: bool | str, num_examples: int
 ) -> tuple[str, ...]:
-    """The modalities whose frozen encoders, or frozen parts of a tower, need to run only once an example.
+    """The modalities whose frozen encoders, or frozen parts of a tower, have to run only once on each example.
 
-    None where training on what they give were another training: where pictures or tokens change from epoch to epoch.
+    It is empty if pictures or tokens change from epoch to epoch, since cached outputs would give another training then.
 
     Args:
-        model: of `build_two_tower`.
-        features: what it was built for.
+        model: a model of `build_two_tower`.
+        features: what the model was built for.
         augment: as in `train`.
-        cache_frozen: False: nothing. "towers": if all of the image tower is frozen. "cut": also if a first part of it is. True:
-            also then, where reading a picture's activations at the cut takes less time than computing them, and all of them
-            fit in 64 GiB.
-        num_examples: that will be kept.
+        cache_frozen: False caches nothing. "towers" caches the image tower only if all of it is frozen. "cut" also caches the
+            activations behind the frozen part of a tower. True does so where reading the activations takes less time than
+            computing them, and all of them fit into 64 GiB.
+        num_examples: number of examples that would be cached.
 
     Raises:
-        ValueError: for another `cache_frozen`, or "cut" where no tower can be cut.
+        ValueError: for another value of `cache_frozen`, or for "cut" if no tower can be cut.
     """
     if cache_frozen not in CHOICES:
         raise ValueError(f"cache_frozen is one of {CHOICES}. Received: {cache_frozen!r}")

@@ -1,10 +1,10 @@
-"""Checkpoints of a training: all that its next step depends on, in one file.
+"""Checkpoints: everything that the next step of a training depends on, in one file.
 
-    checkpoints/step-00001234.safetensors    arrays of the model, its random generators, the optimizer and the metrics;
-                                             in the header the step, what callbacks remember, and a checksum
+    checkpoints/step-0000001234.safetensors  arrays of the model, its random generators, the optimizer and the metrics; in the
+                                             header the step, the state of callbacks, and a checksum
 
-A file gets its name when it is complete and on the disk. The latest two are kept, so that one is left whatever happens to the
-other. What a SavedModel inside of the model draws at random is TensorFlow's own affair, and is not in here.
+A file gets its name when it is complete and on the disk. The latest two are kept, so that one is left if the other is damaged.
+Random numbers that a SavedModel inside of the model draws are not covered: TensorFlow keeps their state.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _PATTERN = "step-*.safetensors"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that can not be used here; the message says which and why."""
+    """A checkpoint that cannot be used; the message says which one and why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What was read from a file.
+    """The content of a checkpoint file.
 
     Attributes:
         path: the file.
-        step: steps that were made, counted from the first epoch on.
-        arrays: of `capture`.
-        callbacks: name -> what the callback remembers.
+        step: number of steps made, counted from the first epoch on.
+        arrays: the variables, as `capture` gives them.
+        callbacks: name of a callback -> its state.
     """
 
     path: Path
@@ -53,20 +53,20 @@ class Checkpoint:
 
 
 def capture(model: keras.Model) -> dict[str, np.ndarray]:
-    """All variables of a compiled and built model: weights, random generators, optimizer, metrics."""
+    """Copies all variables of a compiled and built model: weights, random generators, optimizer and metrics."""
     return {name: np.require(keras.ops.convert_to_numpy(variable), requirements="C") for name, variable in _variables(model)}
 
 
 def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], kinds: tuple[str, ...] = ("model", "optimizer")) -> None:
-    """Puts back what `capture` took.
+    """Assigns the variables that `capture` has copied.
 
     Args:
-        model: of the same architecture, compiled and built.
-        arrays: of `capture`.
-        kinds: of variables: "model", "optimizer", "metrics".
+        model: a compiled and built model of the same architecture.
+        arrays: the variables, as `capture` gives them.
+        kinds: which variables to assign: "model", "optimizer", "metrics".
 
     Raises:
-        CheckpointError: if names or shapes are others.
+        CheckpointError: if names or shapes differ.
     """
     variables = {name: variable for name, variable in _variables(model) if name.split("/")[0] in kinds}
     stored = {name: array for name, array in arrays.items() if name.split("/")[0] in kinds}
@@ -83,7 +83,7 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], kinds: tuple[s
 
 
 def save(path: Path, model: keras.Model, step: int, callbacks: Mapping[str, dict]) -> None:
-    """Writes a checkpoint; nothing is left of one that could not be finished.
+    """Writes a checkpoint as a whole, or not at all.
 
     Raises:
         OSError: it names the file.
@@ -100,15 +100,15 @@ def save(path: Path, model: keras.Model, step: int, callbacks: Mapping[str, dict
 
 
 def check_room(folder: Path, model: keras.Model, trained: keras.Model) -> None:
-    """Writes a little into the folder of the checkpoints, and compares the room on its disk with what they will take.
+    """Checks that checkpoints can be written to a folder and will fit on its disk.
 
     Args:
-        folder: it exists.
+        folder: the folder of the checkpoints; if it does not exist yet, the nearest folder above it is checked.
         model: the whole model, which is kept at the end.
         trained: the compiled part that is trained.
 
     Raises:
-        OSError: if the folder can not be written to, or the room is too small.
+        OSError: if the folder cannot be written to, or its disk has too little room.
     """
     taken = sum(path.stat().st_size for path in folder.glob("*"))  # by files that this training replaces
     folder = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
@@ -132,7 +132,7 @@ def load(path: Path) -> Checkpoint:
     """Reads a checkpoint.
 
     Raises:
-        CheckpointError: if it is not what was written.
+        CheckpointError: if the file is no checkpoint, or is damaged.
     """
     try:
         with safe_open(path, "numpy") as file:
@@ -147,7 +147,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_latest(folder: Path, tell: Callable[[str], None] = print) -> Checkpoint | None:
-    """The latest checkpoint that is whole; None if there is none. `tell` hears of those that are not."""
+    """The latest undamaged checkpoint, or None. `tell` gets a message about each damaged one."""
     for path in reversed(checkpoints(folder)):
         try:
             return load(path)
@@ -157,7 +157,7 @@ def load_latest(folder: Path, tell: Callable[[str], None] = print) -> Checkpoint
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete ones in a folder, from the first to the latest."""
+    """The paths of the complete checkpoints in a folder, from the first to the latest."""
     return sorted(folder.glob(_PATTERN))
 
 
@@ -173,13 +173,13 @@ def prune(folder: Path, kept: int = KEPT) -> None:
 
 
 def listed(lines: list[str], most: int = 12) -> str:
-    """The lines, each indented on its own; of many the first."""
+    """The lines, indented and sorted; if there are more than `most`, their number stands for the rest."""
     more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
     return "".join(f"\n  {line}" for line in sorted(lines)[:most] + more)
 
 
 def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
-    """(kind/index/name, variable): names alone are not unique, and Keras numbers them as a program goes."""
+    """Yields ("kind/index/name", variable). Names alone are not unique, and Keras numbers them as they are made."""
     kinds = {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
     for kind, variables in kinds.items():
         for index, variable in enumerate(variables):

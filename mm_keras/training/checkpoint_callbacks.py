@@ -1,4 +1,4 @@
-"""Callbacks that save: the training as it goes on, and the best epoch."""
+"""Callbacks that save checkpoints, and the best epoch."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _BEFORE_VALIDATION = 60  # seconds of work that are saved before a validation, i
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves at the end of every epoch, every few minutes, and when the process is asked to end.
+    """Saves a checkpoint at the end of every epoch, every few minutes, and when the process is asked to end.
 
-    Of epochs that are shorter than twenty times what saving takes, some are left out. It stands last in the list of
-    callbacks: what the others did is in the checkpoint. What is not finite is not saved: NotFiniteError.
+    If epochs are short, some are skipped, so that saving takes at most a twentieth of the time. This callback has to be the
+    last one, so that the checkpoint contains what the others did. It raises NotFiniteError instead of saving NaNs.
 
     Args:
-        folder: of the checkpoints.
-        steps: an epoch.
-        minutes: between two checkpoints within an epoch.
-        preemption: tells that the process was asked to end.
-        callbacks: those that remember something, by name. They have `state() -> JSON object`.
-        checkpoint: from which the training is resumed.
+        folder: the folder of the checkpoints.
+        steps: number of steps in an epoch.
+        minutes: minutes between two checkpoints within an epoch.
+        preemption: says whether the process was asked to end.
+        callbacks: the callbacks that have a state, by name. They have a method `state() -> JSON object`.
+        checkpoint: the checkpoint from which the training is resumed.
 
     Attributes:
-        step: steps that were made, counted from the first epoch on.
-        seconds: that saving took.
+        step: number of steps made, counted from the first epoch on.
+        seconds: time that saving took.
         good: the last state that is known to be finite.
     """
 
@@ -113,12 +113,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Saves the model whenever the followed value is better than ever before.
+    """Saves the model after each epoch that is better than all epochs before.
 
     Args:
-        path: a `.keras` file, or `.weights.h5` for weights alone.
-        monitor: a value of the epoch's logs, of which more is better.
-        patience: epochs in a row that may pass without a better one, before the training stops; None: it does not.
+        path: a `.keras` file for the whole model, or a `.weights.h5` file for its weights.
+        monitor: name of a value in the epoch's logs; higher is better.
+        patience: number of epochs in a row without a better one, after which the training stops; None: it never stops.
     """
 
     def __init__(self, path: Path, monitor: str, patience: int | None = None):
@@ -131,7 +131,7 @@ class KeepBest(keras.callbacks.Callback):
 
     @property
     def exhausted(self) -> bool:
-        """Is the patience at its end?"""
+        """Whether the training has gone on without a better epoch for as long as the patience allows."""
         return self._patience is not None and self._epoch - self._best_epoch >= self._patience
 
     def on_epoch_end(self, epoch, logs=None):
@@ -159,13 +159,15 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class PutBack(keras.callbacks.Callback):
-    """What `fit` changes at its begin and its end is put back: metrics that it resets, weights that it may replace by averages.
+    """Undoes what `fit` changes at its begin and its end, for a training that is resumed within an epoch.
+
+    At its begin, `fit` resets the metrics; at its end, it may replace the weights by their averages.
 
     Args:
-        arrays: of the checkpoint that a training goes on from in the midst of an epoch.
+        arrays: the variables of the checkpoint from which the training is resumed.
 
     Attributes:
-        at_end: all variables at the end of that epoch.
+        at_end: all variables at the end of the resumed epoch.
     """
 
     def __init__(self, arrays: Mapping):

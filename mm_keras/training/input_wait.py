@@ -1,4 +1,4 @@
-"""How long a training waits for its next batch."""
+"""Measures how long a training waits for its batches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import tensorflow as tf
 
 
 class InputWait:
-    """Measures what the steps wait for their batches, on one replica.
+    """Measures how long the steps wait for their batches, on one replica.
 
-    `fit` asks for a batch inside of its compiled step, where Python sees nothing of it; so the clock stands in the pipeline,
-    behind its last prefetching. It costs about 0.1 ms a batch.
+    `fit` asks for a batch inside of its compiled step, which Python cannot observe. So the clock is read in the input pipeline,
+    after its last prefetching. That costs about 0.1 ms a batch.
     """
 
     def __init__(self):
@@ -17,11 +17,11 @@ class InputWait:
 
     @property
     def seconds(self) -> float:
-        """Since this object was made."""
+        """The time waited since this object was made."""
         return float(self._seconds)
 
     def watched(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """The same batches; what it takes to get them is counted."""
+        """Gives the same batches, and counts the time until each of them is there."""
 
         def count(asked: tf.Tensor, batch):
             self._seconds.assign_add(tf.timestamp() - asked)

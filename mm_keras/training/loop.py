@@ -29,23 +29,22 @@ def run_epochs(
     checkpoint: Checkpoint | None = None,
     watched: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda batches: batches,
 ) -> None:
-    """Trains until the last epoch or a callback's stop; on the way it saves checkpoints.
+    """Trains until the last epoch, or until a callback stops the training, and saves checkpoints on the way.
 
     Args:
-        model: compiled.
-        make_batches: `(start=) -> batches` of the training from that step on.
-        validation: measured after each epoch.
-        epochs: in all.
-        callbacks: in their order.
-        remembering: those of them, by name, that remember something from epoch to epoch: `state() -> JSON object` and
-            `set_state(state)`.
-        folder: of the checkpoints.
-        minutes: between checkpoints within an epoch.
-        checkpoint: to go on from.
-        watched: batches of the training -> the same, with somebody looking on.
+        model: a compiled model.
+        make_batches: `(start=0) -> batches` of the training from that step on.
+        validation: batches on which the model is measured after each epoch.
+        epochs: number of epochs in all.
+        callbacks: the callbacks, in the order in which they are called.
+        remembering: those callbacks that have a state, by name. They have `state() -> JSON object` and `set_state(state)`.
+        folder: the folder of the checkpoints.
+        minutes: minutes between checkpoints within an epoch.
+        checkpoint: the checkpoint to go on from.
+        watched: `(batches) -> batches`, which may measure how long the training waits for them.
 
     Raises:
-        NotFiniteError: if the loss or a weight is no number; it says where that came from.
+        NotFiniteError: if the loss or a weight becomes NaN or infinite; the message says where that came from.
         Preempted: if the process was asked to end.
     """
     start = checkpoint.step if checkpoint else 0
@@ -85,7 +84,7 @@ def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, che
 
 
 def _build(model: keras.Model, batches: Batches) -> None:
-    """Makes the variables of optimizer and metrics, which `fit` makes with its first batch, so that they can be restored."""
+    """Makes the variables of optimizer and metrics, so that they can be restored; `fit` makes them with its first batch."""
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
         build_from_shapes(model, batches.dataset.element_spec)

@@ -1,4 +1,4 @@
-"""Numbers that are none: a training stops at the first, and says where it came from."""
+"""NaNs: a training stops at the first one, and says where it came from."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class NotFiniteError(FloatingPointError):
 
 
 def check_loss(logs: Mapping[str, float]) -> None:
-    """Raises NotFiniteError if the loss in a batch's logs is no number: the mean of the epoch, which stays none once it is."""
+    """Raises NotFiniteError if the loss in a batch's logs is not finite. It is the epoch's mean, which then stays so."""
     loss = float(logs["loss"])
     if not math.isfinite(loss):
         raise NotFiniteError(f"the loss is {loss}")
 
 
 def check_weights(model: keras.Model) -> None:
-    """Raises NotFiniteError if a weight is no number."""
+    """Raises NotFiniteError if a weight is not finite."""
     for weight in model.weights:
         values = np.asarray(keras.ops.convert_to_numpy(weight))
         if np.issubdtype(values.dtype, np.integer) or values.dtype == bool:
@@ -42,11 +42,11 @@ def check_weights(model: keras.Model) -> None:
 
 
 class GoodState:
-    """Variables that a training can be taken up from: at its begin in memory, later in a checkpoint.
+    """The last known finite state of a training: in memory at its begin, later in a checkpoint.
 
     Attributes:
-        step: steps that were made before.
-        path: the checkpoint's file; None: there is none yet.
+        step: number of steps made before this state.
+        path: file of the checkpoint; None if there is none yet.
     """
 
     def __init__(self, model: keras.Model, step: int):
@@ -74,18 +74,18 @@ def explain(
     good: GoodState,
     load: Callable[[Path], Mapping[str, np.ndarray]],
 ) -> NotFiniteError:
-    """Takes the training up from its last good state to the step that failed, and looks for what was not finite first.
+    """Repeats the training from its last finite state to the step that failed, and finds what became NaN first.
 
     Args:
-        model: compiled; its variables are changed.
-        make_batches: `(start=) -> batches`.
-        error: what was seen.
-        step: at which, counted from 1.
-        good: a state before it.
-        load: path of a checkpoint -> its arrays.
+        model: the compiled model; its variables are changed.
+        make_batches: `(start=0) -> batches` of the training.
+        error: the error that was raised.
+        step: the step at which it was raised, counted from 1.
+        good: a finite state before that step.
+        load: `(path of a checkpoint) -> arrays`.
 
     Returns:
-        the error to raise: step, layer or weight, records, and the last good checkpoint.
+        the error to raise, which names the step, the layer or weight, the records, and the last good checkpoint.
     """
     batches = make_batches(start=step - 1)
     epoch, batch = divmod(step - 1, batches.steps)
@@ -109,7 +109,7 @@ def explain(
 
 
 def _replay(model: keras.Model, make_batches: Callable[..., Batches], step: int, until: int) -> int:
-    """Trains again, from one step to another or as far as time allows; returns how far."""
+    """Repeats the training from one step to another, or as far as the time allows; returns the step that was reached."""
     began = time.monotonic()
     for batch in make_batches(start=step).dataset.take(until - step):
         if any(any_worker(time.monotonic() - began > _REPLAY_SECONDS)):
@@ -120,7 +120,7 @@ def _replay(model: keras.Model, make_batches: Callable[..., Batches], step: int,
 
 
 def _look(model: keras.Model, batch: tuple) -> tuple[np.ndarray | None, str]:
-    """(rows of the batch, or None if it is not one row's fault; what is not finite)"""
+    """(the rows of the batch that are not finite, or None if no single row is to blame; what is not finite)."""
     try:
         check_weights(model)
     except NotFiniteError as error:
@@ -151,7 +151,7 @@ def _look(model: keras.Model, batch: tuple) -> tuple[np.ndarray | None, str]:
 
 
 def _first_wrong_layer(model: keras.Model, inputs: Mapping) -> tuple[str | None, tf.Tensor]:
-    """(path of the layer whose output is the first that is not finite, that output); (None, the model's output)."""
+    """(path of the first layer whose output is not finite, its output), or (None, the model's output) if all are finite."""
     wrong: list[tuple[str, tf.Tensor]] = []
 
     def watched(path: str, call: Callable) -> Callable:
@@ -181,7 +181,7 @@ def _layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.lay
 
 
 def _wrong_rows(values) -> np.ndarray:
-    """Of [B, …], the rows in which a number is not finite."""
+    """The rows of an array [B, …] that contain a number which is not finite."""
     values = tf.convert_to_tensor(values)
     if not values.dtype.is_floating:
         return np.empty(0, np.int64)

@@ -20,17 +20,17 @@ _NOT_SHOWN = ("examples_per_second", "cross_entropy", "learning_rate", "input_wa
 class Progress(keras.callbacks.Callback):
     """Shows progress and appends one JSON object an epoch to a file.
 
-    `loss` and metrics without prefix are of the training batches, `val_…` of the validation split, `examples_per_second` of
-    training alone (neither validation nor saving counted), `learning_rate` that of the next step, and `input_wait` the part
-    of the training time, 0–1, in which steps waited for their batches. The last three are added to the epoch's logs, so that
-    callbacks that stand later see them.
+    `loss` and metrics without a prefix belong to the training batches, those with `val_` to the validation split.
+    `examples_per_second` is the rate of training, without validation and saving; `learning_rate` that of the next step;
+    `input_wait` the fraction of the training time, 0–1, in which steps waited for their batches. These three are added to the
+    epoch's logs, so that later callbacks see them.
 
     Args:
-        path: metrics.jsonl. When a training is resumed, the lines of epochs that it repeats are taken out.
-        epochs: in all.
-        steps: an epoch.
+        path: metrics.jsonl. When a training is resumed, the lines of epochs that it repeats are removed.
+        epochs: number of epochs in all.
+        steps: number of steps in an epoch.
         batch_size: global batch size.
-        input_wait: `() -> seconds` that steps waited for batches so far; None: that is not measured.
+        input_wait: `() -> seconds` that steps have waited for batches so far; None: that is not measured.
     """
 
     def __init__(self, path: Path, epochs: int, steps: int, batch_size: int, input_wait: Callable[[], float] | None = None):
@@ -122,9 +122,10 @@ class Progress(keras.callbacks.Callback):
             write_text(self._path, "".join(lines[: self._lines]))
 
     def seconds(self) -> dict[str, float]:
-        """Where the time went, with that of the trainings that this one goes on from.
+        """How long the parts of the training took, including the trainings that this one resumes.
 
-        `total`; of it `first_step` with its compilation, `steps` (the others), `evaluation`; and of `steps` `input_wait`.
+        "total" contains "first_step" with its compilation, "steps" (all others) and "evaluation"; "steps" contains
+        "input_wait".
         """
         now = self._seconds | {
             "total": time.monotonic() - self._started if self._started is not None else 0.0,
@@ -133,7 +134,7 @@ class Progress(keras.callbacks.Callback):
         return {name: round(self._before[name] + seconds, 3) for name, seconds in now.items()}
 
     def summary(self) -> str:
-        """One line, for the end."""
+        """One line for the end of the training: how long it took, and on what the time was spent."""
         seconds = self.seconds()
         parts = {
             "evaluation": seconds["evaluation"],

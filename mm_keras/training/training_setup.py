@@ -1,4 +1,4 @@
-"""What a training is of, to tell whether a checkpoint belongs to it."""
+"""Describes a training, to tell whether a checkpoint belongs to it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from mm_keras.training.checkpoint import CheckpointError, listed
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Split
 
-# Of the same thing they differ from one process to the next, or repeat what stands elsewhere.
+# Keys whose values differ from one process to the next for the same training, or repeat other values.
 _LEFT_OUT = ("shared_object_id", "build_config", "module", "registered_name", "inbound_nodes", "input_layers", "output_layers")
 _NUMBER = re.compile(r"_\d+$")  # Keras numbers the layers that a program has made so far
 
 
 def describe_training(model: keras.Model, trained: keras.Model, splits: Sequence[Split], **settings) -> dict[str, object]:
-    """All that two trainings must share for one to go on where the other stopped, as name -> JSON value.
+    """Everything that two trainings must share for one to go on where the other stopped, as name -> JSON value.
 
     Args:
         model: the whole model.
-        trained: the compiled part that is trained; the weights of the rest count here, as checkpoints do not hold them.
+        trained: the compiled part that is trained. The weights of the rest are described by a checksum, since checkpoints do
+            not contain them.
         splits: the splits that are used; their folder may have moved.
-        **settings: what else the steps depend on.
+        **settings: other values that the steps depend on.
     """
-    own = {id(variable) for variable in trained.variables}
+    trained_ids = {id(variable) for variable in trained.variables}
     frozen = 0
     for variable in model.variables:
-        if id(variable) not in own:
+        if id(variable) not in trained_ids:
             frozen = google_crc32c.extend(frozen, np.asarray(keras.ops.convert_to_numpy(variable)).tobytes())
     described = settings | {
         "dataset": {split.name: [shard.sha256 for shard in split.shards] for split in splits},
@@ -46,7 +47,7 @@ def describe_training(model: keras.Model, trained: keras.Model, splits: Sequence
 
 
 def describe_features(features: FeatureSpec) -> dict[str, object]:
-    """What a model sees and answers; of vocabularies and labels a checksum."""
+    """Describes what a model takes in and answers; vocabularies and labels are given by checksums."""
 
     def digest(value) -> str:
         return f"{google_crc32c.value(repr(value).encode()):08x}"
@@ -71,7 +72,7 @@ def save_setup(path: Path, setup: Mapping[str, object]) -> None:
 
 
 def check_setup(path: Path, setup: Mapping[str, object]) -> None:
-    """Compares a training with the one that `save_setup` wrote about.
+    """Compares a training with the description that `save_setup` has written.
 
     Raises:
         CheckpointError: it lists the differences.
@@ -95,7 +96,7 @@ def _shown(setup: Mapping[str, object], name: str) -> str:
 
 
 def _flat(path: str, value):
-    """(dotted path, leaf) of nested dicts and lists; what has a name goes by it."""
+    """Yields (dotted path, leaf) of nested dicts and lists; items of a list that have a name are identified by it."""
     if isinstance(value, dict):
         for key, each in value.items():
             if key not in _LEFT_OUT:

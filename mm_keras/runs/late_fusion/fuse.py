@@ -1,4 +1,4 @@
-"""Makes one run of several trained ones, whose answers are brought together: late fusion."""
+"""Late fusion: makes one run of several trained runs, by combining their answers."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ def late_fusion(
     batch_size: int = 64,
     overwrite: bool = False,
 ) -> Path:
-    """Makes a run of trained ones. It is evaluated, asked and exported like any other, and does not need them any more.
+    """Makes a run of several trained runs. It is evaluated, used and exported like any other, and no longer needs them.
 
-    Its inputs are all that any of them has. In an example that lacks all inputs of a model, that model has no say. What was
-    found stands in late_fusion.json in the new folder.
+    Its inputs are those of all runs together. A model has no say in an example that lacks all of its inputs. The weights of the
+    models are written to late_fusion.json in the new folder.
 
     Args:
         workdir: the run folder to make.
-        runs: two or more run folders of one dataset, with the same labels, which see what they share in the same way.
-        method: "weights": the weighted sum of probabilities, with a weight a model. "weights_per_label": with a weight a model
-            and label. "vote": the majority; the mean probability decides ties. "stacking": a logistic layer over the answers.
-            All but the vote are fitted by the log loss, see `mm_keras.runs.late_fusion.fit`.
-        dataset: the dataset folder; default: the one that the runs were trained on.
-        split: its split to fit on. No run may have learned from it, and it is not "test". Thresholds of multi-label runs are
-            tuned on it too, but for a vote, which is one at 0.5 alone.
-        batch_size: only memory depends on it. The answers of all models to the split are held in memory.
+        runs: two or more run folders of one dataset. They have the same labels, and preprocess inputs that they share in the
+            same way.
+        method: "weights": a weighted sum of probabilities, with one weight for each model. "weights_per_label": with one
+            weight for each model and label. "vote": the majority; the mean probability decides ties. "stacking": a logistic
+            layer over the answers. All but the vote are fitted by the log loss, see `mm_keras.runs.late_fusion.fit`.
+        dataset: the dataset or its folder; default: the one that the runs were trained on.
+        split: the split to fit on. No run may have learned from it, and it must not be "test". Thresholds of multi-label runs
+            are tuned on it too, except for a vote, whose threshold is 0.5.
+        batch_size: examples in a batch; only the memory depends on it. The answers of all models are held in memory.
         overwrite: delete a run that is already in `workdir`.
 
     Returns:
@@ -120,7 +121,7 @@ def _check_folders(new: RunFolder, parts: Sequence[RunFolder]) -> None:
 
 
 def _common_dataset(parts: Sequence[RunFolder], given: str | None) -> Dataset:
-    """The given dataset folder, or that of all runs."""
+    """The given dataset, or the one that all runs were trained on."""
     first, *others = parts
     for part in others if not given else ():
         if part.facts()["dataset"] != first.facts()["dataset"]:
@@ -156,7 +157,7 @@ def _check_held_out(parts: Sequence[RunFolder], dataset: Dataset, split: str) ->
 def _ask(
     answers: keras.Model, features: FeatureSpec, split: Split, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits [N, M, L] and flags [N, M] of all models, and labels, of a split."""
+    """The logits [N, M, L] and presence flags [N, M] of all M models for a split, and its labels."""
     batches = make_evaluation_batches(split, features, batch_size)
     parts = []
     with progress_bar("asking the models", "examples", batches.num_examples) as bar:
@@ -175,18 +176,18 @@ def _combine(combination: keras.Layer, logits: np.ndarray, voting: np.ndarray, r
 
 
 def _threshold_logits(part: RunFolder, features: FeatureSpec) -> np.ndarray:
-    """Of each label's threshold; zeros where none was tuned."""
+    """The logit of each label's threshold; zeros if none was tuned."""
     thresholds = load_thresholds(part, features)
     return logit(np.clip(thresholds.values, 1e-7, 1 - 1e-7)) if thresholds else np.zeros(len(features.labels))
 
 
 def _mean_weights(values: np.ndarray) -> np.ndarray:
-    """[M], of all labels; of a stack, where all models vote."""
+    """The mean weight of each model over the labels, [M]; for stacking, in examples for which all models vote."""
     return (values if values.ndim == 2 else values[0, :-1]).mean(axis=1)
 
 
 def _found(method: str, values: np.ndarray, labels: Sequence[str]) -> dict:
-    """The combination's values as people read them: for each label, a number a run."""
+    """The values of the combination in a readable form: for each label one number for each run."""
 
     def by_label(rows: np.ndarray) -> dict[str, list[float]]:
         return dict(zip(labels, rows.T.tolist(), strict=True))

@@ -48,13 +48,15 @@ def message(tmp_path):
         ("make_optimizer.learning_rate = 1e999", "a number, above 0", ""),
         ('make_features.text_fields = ("name")', "a list of texts in quotes", "a comma: ('name',)"),
         ("make_features.text_fields = (1,)", "a list of texts in quotes", ""),
-        ('make_features.image_fit = "cut"', "one of 'crop', 'stretch'", ""),
+        ('make_features.text_fields = "name"', "a list of texts in quotes", "a comma: ('name',)"),
+        ('make_features.image_fit = "crops"', "one of 'crop', 'stretch'", "did you mean 'crop'?"),
+        ('train.cache_frozen = "cuts"', "True or False, or one of 'towers', 'cut'", "did you mean 'cut'?"),
         ('make_features.max_tokens = {"title": "8"}', "a whole number, at least 1, or a dict from texts in quotes to", ""),
         ('build_two_tower.head = "dense"', "a function, written @name", "@dense"),
         ("train.epochs = @make_loss", "a whole number, at least 1", "write @name()"),
         ("train.augment = @make_sampling()", "True or False, or an Augmentation", ""),
         ("train.make_loss = @make_loss()", "a function, written @name", "write @make_loss to bind"),
-        ("make_sampling.balance = 2", "a number, at least 0 and at most 1".replace(" and", ","), ""),
+        ("make_sampling.balance = 2", "a number, at least 0, at most 1", ""),
         ("train.val_split = 3", "a text in quotes, or None", ""),
         ("train.config = 3", "a SavedConfig, or None", ""),
     ],
@@ -79,9 +81,32 @@ def test_all_problems_are_told_at_once(message):
 
 
 def test_value_of_a_macro_is_checked_where_it_is_used(message):
-    assert "train.epochs = %EPOCHS: expected a whole number, at least 1. Received: 'three'" in message(
-        "EPOCHS = 'three'\ntrain.epochs = %EPOCHS"
+    told = message("EPOCHS = 'three'\ntrain.epochs = %EPOCHS")
+    assert "line 8: train.epochs = %EPOCHS: expected a whole number, at least 1. Received: 'three' (EPOCHS is given in " in told
+    assert told.endswith("mine.gin, line 7)")
+
+
+def test_advice_and_calls_are_those_of_the_macro_that_is_used(message):
+    fields = message('FIELDS = ("name")\nmake_features.text_fields = %FIELDS')
+    assert "a list of one text has a comma: ('name',) (FIELDS is given in " in fields
+    assert "Received: the result of @make_sampling(), a Sampling (AUGMENT is given in " in message(
+        "AUGMENT = @make_sampling()\ntrain.augment = %AUGMENT"
     )
+
+
+@pytest.mark.parametrize(
+    ("reference", "line", "expected"),
+    [
+        ("@build_image_tower", 'build_image_tower.architecture = "resnet_50"', "did you mean 'resnet50'?"),
+        (
+            "@build_image_tower",
+            'build_image_tower.pooling = "mean"',
+            "one of 'avg', 'max', 'avg_max', 'none'. Received: 'mean'",
+        ),
+    ],
+)
+def test_choice_that_there_is_not_is_told_before_anything_is_built(message, reference, line, expected):
+    assert expected in message(f"build_two_tower.image_tower = {reference}\n{line}")
 
 
 def test_override_that_does_not_fit_names_the_command_line(tmp_path):

@@ -1,8 +1,10 @@
+import inspect
 import re
 
 import keras
 import pytest
 
+from mm_keras.config.bound import Bound
 from mm_keras.config.functions import configurable_functions
 from mm_keras.config.load import find_config, load_config
 from mm_keras.config.parse import CONFIG_FOLDER, ConfigError
@@ -57,19 +59,14 @@ def test_arguments_of_a_call_win_over_bound_values(write):
 
 def test_result_of_a_call_is_made_anew_each_time(write):
     functions = load_config(write("train.augment = @make_augmentation()", "make_augmentation.mixup = 0.2")).functions
-    assert "make_augmentation" not in repr(functions["train"].__signature__.parameters["augment"].annotation)
-    from mm_keras.config.bound import Bound
-
-    calls = []
-    bound = Bound(lambda augment: augment, {"augment": functions["train"].__signature__.parameters["augment"].default}, {})
-    calls = [bound(), bound()]
-    assert calls[0] == calls[1] == make_augmentation(mixup=0.2)
-    assert calls[0] is not calls[1]
+    call = inspect.signature(functions["train"]).parameters["augment"].default
+    bound = Bound(lambda augment: augment, {"augment": call}, {})
+    first, second = bound(), bound()
+    assert first == second == make_augmentation(mixup=0.2)
+    assert first is not second
 
 
 def test_signature_tells_what_is_bound(write):
-    import inspect
-
     functions = load_config(write("evaluate.split = 'val'")).functions
     assert inspect.signature(functions["evaluate"]).parameters["split"].default == "val"
 
@@ -179,7 +176,36 @@ def test_syntax_error_names_file_and_line(write, line):
 
 
 def test_bracket_that_is_never_closed_is_an_error(write):
-    assert "mine.gin: a bracket or a quote is never closed" in _message(write("train.seed = 1", "train.epochs = (3"))
+    message = _message(write("train.seed = 1", "# the epochs", "train.epochs = (3", "train.batch_size = 8"))
+    assert "mine.gin, line 4: `train.epochs = (3`: a bracket or a quote is never closed" in message
+
+
+@pytest.mark.parametrize(
+    ("lines", "circle"),
+    [
+        (["train.epochs = %A", "A = %B", "B = %A"], "%A -> %B -> %A"),
+        (["make_optimizer.schedule = @make_optimizer"], "@make_optimizer -> @make_optimizer"),
+        (["train.build_model = @train()"], "@train -> @train"),
+    ],
+)
+def test_reference_that_comes_back_to_itself_is_an_error(write, lines, circle):
+    message = _message(write(*lines))
+    assert f"it refers back to itself, {circle}" in message
+    assert len(message.splitlines()) == 2
+
+
+def test_inner_scopes_have_the_bindings_of_outer_ones(write):
+    path = write(
+        "train.make_optimizer = @mine/slow/make_optimizer",
+        "make_optimizer.momentum = 0.1",
+        "mine/make_optimizer.momentum = 0.5",
+        "mine/make_optimizer.clip_norm = 2.0",
+        "mine/slow/make_optimizer.clip_norm = 3.0",
+    )
+    config = load_config(path)
+    bound = inspect.signature(config.functions["train"]).parameters["make_optimizer"].default
+    values = inspect.signature(bound).parameters
+    assert (values["momentum"].default, values["clip_norm"].default) == (0.5, 3.0)
 
 
 def test_broken_override_is_an_error():

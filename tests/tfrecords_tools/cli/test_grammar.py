@@ -20,7 +20,7 @@ def _worker_processes(group):
     return sum(int(line[0]) == group and "spawn_main" in line[1] for line in lines)
 
 
-@pytest.mark.parametrize("seconds_after_start_of_workers", [0.0, 2.0])
+@pytest.mark.parametrize("seconds_after_start_of_workers", [0.4, 2.0])
 def test_ctrl_c_ends_packing_and_its_workers_with_one_line(tmp_path, seconds_after_start_of_workers):
     command = [sys.executable, "-m", "tfrecords_tools", "pack", "sample", "--num_examples=6000", "--workers=2", "--output=out"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
