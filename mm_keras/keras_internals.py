@@ -151,9 +151,6 @@ class SummedGradients:
     def _keep_sum(self, variable, total):
         variable.assign(ops.where(self.ends_update(), ops.zeros_like(total), total))
 
-    def _apply_weight_decay(self, variables):
-        """Does nothing: `update_step` decays weights, since only there the rate of each is known."""
-
     # Between updates nothing may change. Inside a condition replicas could not exchange anything, so zeros are added instead.
 
     def assign(self, variable, value):
