@@ -1,4 +1,4 @@
-"""What packing a large source would take, from a measured sample of it."""
+"""Estimates the time and room that packing a large source would take, from a sample that is packed and measured."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 
 _SAMPLE, _READ = 1000, 20_000
-_OTHERS = (16, 256)  # workers to speak of as well
+_OTHERS = (16, 256)  # numbers of workers for which the time is given as well
 
 
 def estimate(
     source: Source, options: PackOptions, labels: LabelVocabulary | None, total: int | None = None, progress: bool = True
 ) -> str:
-    """Packs 1,000 examples, drawn by hash, into a temporary folder, and extrapolates.
+    """Packs 1,000 examples, which are drawn by hash, into a temporary folder, and extrapolates.
 
     Args:
-        source, options, labels, progress: as of `pack`.
-        total: examples to estimate for; the first 20,000 are read then. None reads the whole source and counts.
+        source, options, labels, progress: as for `pack`.
+        total: the number of examples to estimate for; only the first 20,000 of the source are read then. None reads the
+            whole source and counts its examples.
 
     Returns:
-        some lines of text.
+        a few lines of text: what was measured, then time, size and disk space for all examples.
 
     Raises:
         PackError: if too much of the sample is bad.

@@ -48,4 +48,4 @@ def test_saving_a_loaded_description_changes_nothing(dataset):
     before = (dataset / "dataset.json").read_bytes()
     DatasetInfo.load(dataset).save(dataset)
     assert (dataset / "dataset.json").read_bytes() == before
-    assert not list(dataset.glob("*.tmp"))
+    assert not list(dataset.glob("unfinished-*"))
