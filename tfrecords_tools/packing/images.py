@@ -65,7 +65,7 @@ class PreparedImage:
 def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
     """Turns encoded bytes of any format that Pillow reads into the JPEG that a record stores.
 
-    A JPEG that is upright, grey or RGB, and no larger than `options.short_side` keeps its bytes. Of an animation the first frame
+    An upright JPEG, grey or RGB, that is no larger than `options.short_side` keeps its bytes. Of an animation the first frame
     is taken. Transparent pixels become white. EXIF orientation is applied, since decoders for training ignore it.
 
     Raises:
