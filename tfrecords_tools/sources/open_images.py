@@ -16,8 +16,8 @@
 - Definitions are the field `class_description`, with a text for each class of the image. They are derived from the label.
 - With `tags`, labels are not classes but the words that distinguish definitions, see tfrecords_tools/sources/tags.py.
 - Images with a few-shot class are put into the split `few_shot`, so that training never sees that class.
-- An image that has no label left is rejected. Rows are sorted on the disk, so those of an image may be anywhere in the file, and
-  memory stays small. They take some 60 bytes each in the temporary folder (TMPDIR).
+- An image that has no label left is rejected. Rows are sorted on the disk, so those of an image may be anywhere in the file,
+  and memory stays small. They take some 60 bytes each in the temporary folder (TMPDIR).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     -> {"/m/dog": ["dog", "wolf"], "/m/cat": ["carnivore", "cat", "small"]}      (a word may occur in half of the texts)
 
 A text is lower-cased and split into NLTK's word tokens, of which only those that consist of letters are kept. Tags are the
-words that occur in at most a fraction P of the texts. ImageD takes 0.2 %, which means words that occur in one of its 601 texts. An
-image has the tags of all its classes.
+words that occur in at most a fraction P of the texts. ImageD takes 0.2 %, which means words that occur in one of its 601 texts.
+An image has the tags of all its classes.
 
 ImageD reports 10,718 tags. This module makes 10,717 of the published definitions. The missing tag is "nan": the definition of
 Ladder is empty, and pandas reads it as the number NaN.
