@@ -29,7 +29,7 @@ def build_saved_model_encoder(spec: TextSpec, name: str = "text_encoder") -> ker
 
     Args:
         spec: the text field, with a trainable embedder.
-        name: of the model.
+        name: the name of the model.
 
     Returns:
         model: {"text" string [B]} -> [B, D]; zeros for an empty text.

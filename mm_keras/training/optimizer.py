@@ -39,7 +39,7 @@ def make_optimizer(
         learning_rate: the highest learning rate, which the warm-up ends with.
         schedule: `(learning_rate, total_updates, warmup_updates) -> schedule`, see `schedules`.
         warmup_fraction: fraction of the training, within [0, 1), in which the learning rate rises.
-        momentum: of "sgd", within [0, 1). With 0 there is neither momentum nor Nesterov's correction.
+        momentum: the momentum of "sgd", within [0, 1). With 0 there is neither momentum nor Nesterov's correction.
         weight_decay: decoupled weight decay: each update subtracts learning rate × weight_decay × weight from a weight. Biases,
             scales of normalisations and embeddings of missing inputs do not decay. None stands for 1e-4, and for 0 with "adam".
         clip_norm: the gradients are scaled down so that the norm of all of them together is at most this; None leaves them as

@@ -95,7 +95,7 @@ class SteppedRate(LearningRateSchedule):
         learning_rate: the rate after the warm-up.
         warmup_updates: number of updates in which the rate rises from zero.
         drops: updates from which on the rate is multiplied by `factor` once more.
-        factor: of each drop.
+        factor: what each drop multiplies the learning rate by.
     """
 
     def __init__(self, learning_rate: float, warmup_updates: int = 0, drops: Sequence[int] = (), factor: float = 1.0):

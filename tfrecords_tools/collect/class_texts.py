@@ -31,9 +31,9 @@ def check_class_texts(
     stands in it when everything but letters is left out ("hot dog" in "hotdog").
 
     Args:
-        texts: label -> text.
-        names: label -> the class's name, where labels are ids (`/m/09qck`, `n01440764`); default: the labels.
-        language: of the Snowball stemmer; one that NLTK does not have compares whole words.
+        texts: the text of each label, by label.
+        names: the name of each class by label, where labels are ids (`/m/09qck`, `n01440764`); the default is the labels.
+        language: the language of the Snowball stemmer. For a language that NLTK does not have, whole words are compared.
 
     Returns:
         the problems, by label.

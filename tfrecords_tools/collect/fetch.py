@@ -29,9 +29,9 @@ class FetchOptions:
     """Limits of one request.
 
     Attributes:
-        seconds: for the whole of it, redirects included.
-        max_bytes: of an answer.
-        max_redirects: that are followed.
+        seconds: the time limit of the whole request, redirects included.
+        max_bytes: the largest answer that is read.
+        max_redirects: how many redirects are followed at most.
         allow_private: also fetch from loopback, private and link-local addresses.
         user_agent: how servers are told who asks; name a contact in it.
     """

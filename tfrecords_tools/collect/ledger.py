@@ -21,7 +21,8 @@ class Outcome:
         detail: what exactly happened.
         attempts: requests that were made.
         file: where the image lies, relative to the output folder.
-        bytes, sha256: of the image.
+        bytes: the size of the image.
+        sha256: the checksum of the image.
     """
 
     status: str

@@ -34,8 +34,9 @@ class TextOptions:
     """How an article becomes a class description.
 
     Attributes:
-        sections: taken after the summary, where the article has them (breeds and species have a "Description").
-        paragraphs, sentences: only the first so many; None: all.
+        sections: the titles of sections that follow the summary, where the article has them ("Description" for species).
+        paragraphs: how many paragraphs are kept at most; None keeps all.
+        sentences: how many sentences are kept at most; None keeps all.
         min_tokens: a shorter text goes to the work list.
         max_tokens: NLTK word tokens that are kept; None: all. (ImageD: 400–512.)
         strip_punctuation: drop tokens without a letter or digit.
@@ -65,8 +66,8 @@ def fetch_pages(
         labels: class names.
         output: the folder to fill.
         user_agent: who asks, with a contact: "my-project/1.0 (me@example.org)". Wikipedia blocks those who do not say.
-        language: of the Wikipedia.
-        overrides: label -> article title, for labels whose article has another name.
+        language: the language of the Wikipedia that is asked, such as "en".
+        overrides: the article's title by label, for labels whose article has another name.
         seconds_between: articles, one at a time.
         progress: show a progress bar on standard error.
         client_options: passed on to `wikipediaapi.Wikipedia` (max_retries, retry_wait, transport, …).

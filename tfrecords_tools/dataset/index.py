@@ -24,7 +24,7 @@ INDEX_FOLDER = "index"
 
 
 def index_file(shard: str) -> str:
-    """train-00000-of-00004.tfrecord -> index/train-00000-of-00004.parquet"""
+    """The index of a shard: train-00000-of-00004.tfrecord -> index/train-00000-of-00004.parquet."""
     return f"{INDEX_FOLDER}/{Path(shard).stem}.parquet"
 
 
@@ -53,6 +53,7 @@ class ShardIndex:
         self._columns: dict[str, list] = {name: [] for name in self._schema.names}
 
     def add(self, record: Record, offset: int) -> None:
+        """Adds the record that begins at byte `offset` of the shard."""
         row = {
             "id": record.id,
             "split": self._split,
@@ -69,11 +70,13 @@ class ShardIndex:
             self._columns[name].append(value)
 
     def table(self) -> pyarrow.Table:
+        """The index of the records that were added so far."""
         import pyarrow as pa
 
         return pa.table(self._columns, self._schema)
 
     def save(self, folder: Path) -> None:
+        """Writes the index into a dataset folder."""
         import pyarrow.parquet as pq
 
         path = folder / index_file(self._shard)
@@ -83,5 +86,5 @@ class ShardIndex:
 
 
 def _utf8(text: str) -> str:
-    """As it stands in the record: half of a surrogate pair has no UTF-8."""
+    """The text as it stands in the record, where half of a surrogate pair, which has no UTF-8, became "?"."""
     return text.encode("utf-8", "replace").decode()

@@ -32,7 +32,7 @@ class DatasetInfo:
     """The contents of dataset.json, and of labels.txt beside it.
 
     Attributes:
-        name: of the dataset.
+        name: the name of the dataset.
         labels: the label vocabulary.
         multi_label: whether a record may carry several labels.
         text_fields: field name -> whether its text is derived from the label.

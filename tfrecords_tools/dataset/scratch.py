@@ -15,7 +15,7 @@ def open_scratch(path: Path | None, columns: str) -> sqlite3.Connection:
     Args:
         path: the file to make, replacing what an earlier run left; None = one without a name in SQLite's temporary folder
             (SQLITE_TMPDIR, TMPDIR, /var/tmp or /tmp).
-        columns: of the table, in SQL.
+        columns: the columns of the table, in SQL.
     """
     if path:
         path.unlink(missing_ok=True)

@@ -33,7 +33,9 @@ class ShardWriter:
     """Writes one shard under a temporary name and gives it its own on `close`, once it is on the disk.
 
     Attributes:
-        num_examples, num_bytes, sha256: of what was written so far.
+        num_examples: the number of records written so far.
+        num_bytes: their size, framing included.
+        sha256: the checksum of these bytes.
 
     Raises:
         OSError: from any method; it names the file.

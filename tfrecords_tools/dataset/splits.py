@@ -83,8 +83,8 @@ class Holdout:
 
     Args:
         members: starts a fresh iteration over (class, key) of all examples; equal keys in several classes get equal hashes.
-        fraction: of each class, 0–1, rounded to whole examples; an odd one goes to `val`.
-        seed: of the draw.
+        fraction: the share of each class that is held out, 0–1, rounded to whole examples; an odd one goes to `val`.
+        seed: another seed draws other examples.
 
     Raises:
         ValueError: for a fraction outside 0–1.

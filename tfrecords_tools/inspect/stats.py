@@ -114,7 +114,7 @@ class _Counts:
 
 
 def _spread(counts: Counter, logarithmic: bool = False) -> dict:
-    """Of integers and how often each occurs; the histogram is logarithmic where they spread over more than a decade, too."""
+    """Sums up integers and how often each occurs; over more than a decade, the histogram is logarithmic, too."""
     if not counts:
         return {}
     values = np.array(sorted(counts))

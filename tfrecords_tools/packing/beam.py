@@ -51,7 +51,7 @@ class Places:
     """Where workers read and write.
 
     Attributes:
-        folder: of shards and tasks, for Beam's file systems.
+        folder: the folder of shards and tasks, as Beam's file systems name it.
         is_shared: whether it is an ordinary folder that workers write to directly.
         path_map: local path prefix -> what workers read instead.
     """
@@ -177,7 +177,7 @@ def _copy_back(folder: Path, name: str, places: Places) -> None:
 
 
 def _exchanged(folder: str, file_name: str) -> str:
-    """Where a file of a shard lies in the exchange: no folders there."""
+    """The path of a file of a shard in the exchange, which has no folders."""
     return FileSystems.join(folder, file_name.replace("/", "-"))
 
 

@@ -64,7 +64,7 @@ class PackOptions:
     Attributes:
         images: size and quality of the stored images.
         fractions: splits to draw (name -> fraction) for examples to which the source gives none.
-        seed: of the splits and of the order of the records.
+        seed: another seed draws other splits and another order of the records.
         examples_per_shard: about how many records go into one shard.
         keep_without_image: keep a record whose image is missing or unreadable, without its image, where it has a text;
             it is reported either way. False leaves it out.
@@ -103,7 +103,7 @@ class Job:
 
     Attributes:
         spool, folder, settings: where examples come from, where shards go, how the former become the latter.
-        fingerprint: of all that the shards' bytes depend on.
+        fingerprint: a hash of all that the shards' bytes depend on.
         workers: as in `PackOptions`.
         progress: whether to show progress bars.
     """
@@ -250,7 +250,7 @@ def _write_rejected(folder: Path, rejections: list[tuple[int, Rejection]]) -> No
 
 
 def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: LabelVocabulary) -> str:
-    """Of all that the shards' bytes depend on, but for the contents of the image files."""
+    """A hash of all that the shards' bytes depend on, but for the contents of the image files."""
     settings = dataclasses.replace(options, workers=None)
     versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
     parts = (spool.digest, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)

@@ -27,7 +27,7 @@ class FinishedShard:
 
 
 def files_of(name: str) -> tuple[str, str, str]:
-    """What `write_shard` makes, the last at the end: it vouches for the others."""
+    """The names of the files that `write_shard` makes; the last one is written last and vouches for the others."""
     return name, index_file(name), f"{name}.json"
 
 

@@ -35,16 +35,16 @@ class Spool:
         path: the file to make.
         source: what to read.
         fractions: splits to draw for examples to which the source gives none.
-        seed: of the splits and of the order of the records.
+        seed: another seed draws other splits and another order of the records.
         progress: show a progress bar on standard error.
 
     Attributes:
-        path: of the file.
+        path: the spooled file.
         sizes: split name -> number of examples.
-        label_names: all that were seen.
+        label_names: all labels that were seen.
         rejections: (position among the examples, rejection) pairs.
-        num_seen: examples and rejected rows.
-        digest: sha256 of the examples.
+        num_seen: the number of examples and rejected rows.
+        digest: the sha256 of the examples.
         splits_drawn: whether the source gave none, so that all splits follow from the ids.
 
     Raises:

@@ -59,7 +59,7 @@ class Source:
     """A raw data set: how to iterate over it, and what it declares about itself.
 
     Attributes:
-        name: of the source module, for provenance.
+        name: the name of the source module, for provenance.
         examples: starts a fresh iteration over the examples and the rows that could not be read.
         text_fields: field name -> whether its text is derived from the label (a class description).
         multi_label: whether an example may carry several labels.

@@ -157,7 +157,7 @@ def read_class_texts(
     Args:
         path: the file.
         header: names of the CSV's columns.
-        names: of the classes, by key; a text may be given for a key or for a name.
+        names: the names of the classes by key; a text may be given for a key or for a name.
 
     Returns:
         the texts by key, and ("name:line", reason) of the rows that are none.

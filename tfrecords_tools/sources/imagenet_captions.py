@@ -48,15 +48,15 @@ class Options:
     """What to read.
 
     Attributes:
-        images: by split, the folder that holds the folders of the classes, or the images of all classes; the split "" = drawn.
-            The captions belong to the first.
+        images: for each split the folder that holds the folders of the classes, or the images of all classes. The split "" is
+            drawn. The captions belong to the first.
         val_labels: classes of the validation images in a flat folder, see `read_val_labels`.
         captions: imagenet_captions.json; None = images alone.
         fields: text fields, of `FIELDS`.
         synsets: names of the classes, and their order; None = wnids in sorted order.
         label_names: labels are the classes' names instead of their wnids.
         class_texts: texts of the classes by wnid or name.
-        captioned_only: leave out images without an entry.
+        captioned_only: whether images without an entry are left out.
     """
 
     images: dict[str, Path]

@@ -50,12 +50,12 @@ class Options:
         classes: the class list; None = labels are called by their ids (/m/011k07), and all are read.
         definitions: texts of the classes.
         image_root: the folder of the images; None = there are none.
-        present_images: leave out, without a word, images that are annotated but not in `image_root`.
-        min_confidence: of a label, 0–1, above 0.
+        present_images: whether images that are annotated but not in `image_root` are left out without a report.
+        min_confidence: the lowest confidence of a label that is used, within (0, 1].
         few_shot: names or ids of classes to hold out.
         few_shot_below: hold out the classes that fewer images have.
-        tags: label with the tags of the definitions instead of classes.
-        max_document_frequency: of a tag.
+        tags: whether images are labelled with the tags of the definitions instead of classes.
+        max_document_frequency: the largest share of the definitions that a tag may occur in, 0–1.
         any_alphabet: tags may have letters other than a–z.
     """
 
@@ -140,7 +140,7 @@ class _Classes:
 
     Attributes:
         texts: definitions by class id.
-        vocabulary: of the dataset; None = what examples have.
+        vocabulary: the labels of the dataset; None = those that examples have.
         held_out: ids of the classes that are held out by name.
         problems: rows of the files that could not be read.
     """

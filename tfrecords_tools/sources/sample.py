@@ -62,8 +62,8 @@ def make_source(num_examples: int = 3000, seed: int = 0, multi_label: bool = Fal
 
     Args:
         num_examples: how many to draw; a longer draw begins with the same examples.
-        seed: of everything that is drawn.
-        multi_label: label each example with two tags, its item and its material, instead of one class.
+        seed: another seed draws other examples.
+        multi_label: whether each example is labelled with two tags, its item and its material, instead of one class.
 
     Raises:
         ValueError: if `num_examples` is not positive.

@@ -59,9 +59,9 @@ def make_source(
         tables: files (.csv, .tsv, .jsonl, .parquet) or DataFrames, read one after the other.
         columns: the role of each column.
         label_separator: splits a label cell into several labels; makes the dataset multi-label.
-        multi_label: label cells may hold lists.
+        multi_label: whether label cells may hold lists.
         image_root: folder of the image paths; default: the folder of the table (for a DataFrame the working folder).
-        encoding: of CSV, TSV and JSON Lines; default UTF-8, with or without BOM, or UTF-16 with BOM.
+        encoding: the encoding of CSV, TSV and JSON Lines; the default is UTF-8, with or without BOM, or UTF-16 with BOM.
         derived_from_label: text columns that are computed from the label, such as a description of the class.
 
     Raises:

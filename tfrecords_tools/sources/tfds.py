@@ -36,7 +36,7 @@ class Options:
         dataset: the folder of a prepared dataset, or a name.
         image, label, id: paths of features; None = there is none. An `id` must be unique over all splits.
         text: field name -> path of its feature.
-        splits: of the dataset; None = all.
+        splits: the splits to read; None = all.
         data_dir: where named datasets lie; None = TFDS' own default.
     """
 

@@ -34,19 +34,20 @@ class Options:
     """What to take from datasets.
 
     Attributes:
-        folders: of the datasets, in order.
-        splits: only these; None = all.
-        labels: only records with one of these labels, and of their labels only these; None = all.
-        require: only records that have all of these: "image", "label" or text fields.
-        ids: only records whose ids stand in this file, one a line.
-        without_ids: no records whose ids stand in this file.
-        prefix_ids: put the name of the dataset's folder before ids.
-        resplit: forget splits; packing draws new ones.
-        resize: make images anew, as large as packing says.
+        folders: the folders of the datasets, in order.
+        splits: the splits that are read; None = all.
+        labels: records without any of these labels are left out, and of the other records only these labels are kept; None =
+            no record is.
+        require: records that lack one of these are left out: "image", "label" or text fields.
+        ids: a file with an id on each line; other records are left out.
+        without_ids: a file with an id on each line; these records are left out.
+        prefix_ids: whether the name of the dataset's folder is put before ids.
+        resplit: whether splits are forgotten, so that packing draws new ones.
+        resize: whether images are made anew, as large as packing says.
         join: a table whose columns are added, or replace what records have.
-        columns: of the joined table; `id` says which record a row belongs to, `text` names text fields.
+        columns: the columns of the joined table; `id` says which record a row belongs to, `text` names text fields.
         label_separator: splits a label cell of the joined table; the dataset is then multi-label.
-        multi_label: label cells of the joined table may hold lists.
+        multi_label: whether label cells of the joined table may hold lists.
         derived_from_label: joined texts that are computed from the label.
     """
 

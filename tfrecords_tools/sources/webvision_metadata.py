@@ -28,13 +28,14 @@ class Options:
     Attributes:
         root: the folder that holds info/ or meta/.
         layout: "release" (info/) or "benchmark" (meta/); None = whichever of the two is there.
-        splits: of `SPLITS`; None = train and val, with a holdout train alone. Test images have no public labels.
+        splits: the splits to read, among `SPLITS`; None = train and val, with a holdout train alone. Test images have no
+            public labels.
         sources: "google", "flickr" or "all".
         fields: text fields, of `FIELDS`.
-        num_classes: only the first so many classes (mini-WebVision: Google's images of the first 50).
+        num_classes: how many classes are read, the first ones (mini-WebVision: Google's images of the first 50).
         label_names: labels are the classes' names instead of their wnids.
         holdout: fraction of each class's training images to split off, half `val`, half `test`; 0 = none.
-        seed: of the holdout.
+        seed: another seed draws another holdout.
         image_root, metadata_root: where images and JSON files lie, if not in the usual places below `root`.
     """
 
