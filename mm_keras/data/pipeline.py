@@ -66,7 +66,7 @@ def make_training_batches(
         features: what a batch holds.
         batch_size: global batch size.
         epochs: number of passes.
-        seed: of the order, the augmentation and the drawn texts.
+        seed: another seed draws another order, augmentation and texts.
         augment: the result of `make_augmentation`; True crops and mirrors images at random; False changes nothing.
         shuffle_buffer: number of records in the shuffle buffer (an encoded record has about 30 KB).
         start: number of batches, counted from the first epoch on, that a resumed training has seen. They are skipped, and

@@ -88,7 +88,7 @@ def train(
         auxiliary_weight: weight of the losses of auxiliary linear heads, one a modality, beside the model's own loss; at least
             0. With it every tower learns to classify alone, however strong another one is. The heads are dropped after the
             training.
-        seed: of the initial weights, the order of examples, augmentation and dropout.
+        seed: the seed of the initial weights, the order of examples, augmentation and dropout.
         strategy: a name for `make_strategy`.
         precision: the dtype policy of the layers: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", for
             GPUs, with the loss scaled so that small gradients do not vanish.

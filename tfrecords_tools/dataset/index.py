@@ -24,7 +24,7 @@ INDEX_FOLDER = "index"
 
 
 def index_file(shard: str) -> str:
-    """train-00000-of-00004.tfrecord -> index/train-00000-of-00004.parquet"""
+    """The index of a shard: train-00000-of-00004.tfrecord -> index/train-00000-of-00004.parquet."""
     return f"{INDEX_FOLDER}/{Path(shard).stem}.parquet"
 
 
