@@ -113,12 +113,12 @@ def _pack_or_find(source: Source, folder: str, options: PackOptions) -> str:
             "source_options": source.options,
             "files": [{"name": path.name, "sha256": sha256_of(path)} for path in source.files],
         }
-        found = DatasetInfo.load(folder).provenance
-        different = [key for key, value in asked.items() if found[key] != _as_json(value)]
-        different += [key for key in ("fractions", "seed") if found["pack_options"][key] != getattr(options, key)]
+        provenance = DatasetInfo.load(folder).provenance
+        different = [key for key, value in asked.items() if provenance[key] != _as_json(value)]
+        different += [key for key in ("fractions", "seed") if provenance["pack_options"][key] != getattr(options, key)]
         if different:
             raise ValueError(
-                f"{folder} holds a dataset of another {different[0]}: {found.get(different[0])}; "
+                f"{folder} holds a dataset of another {different[0]}: {provenance.get(different[0])}; "
                 "bind another folder, or delete this one to pack it anew"
             )
         return folder

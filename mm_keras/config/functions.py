@@ -36,5 +36,5 @@ def _modules():
     for room in _ROOMS:
         module = importlib.import_module(f"{mm_keras.__name__}.{room}")
         yield module
-        for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
-            yield importlib.import_module(found.name)
+        for submodule in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
+            yield importlib.import_module(submodule.name)

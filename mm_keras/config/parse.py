@@ -129,14 +129,14 @@ def _parse(text: str, file: str) -> Iterator[Binding | config_parser.IncludeStat
     except (tokenize.TokenError, SyntaxError) as error:
         raise ConfigError(f"{file or COMMAND_LINE}: {error.args[0]}") from error
     while True:
-        number = parser.current_token.start[0]
+        number = _first_statement(lines, parser.current_token.start[0])
         try:
             statement = parser.parse_statement()
         except tokenize.TokenError as error:
             where = f"{file}, line {number}" if file else COMMAND_LINE
             raise ConfigError(f"{where}: `{lines[number - 1].strip()}`: a bracket or a quote is never closed") from error
         except (SyntaxError, ValueError) as error:
-            raise ConfigError(_not_understood(error, parser, lines, file)) from error
+            raise ConfigError(_not_understood(error, parser, lines, file, number)) from error
         if statement is None:
             return
         if isinstance(statement, config_parser.BindingStatement):
@@ -150,12 +150,20 @@ def _parse(text: str, file: str) -> Iterator[Binding | config_parser.IncludeStat
             raise ConfigError(f"{file or COMMAND_LINE}, line {number}: a config imports nothing; functions are known by name")
 
 
-def _not_understood(error: Exception, parser: config_parser.ConfigParser, lines: list[str], file: str) -> str:
+def _first_statement(lines: list[str], number: int) -> int:
+    """Returns the number of the first line from `number` on that is neither empty nor a comment."""
+    statements = (index for index in range(number, len(lines) + 1) if lines[index - 1].partition("#")[0].strip())
+    return next(statements, len(lines))
+
+
+def _not_understood(error: Exception, parser: config_parser.ConfigParser, lines: list[str], file: str, begin: int) -> str:
     location = error.args[1] if isinstance(error, SyntaxError) and len(error.args) > 1 else None
     number = location[1] if location else parser.current_token.start[0]
     line = lines[min(number, len(lines)) - 1].strip()
     where = f"{file}, line {number}" if file else COMMAND_LINE
+    opened = f" It follows line {begin}, `{lines[begin - 1].strip()}`, where a bracket may be open." if number > begin else ""
     return (
-        f'{where}: `{line}` is not understood. A line is `function.parameter = value`, `NAME = value` or `include "file"`; a '
-        "text is written in quotes, a function as @name, the result of calling it as @name(), and a macro as %NAME"
+        f"{where}: `{line}` is not understood.{opened} A line is `function.parameter = value`, `NAME = value` or "
+        '`include "file"`; a text is written in quotes, a function as @name, the result of calling it as @name(), and a macro '
+        "as %NAME"
     )

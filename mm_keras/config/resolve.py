@@ -123,7 +123,7 @@ class Resolver:
         return binding
 
     def _of(self, target: Reference | Macro) -> list[Binding]:
-        """The bindings of a function or a macro, later ones winning: for the scope "a/b", those of no scope, of "a", of "a/b"."""
+        """The bindings of a function or a macro, later ones winning: for "a/b", those of no scope, "a", "a/b"."""
         if isinstance(target, Macro):
             return [self._bindings[target.name]] if target.name in self._bindings else []
         parts = target.scope.split("/") if target.scope else []

@@ -117,7 +117,7 @@ def augment_batch(
     for number, text in enumerate(features.texts):
         if augmentation.token_dropout and isinstance(text, TokenText):
             ids, mask = (text.batch_names()[name] for name in ("token_ids", "padding_mask"))
-            kept = [each for each in (text.tokenizer.start_id, text.tokenizer.end_id) if each is not None]
+            kept = [marker for marker in (text.tokenizer.start_id, text.tokenizer.end_id) if marker is not None]
             dropped = drop_tokens(inputs[ids], inputs[mask], seeds[number], augmentation.token_dropout, kept)
             inputs = inputs | dict(zip((ids, mask), dropped, strict=True))
     if features.image and (augmentation.mixup or augmentation.cutmix):
@@ -151,7 +151,7 @@ def drop_tokens(
     kept = tf.where(tf.reduce_any(kept & ~fixed, axis=1, keepdims=True), kept, padding_mask)
     places = tf.range(token_ids.shape[1])
     order = tf.argsort(tf.where(kept, places, places + token_ids.shape[1]), axis=1)
-    return tuple(tf.gather(each, order, batch_dims=1) for each in (tf.where(kept, token_ids, 0), kept))
+    return tuple(tf.gather(values, order, batch_dims=1) for values in (tf.where(kept, token_ids, 0), kept))
 
 
 def mix_examples(
@@ -188,20 +188,20 @@ def mix_examples(
     image, both = inputs[IMAGE], inputs[present(IMAGE)] & _other(inputs[present(IMAGE)])
 
     def share(alpha: float) -> tf.Tensor:
-        one, rest = (tf.random.stateless_gamma([size], each, alpha) for each in seeds[:2])
+        one, rest = (tf.random.stateless_gamma([size], seed, alpha) for seed in seeds[:2])
         return tf.where(both & (one + rest > 0), tf.math.divide_no_nan(one, one + rest), 1.0)
 
     def of_pixels() -> tuple[tf.Tensor, tf.Tensor]:
-        own = share(mixup)
-        return _blend(own, image, _other(image)), own
+        own_share = share(mixup)
+        return _blend(own_share, image, _other(image)), own_share
 
     def of_areas() -> tuple[tf.Tensor, tf.Tensor]:
-        own = share(cutmix)
+        own_share = share(cutmix)
         height, width = image.shape[1:3]
-        cut = tf.sqrt(1 - own)
+        cut = tf.sqrt(1 - own_share)
         rows, columns = (
-            _inside(side, cut, tf.random.stateless_uniform([size], each))
-            for side, each in ((height, seeds[2]), (width, seeds[3]))
+            _inside(side, cut, tf.random.stateless_uniform([size], seed))
+            for side, seed in ((height, seeds[2]), (width, seeds[3]))
         )
         inside = rows[:, :, tf.newaxis] & columns[:, tf.newaxis]
         mixed = tf.where(inside[..., tf.newaxis], _other(image), image)
@@ -209,21 +209,21 @@ def mix_examples(
 
     drawn = tf.random.stateless_uniform([size + 1], seeds[4])
     if mixup and cutmix:
-        mixed, own = tf.cond(drawn[-1] < 0.5, of_pixels, of_areas)
+        mixed, own_share = tf.cond(drawn[-1] < 0.5, of_pixels, of_areas)
     else:
-        mixed, own = of_pixels() if mixup else of_areas()
-    made = inputs | {IMAGE: mixed}
-    keeps = drawn[:-1] < own
+        mixed, own_share = of_pixels() if mixup else of_areas()
+    mixed_inputs = inputs | {IMAGE: mixed}
+    keeps = drawn[:-1] < own_share
     for text in features.texts:
         for part in (*text.batch_names().values(), present(text.field)):
             rows = tf.reshape(keeps, [size] + [1] * (inputs[part].shape.rank - 1))
-            made[part] = tf.where(rows, inputs[part], _other(inputs[part]))
+            mixed_inputs[part] = tf.where(rows, inputs[part], _other(inputs[part]))
         if isinstance(text, EmbeddedText):
             name = text.batch_names()["embedding"]
             there = (inputs[present(text.field)] & _other(inputs[present(text.field)]))[:, tf.newaxis]
-            made[name] = tf.where(there, _blend(own, inputs[name], _other(inputs[name])), made[name])
-    together = own * weights + (1 - own) * _other(weights)
-    return made, _blend(tf.math.divide_no_nan(own * weights, together), labels, _other(labels)), together
+            mixed_inputs[name] = tf.where(there, _blend(own_share, inputs[name], _other(inputs[name])), mixed_inputs[name])
+    together = own_share * weights + (1 - own_share) * _other(weights)
+    return mixed_inputs, _blend(tf.math.divide_no_nan(own_share * weights, together), labels, _other(labels)), together
 
 
 def _other(values: tf.Tensor) -> tf.Tensor:

@@ -152,8 +152,10 @@ def encode_texts(
 
     def make(block: str, new: NewBlock) -> None:
         texts = table.texts.slice(starts[block], size).to_numpy(zero_copy_only=False)
-        made = [preprocess(spec, texts[first : first + 1024]) for first in range(0, len(texts), 1024)]
-        given = {name: np.concatenate([each[batch_name] for each in made]) for name, batch_name in spec.batch_names().items()}
+        batches = [preprocess(spec, texts[first : first + 1024]) for first in range(0, len(texts), 1024)]
+        given = {
+            name: np.concatenate([batch[batch_name] for batch in batches]) for name, batch_name in spec.batch_names().items()
+        }
         if not encoder:
             new.write(slice(None), given)
             return

@@ -57,22 +57,22 @@ class FeatureCache:
         self.weights = index["weight"].to_numpy()
         self.labels = _labels(index["label/ids"], features)
         self._texts = {text.field: TextTable(index[TEXT_PREFIX + text.field]) for text in features.texts}
-        each = {id(model): FrozenEncoder(model) for model in encoders.values()}  # fields may share one
-        own = {modality: each[id(model)] for modality, model in encoders.items()}
+        by_model = {id(model): FrozenEncoder(model) for model in encoders.values()}  # fields may share one
+        frozen = {modality: by_model[id(model)] for modality, model in encoders.items()}
         tables: dict[str, tuple[str, np.ndarray | StoredRows]] = {}  # input -> (whose rows it has, its rows)
         if features.image:
             tables[present(IMAGE)] = IMAGE, index["image/height"].to_numpy() > 0
-        if IMAGE in own:
-            encoded = encode_images(split, features, own[IMAGE], counts)
+        if IMAGE in frozen:
+            encoded = encode_images(split, features, frozen[IMAGE], counts)
             tables |= dict.fromkeys((f"{IMAGE}_{ENCODED}", f"{IMAGE}_cut"), (IMAGE, encoded))
         preprocess = TextPreprocessor(features)
         for text in features.texts:
             field, table = text.field, self._texts[text.field]
             tables[present(field)] = field, table.present
-            for encoder, names in ((own.get(field), [ENCODED]), (None, list(text.inputs()))):
+            for encoder, names in ((frozen.get(field), [ENCODED]), (None, list(text.inputs()))):
                 if any(f"{field}_{name}" in inputs for name in names):
-                    made = encode_texts(split.dataset, preprocess, text, encoder, table)
-                    tables |= {f"{field}_{name}": (field, rows) for name, rows in made.items()}
+                    rows_of = encode_texts(split.dataset, preprocess, text, encoder, table)
+                    tables |= {f"{field}_{name}": (field, rows) for name, rows in rows_of.items()}
         self._tables = {name: tables[name] for name in inputs}
 
     def inputs(self, records: np.ndarray) -> dict[str, np.ndarray]:
@@ -146,7 +146,7 @@ class FeatureCache:
     def _rows(self, records: np.ndarray, drawn: np.ndarray | float) -> dict[str, np.ndarray]:
         """The rows of some records in each table; `drawn` is [fields, *records.shape], or 0 for the first texts."""
         drawn = np.broadcast_to(drawn, (len(self._texts), *records.shape))
-        texts = {field: table.rows(records, each) for (field, table), each in zip(self._texts.items(), drawn, strict=True)}
+        texts = {field: table.rows(records, choice) for (field, table), choice in zip(self._texts.items(), drawn, strict=True)}
         return {IMAGE: records} | texts
 
     def _dataset(self, rows, steps: int, batch_size: int, weigh: bool = True) -> tf.data.Dataset:
@@ -155,9 +155,9 @@ class FeatureCache:
         lookups = {name: (of, _lookup(table)) for name, (of, table) in tables.items()}
 
         def batch(row: dict[str, tf.Tensor]) -> tuple:
-            made = {name: look_up(row[of]) for name, (of, look_up) in lookups.items()}
-            labels, weights = made.pop(_LABELS), made.pop(_WEIGHTS) if weigh else row[_WEIGHTS]
-            return made, labels, weights
+            inputs = {name: look_up(row[of]) for name, (of, look_up) in lookups.items()}
+            labels, weights = inputs.pop(_LABELS), inputs.pop(_WEIGHTS) if weigh else row[_WEIGHTS]
+            return inputs, labels, weights
 
         signature = dict.fromkeys((IMAGE, *self._texts), tf.TensorSpec([None, batch_size], tf.int64))
         signature |= {} if weigh else {_WEIGHTS: tf.TensorSpec([None, batch_size], tf.float32)}

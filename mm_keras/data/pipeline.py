@@ -101,15 +101,15 @@ def make_training_batches(
     def parse(index: tf.Tensor, serialized: tf.Tensor) -> dict:
         record = parse_example(serialized, [text.field for text in features.texts])
         seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(seed, tf.int64), index]), 2)
-        made = _labels_and_weight(record, features) | {"index": index, "texts": {}}  # apart: a field may be called "label"
+        parsed = _labels_and_weight(record, features) | {"index": index, "texts": {}}  # apart: a field may be called "label"
         for text in features.texts:
             texts = record[TEXT_PREFIX + text.field]
             drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
-            made["texts"][text.field] = _text_or_empty(texts, drawn)
+            parsed["texts"][text.field] = _text_or_empty(texts, drawn)
         if features.image:
-            made[IMAGE] = _stored_image(record["image"], features.image, seeds[1], augmentation)
-            made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
-        return made
+            parsed[IMAGE] = _stored_image(record["image"], features.image, seeds[1], augmentation)
+            parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0
+        return parsed
 
     epoch, seen = divmod(start, steps)
     if sampled:
@@ -179,14 +179,14 @@ def make_evaluation_batches(
 
     def parse(serialized: tf.Tensor) -> dict:
         record = parse_example(serialized, [text.field for text in features.texts])
-        made = _labels_and_weight(record, features)
+        parsed = _labels_and_weight(record, features)
         if not record_weights:
-            made["weight"] = tf.constant(1.0)
-        made["texts"] = {text.field: _text_or_empty(record[TEXT_PREFIX + text.field], text_index) for text in features.texts}
+            parsed["weight"] = tf.constant(1.0)
+        parsed["texts"] = {text.field: _text_or_empty(record[TEXT_PREFIX + text.field], text_index) for text in features.texts}
         if features.image:
-            made[IMAGE] = _stored_image(record["image"], features.image)
-            made[present(IMAGE)] = tf.strings.length(record["image"]) > 0
-        return made
+            parsed[IMAGE] = _stored_image(record["image"], features.image)
+            parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0
+        return parsed
 
     own_size = batch_size // worker.count
     own_files = files_of(worker, split.shards, num_examples, most=steps * own_size)
@@ -268,10 +268,10 @@ def _finished(
     """Raw batches become `(features, labels, weights)`; `augmented` is applied at the end, if there is one."""
 
     def finish(raw: dict):
-        made = preprocessor.texts(raw["texts"])
+        inputs = preprocessor.texts(raw["texts"])
         if features.image:
-            made |= {IMAGE: raw[IMAGE], present(IMAGE): raw[present(IMAGE)]}
-        batch = (made, raw["label"], raw["weight"])
+            inputs |= {IMAGE: raw[IMAGE], present(IMAGE): raw[present(IMAGE)]}
+        batch = (inputs, raw["label"], raw["weight"])
         return augmented(raw["index"], *batch) if augmented else batch
 
     dataset = dataset.map(finish, num_parallel_calls=min(4, _CALLS))  # each holds a batch of pixels

@@ -104,7 +104,7 @@ def _warp(image: tf.Tensor, along_x, along_y, shift=(0.0, 0.0)) -> tf.Tensor:
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[:2]))
     x, y = (width - 1) / 2, (height - 1) / 2
     offsets = [
-        own + shift[axis] - along[0] * x - along[1] * y for axis, (own, along) in enumerate(((x, along_x), (y, along_y)))
+        place + shift[axis] - along[0] * x - along[1] * y for axis, (place, along) in enumerate(((x, along_x), (y, along_y)))
     ]
     numbers = [*along_x, offsets[0], *along_y, offsets[1], 0.0, 0.0]
     return tf.raw_ops.ImageProjectiveTransformV3(

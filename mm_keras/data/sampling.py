@@ -40,8 +40,8 @@ class Sampling:
         """Describes the sampling of a split, to tell whether two trainings are the same; datasets may have moved."""
         shards = {f"mix[{index}]": [shard.sha256 for shard in Dataset.open(folder).split(split).shards]
                   for index, (folder, _) in enumerate(self.mix)}  # fmt: skip
-        own = {"balance_by": self.balance_by, "text_runs": self.text_runs}
-        return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **own, **shards}
+        balancing = {"balance_by": self.balance_by, "text_runs": self.text_runs}
+        return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **balancing, **shards}
 
 
 @configurable
@@ -172,10 +172,10 @@ class SampledRecords:
     def numbers(self, count: int, seed: int, epoch: int, epochs: int) -> tf.data.Dataset:
         """The numbers of the records of all epochs from `epoch` on, one after the other."""
 
-        def each():
+        def draw():
             yield from (self.epoch(count, seed, number) for number in range(epoch, epochs))
 
-        drawn = tf.data.Dataset.from_generator(each, output_signature=tf.TensorSpec([count], tf.int64))
+        drawn = tf.data.Dataset.from_generator(draw, output_signature=tf.TensorSpec([count], tf.int64))
         return drawn.flat_map(tf.data.Dataset.from_tensor_slices)
 
     def read(self, numbers: tf.Tensor) -> tf.Tensor:

@@ -109,11 +109,11 @@ class PretrainedTokenizer(tf.Module):
     @tf.function  # outside of a graph, keras_hub answers in Python lists
     def __call__(self, texts: tf.Tensor, max_tokens: int) -> tuple[tf.Tensor, tf.Tensor]:
         ends = [self._spec.start_id, self._spec.end_id]
-        pieces = self._tokenizer(self._normalized(texts))[:, : max_tokens - sum(each is not None for each in ends)]
+        pieces = self._tokenizer(self._normalized(texts))[:, : max_tokens - sum(token is not None for token in ends)]
         some = tf.cast(pieces.row_lengths() > 0, tf.int64)
         start, end = (
-            tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(some)], each), some) if each is not None else None
-            for each in ends
+            tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(some)], token), some) if token is not None else None
+            for token in ends
         )
         pieces = tf.cast(pieces, tf.int32)
         if self._unknown_id is not None:  # keras_hub answers -1 to a byte that is not in the vocabulary

@@ -12,10 +12,10 @@ _DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "u
 
 
 def read_tfjs_layers(folder: str | Path) -> dict[str, np.ndarray]:
-    """The weights by name ("conv1/kernel"), float32 where they were quantised.
+    """The weights by name, such as "conv1/kernel"; those that were quantised are float32 again.
 
-    A manifest lists groups; the shards of a group, joined, hold its weights one after another. A quantised weight is
-    `stored * scale + min`, or a float16.
+    The manifest in model.json lists groups of weights. The shards of a group, joined, hold its weights one after another. A
+    quantised weight is stored as a float16, or as integers: it is `stored * scale + min`.
 
     Raises:
         ValueError: if model.json is no layers model, a shard is missing, or the bytes are not those that it describes.
@@ -27,10 +27,10 @@ def read_tfjs_layers(folder: str | Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(model, dict) or "weightsManifest" not in model or model.get("format", "layers-model") != "layers-model":
-        found = model.get("format") if isinstance(model, dict) else type(model).__name__
+        received = model.get("format") if isinstance(model, dict) else type(model).__name__
         raise ValueError(
-            f"{path} is no layers model of TensorFlow.js (format 'layers-model', with a weightsManifest). Received: {found!r}; "
-            "a graph model has lost the names of the layers"
+            f"{path} is no layers model of TensorFlow.js (format 'layers-model', with a weightsManifest). Received: "
+            f"{received!r}; a graph model has lost the names of the layers"
         )
     arrays = {}
     for group in model["weightsManifest"]:

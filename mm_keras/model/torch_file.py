@@ -44,18 +44,18 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net", "module")  # where 
 
 
 class TorchFileError(ValueError):
-    """A file that is not read; the message says what to do."""
+    """A file that cannot be read, or that is not read for safety. The message says what to do."""
 
 
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """The state dict of a file: its tensors by name.
 
-    A checkpoint that keeps the state dict under a key ("state_dict", "model", …) is looked into, and the prefix "module." of
-    data-parallel training is taken off.
+    A checkpoint may keep the state dict under a key, such as "state_dict" or "model". The prefix "module." of data-parallel
+    training is removed from the names.
 
     Raises:
         TorchFileError: if the file is of another format, is damaged, holds no state dict, or names a function or class that
-            tensors do not need; nothing of it has run then.
+            tensors do not need. Nothing in the file has been run then.
     """
     path = Path(path)
     try:
@@ -66,9 +66,9 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         raise TorchFileError(f"{path} is damaged, or no file of torch.save: {type(error).__name__} {error}") from error
     tensors = _find_state_dict(content)
     if tensors is None:
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        received = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise TorchFileError(
-            f"{path} holds no state dict, neither itself nor under one of {sorted(_NESTED)}. Received: {found}"
+            f"{path} holds no state dict, neither itself nor under one of {sorted(_NESTED)}. Received: {received}"
         )
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -136,9 +136,9 @@ def _read_legacy(path: Path) -> object:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names that tensors need, and no other.
+    """An unpickler that knows only the names that tensors need.
 
-    What it hands out for a name is a bound method, a type of the standard library that cannot be changed, or a string: a
+    For such a name it gives the pickle a bound method, a type of the standard library that cannot be changed, or a string. A
     pickle can neither call nor alter anything else.
     """
 

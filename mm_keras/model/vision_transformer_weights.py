@@ -1,4 +1,4 @@
-"""Weights of vision transformers: presets of keras_hub, and what Hugging Face's transformers save."""
+"""Loads the weights of vision transformers: presets of keras_hub, and files of Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mm_keras.model.weights import load_weights
 _HUGGING_FACE_NAMES = [  # older name -> the one that newer checkpoints and the other models have
     (r"^(vit|vision_model)\.", ""),
     (r"^encoder\.layers?\.", "layers."),
-    (r"\.attention\.attention\.(query|key|value)\.", lambda found: f".attention.{found[1][0]}_proj."),
+    (r"\.attention\.attention\.(query|key|value)\.", lambda match: f".attention.{match[1][0]}_proj."),
     (r"\.attention\.output\.dense\.", ".attention.out_proj."),
     (r"\.attention\.o_proj\.", ".attention.out_proj."),
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
@@ -28,13 +28,13 @@ _ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_pytorch_tanh":
 
 
 def load_transformer_weights(model: VisionTransformer, source: str | Path, sha256: str | None = None) -> None:
-    """Loads weights into a vision transformer, all of them or nothing.
+    """Loads weights into a vision transformer, completely or not at all.
 
     Args:
         model: of `build_vision_transformer`.
-        source: a keras_hub preset, by name or as a folder; a Hugging Face folder or its .safetensors or PyTorch file (of a
-            whole CLIP or SigLIP too: its other half is left out); a `.weights.h5` of the backbone.
-        sha256: of a file.
+        source: a keras_hub preset, by name or as a folder; a Hugging Face folder or its .safetensors or PyTorch file; or a
+            `.weights.h5` of the backbone. Of a whole CLIP or SigLIP, the text half is left out.
+        sha256: the hexadecimal sha256 that the file must have.
 
     Raises:
         FileNotFoundError: if it is neither a file or folder nor the name of a preset.
@@ -70,9 +70,11 @@ def _load_preset(model: VisionTransformer, source: str) -> None:
     theirs, mine = getattr(whole, "vision_encoder", whole), model.backbone
     keys = {"image_shape", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "intermediate_dim"}
     keys |= {"intermediate_activation", "use_class_token", "use_mha_bias", "use_mlp_bias"}
-    found, wanted = (_plain(model.get_config()) for model in (theirs, mine))
+    of_preset, wanted = (_plain(part.get_config()) for part in (theirs, mine))
     differing = [
-        f"{key} {found[key]} instead of {wanted[key]}" for key in sorted(keys & set(wanted)) if found[key] != wanted[key]
+        f"{key} {of_preset[key]} instead of {wanted[key]}"
+        for key in sorted(keys & set(wanted))
+        if of_preset[key] != wanted[key]
     ]
     if differing:
         raise ValueError(f"preset {source} does not fit {model.name!r}: {', '.join(differing)}")
@@ -80,12 +82,16 @@ def _load_preset(model: VisionTransformer, source: str) -> None:
 
 
 def _plain(config: dict) -> dict:
-    """Lists as tuples: a preset's sizes come from JSON."""
+    """The config with tuples in place of lists, since the sizes of a preset come from JSON."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
 
 
 def _check_config(model: VisionTransformer, path: Path) -> None:
-    """What the shapes of weights do not tell, or not plainly: numbers of heads, which GELU, the size of the image."""
+    """Checks what the shapes of weights do not tell: the number of heads, the activation, the size of the image.
+
+    Raises:
+        ValueError: if a Hugging Face config.json names others than the model has.
+    """
     config = json.loads(path.read_text("utf-8"))
     config = config.get("vision_config", config)
     backbone = model.backbone
@@ -94,16 +100,16 @@ def _check_config(model: VisionTransformer, path: Path) -> None:
         "hidden_act": getattr(backbone, "intermediate_activation", "gelu"),
         "image_size": tuple(backbone.image_shape[:2]),
     }
-    found = {key: config.get(key) for key in wanted}
-    found["hidden_act"] = _ACTIVATIONS.get(found["hidden_act"], found["hidden_act"])
-    found["image_size"] = (found["image_size"],) * 2 if isinstance(found["image_size"], int) else None
-    differing = [f"{key} is {found[key]}, not {wanted[key]}" for key in wanted if found[key] not in (None, wanted[key])]
+    named = {key: config.get(key) for key in wanted}
+    named["hidden_act"] = _ACTIVATIONS.get(named["hidden_act"], named["hidden_act"])
+    named["image_size"] = (named["image_size"],) * 2 if isinstance(named["image_size"], int) else None
+    differing = [f"{key} is {named[key]}, not {wanted[key]}" for key in wanted if named[key] not in (None, wanted[key])]
     if differing:
         raise ValueError(f"{path} does not fit {model.name!r}: {', '.join(differing)}")
 
 
 def hugging_face_name(name: str) -> str | None:
-    """A tensor's name as `hugging_face_variables` has it; None for what an image tower has no use for."""
+    """A tensor's name as in `hugging_face_variables`; None for a tensor that an image tower has no use for."""
     if re.match(_ELSEWHERE, name.removeprefix("vit.").removeprefix("vision_model.")):
         return None
     for pattern, new in _HUGGING_FACE_NAMES:
@@ -112,9 +118,9 @@ def hugging_face_name(name: str) -> str | None:
 
 
 def hugging_face_variables(model: VisionTransformer) -> Iterator[tuple[str, Target]]:
-    """Where each tensor of transformers' ViTModel, CLIPVisionModel or SiglipVisionModel goes.
+    """The target of each tensor of transformers' ViTModel, CLIPVisionModel or SiglipVisionModel, by the tensor's name.
 
-    Names without the model around them: "layers.0.self_attn.q_proj.weight" (of ViT "layers.0.attention.q_proj.weight").
+    The names have no prefix for the model: "layers.0.self_attn.q_proj.weight", or "layers.0.attention.q_proj.weight" in ViT.
     """
     backbone, parts = model.backbone, model.parts
     vit = hasattr(backbone, "mlp_dim")
@@ -178,7 +184,7 @@ def _attention(name: str, attention: keras.layers.MultiHeadAttention) -> Iterato
 
 
 def _dense(name: str, layer: keras.layers.Layer, num_in: int = 1) -> Iterator[tuple[str, Target]]:
-    """Of a kernel whose first `num_in` axes are what comes in; PyTorch's is [out, in]."""
+    """The targets of a dense layer whose kernel has `num_in` input axes, then output axes; PyTorch's kernel is [out, in]."""
     shape = layer.kernel.shape
     yield f"{name}.weight", Target(layer.kernel, (math.prod(shape[num_in:]), math.prod(shape[:num_in])), (1, 0))
     if layer.bias is not None:

@@ -127,14 +127,14 @@ def embed_classes(
     names = dataset.info.labels.names
     of_labels = dict(zip(names, names, strict=True))
     if texts is not None:
-        found = read_texts(next((path for path in (Path(texts), dataset.folder / texts) if path.is_file()), Path(texts)))
-        missing = [name for name in names if not found.get(name, "").strip()]
+        descriptions = read_texts(next((path for path in (Path(texts), dataset.folder / texts) if path.is_file()), Path(texts)))
+        missing = [name for name in names if not descriptions.get(name, "").strip()]
         if missing and not names_for_missing:
             raise ValueError(
                 f"{texts} has no text for {len(missing):,} of {len(names):,} labels: {missing[:5]}…; add them, or set "
                 "embed_classes.names_for_missing = True to embed them by their names"
             )
-        of_labels |= {name: found[name] for name in names if name not in set(missing)}
+        of_labels |= {name: descriptions[name] for name in names if name not in set(missing)}
     if make_embedder:
         spec = EmbeddedText("class_text", dataclasses.replace(make_embedder(), trainable=False))
     else:

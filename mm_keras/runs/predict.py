@@ -82,8 +82,8 @@ class Predictor:
             for labels, probabilities in rows
         ]
         if self.features.multi_label:
-            for each, predicted in zip(answers, answer["predicted"].numpy(), strict=True):
-                each["predicted"] = [self.features.labels[index] for index in predicted.nonzero()[0]]
+            for prediction, predicted in zip(answers, answer["predicted"].numpy(), strict=True):
+                prediction["predicted"] = [self.features.labels[index] for index in predicted.nonzero()[0]]
         return answers
 
 

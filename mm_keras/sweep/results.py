@@ -115,8 +115,8 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None
 
 
 def _columns(results: Results) -> list[str]:
-    found = dict.fromkeys(column for _, trials in results for trial in trials for column in trial)
-    return [*(column for column in found if column not in COSTS), *COSTS]
+    columns = dict.fromkeys(column for _, trials in results for trial in trials for column in trial)
+    return [*(column for column in columns if column not in COSTS), *COSTS]
 
 
 def _format(mean: float | None, spread: float | None, form: str) -> str:

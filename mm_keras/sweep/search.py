@@ -179,9 +179,9 @@ def _followed(trial: Trial) -> list[tuple[int, float]]:
 def _write_results(sweep: Sweep, workdir: Path, tried: list) -> None:
     """Writes a table with a row for each setting, the best one first, and the best one as a config."""
     rows = []
-    for each in tried:
-        folder = workdir / each.user_attrs["folder"]
-        setting = sweep.search.setting(sweep, each.params)
+    for finished in tried:
+        folder = workdir / finished.user_attrs["folder"]
+        setting = sweep.search.setting(sweep, finished.params)
         run = RunFolder(folder)
         trial = Trial(setting, 0, folder, train_only=True)
         values = _followed(trial)

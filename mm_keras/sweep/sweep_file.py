@@ -229,9 +229,9 @@ def _gin(path: Path, where: str, value: object) -> str:
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return repr(value)
     if isinstance(value, list):
-        return f"({''.join(_gin(path, where, each) + ', ' for each in value).rstrip(' ')})"
+        return f"({''.join(_gin(path, where, item) + ', ' for item in value).rstrip(' ')})"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key!r}: {_gin(path, where, each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{key!r}: {_gin(path, where, item)}' for key, item in value.items())}}}"
     raise SweepError(f"{path}: {where} has a value that gin does not know. Received: {value!r}")
 
 

@@ -125,7 +125,7 @@ def run_trials(
     try:
         while True:
             while len(running) < workers and (trial := next(trials, None)) is not None:
-                slots[trial] = min(set(range(workers)) - {slots[each] for each in running})
+                slots[trial] = min(set(range(workers)) - {slots[other] for other in running})
                 device = devices[slots[trial] % len(devices)]
                 environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if len(devices) > 1 and workers > 1 else {})
                 running[trial] = _start(trial, environment)

@@ -93,12 +93,12 @@ def explain(
     try:
         good.put_back(model, load)
         reached = _replay(model, make_batches, good.step, step - 1)
-        rows, found = _look(model, next(iter(batches.dataset)))
+        rows, findings = _look(model, next(iter(batches.dataset)))
         state = "just before it" if reached == step - 1 else f"of step {reached:,}"
-        lines.append(f"with the weights {state}: {found}")
+        lines.append(f"with the weights {state}: {findings}")
         if rows is not None:
             ids = next(iter(batches.ids)).numpy()[rows]
-            shown = ", ".join(each.decode(errors="replace") for each in ids[:_SHOWN])
+            shown = ", ".join(id_.decode(errors="replace") for id_ in ids[:_SHOWN])
             lines.append(f"in {len(ids)} of {batches.batch_size} examples: {shown}{', …' if len(ids) > _SHOWN else ''}")
             lines.append("look at them with `tfrecords-tools inspect <dataset> --id=<id>`")
     except (ValueError, RuntimeError, tf.errors.OpError) as failure:
@@ -157,7 +157,7 @@ def _first_wrong_layer(model: keras.Model, inputs: Mapping) -> tuple[str | None,
     def watched(path: str, call: Callable) -> Callable:
         def watch(*arguments, **named):
             outputs = call(*arguments, **named)
-            wrong.extend((path, each) for each in tf.nest.flatten(outputs) if _wrong_rows(each).size)
+            wrong.extend((path, output) for output in tf.nest.flatten(outputs) if _wrong_rows(output).size)
             return outputs
 
         return watch

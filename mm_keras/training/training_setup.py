@@ -98,12 +98,12 @@ def _shown(setup: Mapping[str, object], name: str) -> str:
 def _flat(path: str, value):
     """Yields (dotted path, leaf) of nested dicts and lists; items of a list that have a name are identified by it."""
     if isinstance(value, dict):
-        for key, each in value.items():
+        for key, item in value.items():
             if key not in _LEFT_OUT:
-                yield from _flat(f"{path}.{key}" if path else key, each)
+                yield from _flat(f"{path}.{key}" if path else key, item)
     elif isinstance(value, list):
-        for index, each in enumerate(value):
-            name = each.get("name") if isinstance(each, dict) else None
-            yield from _flat(f"{path}[{index}{' ' + _NUMBER.sub('', name) if name else ''}]", each)
+        for index, item in enumerate(value):
+            name = item.get("name") if isinstance(item, dict) else None
+            yield from _flat(f"{path}[{index}{' ' + _NUMBER.sub('', name) if name else ''}]", item)
     else:
         yield path, _NUMBER.sub("", value) if isinstance(value, str) else value

@@ -12,7 +12,7 @@ TEXT = "A man's riding TWO horses, isn't he?"
 ASK = """
 import json, sys
 import nltk
-from tfrecords_tools.caption_words import CaptionWords
+from mm_keras.caption_words import CaptionWords
 nltk.data.path[:] = [sys.argv[1]]
 answers = []
 for steps in json.loads(sys.argv[2]):
@@ -27,6 +27,19 @@ print(json.dumps(answers))
 def _ask(folder, text, *steps):
     command = [sys.executable, "-c", ASK, str(folder), json.dumps(steps), text]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function: (path in tmp_path, text) -> the path of the file with that text."""
+
+    def to_file(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        return path
+
+    return to_file
 
 
 def test_steps_lead_from_a_caption_to_stems():

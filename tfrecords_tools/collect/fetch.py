@@ -114,10 +114,10 @@ def _to_checked_address(client, url: str, options: FetchOptions):
     except (ValueError, KeyError) as error:
         raise FetchError("bad_url", f"expected http(s)://host/…: {error}. Received: {url[:200]!r}") from error
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise FetchError("unknown_host", f"{host}: {error}") from error
-    address = found[0][4][0].partition("%")[0]
+    address = addresses[0][4][0].partition("%")[0]
     if not options.allow_private and not ipaddress.ip_address(address).is_global:
         raise FetchError("private_address", f"{host} is {address}, which is not public; allow it with --allow_private")
     literal = f"[{address}]" if ":" in address else address

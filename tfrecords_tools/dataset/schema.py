@@ -120,10 +120,10 @@ def parse_example(serialized, text_fields: Iterable[str]) -> dict:
 def _values(feature, key: str, kind: str, length: int | None = None) -> list:
     if key not in feature:
         raise SchemaError(f"feature {key!r} is missing; expected a {kind} list")
-    found = feature[key].WhichOneof("kind")
-    if found != f"{kind}_list":
-        raise SchemaError(f"feature {key!r}: expected a {kind} list, found {found or 'nothing'}")
-    values = list(getattr(feature[key], found).value)
+    stored = feature[key].WhichOneof("kind")
+    if stored != f"{kind}_list":
+        raise SchemaError(f"feature {key!r}: expected a {kind} list, found {stored or 'nothing'}")
+    values = list(getattr(feature[key], stored).value)
     if length is not None and len(values) != length:
         raise SchemaError(f"feature {key!r}: expected {length} value(s), found {len(values)}")
     return values

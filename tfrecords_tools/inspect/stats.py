@@ -62,7 +62,7 @@ def _split_stats(folder: Path, info: DatasetInfo, split: str, progress: bool) ->
         "missing": counts.missing_of(counts.all_sources),
         "unlabelled": counts.labels_per_example[0] / max(total, 1),
         "missing_by_source": {
-            source: {"examples": found[None], "missing": counts.missing_of(found)} for source, found in counts.sources()
+            source: {"examples": present[None], "missing": counts.missing_of(present)} for source, present in counts.sources()
         },
         **{name: {field: shares[name] for field, shares in texts.items()} for name in TextStats.SHARES},
         "labels_per_example": _spread(counts.labels_per_example),
@@ -104,10 +104,10 @@ class _Counts:
         if len(self._sources) <= _MAX_SOURCES:
             self._sources[record.id.split("/", 1)[0] if "/" in record.id else "(no folder)"].update(present)
 
-    def missing_of(self, found: Counter) -> dict[str, float]:
+    def missing_of(self, present: Counter) -> dict[str, float]:
         """Shares of the examples that have no image, or no text in a field."""
-        total = found[None]
-        return {name: (total - found[name]) / max(total, 1) for name in ("image", *self.texts)}
+        total = present[None]
+        return {name: (total - present[name]) / max(total, 1) for name in ("image", *self.texts)}
 
     def sources(self) -> list[tuple[str, Counter]]:
         return sorted(self._sources.items()) if 2 <= len(self._sources) <= _MAX_SOURCES else []
@@ -144,8 +144,8 @@ def format_stats(stats: dict) -> str:
     for split, content in stats.items():
         lines.append(f"{split}: {content['examples']:,} examples, {content['megabytes']} MB, {content['shards']} shard(s)")
         lines.append(f"  missing             {_shares(content['missing'] | {'label': content['unlabelled']})}")
-        for source, found in content["missing_by_source"].items():
-            lines.append(f"  missing/{source:<11} {_shares(found['missing'])} of {found['examples']:,}")
+        for source, counted in content["missing_by_source"].items():
+            lines.append(f"  missing/{source:<11} {_shares(counted['missing'])} of {counted['examples']:,}")
         lines += [f"  {key:<19} {_shares(content[key])}" for key in TextStats.SHARES]
         spreads = {key: content[key] for key in ("labels_per_example", "examples_per_label")}
         spreads |= {f"words/{field}": spread for field, spread in content["words"].items()}
@@ -154,8 +154,8 @@ def format_stats(stats: dict) -> str:
             values = "  ".join(f"{key} {value:,}" for key, value in spread.items() if key != "histogram")
             lines.append(f"  {name:<19} {values or 'none'}")
         counts = {f"words in {field}": words for field, words in content["frequent_words"].items()}
-        for name, found in ({"labels": content["frequent_labels"]} | counts).items():
-            shown = ", ".join(f"{value} {count:,}" for value, count in list(found.items())[:_NUM_SHOWN])
+        for name, counted in ({"labels": content["frequent_labels"]} | counts).items():
+            shown = ", ".join(f"{value} {count:,}" for value, count in list(counted.items())[:_NUM_SHOWN])
             lines.append(f"  {name:<19} {shown or 'none'}")
     return "\n".join(lines)
 

@@ -130,12 +130,12 @@ def _check_index(folder: Path, shard: str, index: ShardIndex) -> list[str]:
         return [f"{file}: the index of {shard} is missing"]
     except (pa.ArrowException, OSError) as error:
         return [f"{file}: cannot be read: {error}"]
-    found = index.table()
-    if found.equals(listed):
+    expected = index.table()
+    if expected.equals(listed):
         return []
-    if found.schema != listed.schema:
+    if expected.schema != listed.schema:
         return [f"{file}: its columns are not those of the records"]
-    rows, listed_rows = ({row.pop("id"): row for row in table.to_pylist()} for table in (found, listed))
+    rows, listed_rows = ({row.pop("id"): row for row in table.to_pylist()} for table in (expected, listed))
     differing = [name for name in rows if name in listed_rows and _but_place(rows[name]) != _but_place(listed_rows[name])]
     kinds = {
         f"does not list what is in {shard}": [name for name in rows if name not in listed_rows],

@@ -141,9 +141,9 @@ def _make_shard(task: str, places: Places, settings: Settings) -> None:
             return
         with tempfile.TemporaryDirectory() as scratch:
             write_shard(Path(scratch), split, name, results, settings)
-            for made in files_of(name):
-                target = _exchanged(places.folder, made)
-                with open(Path(scratch) / made, "rb") as source, FileSystems.create(target + ".tmp") as file:
+            for file_name in files_of(name):
+                target = _exchanged(places.folder, file_name)
+                with open(Path(scratch) / file_name, "rb") as source, FileSystems.create(target + ".tmp") as file:
                     shutil.copyfileobj(source, file)
                 FileSystems.rename([target + ".tmp"], [target])
 
@@ -168,17 +168,17 @@ def _read(path: Path, path_map: dict[str, str]) -> bytes:
 
 
 def _copy_back(folder: Path, name: str, places: Places) -> None:
-    for made in files_of(name):
-        target = folder / made
+    for file_name in files_of(name):
+        target = folder / file_name
         target.parent.mkdir(exist_ok=True)
-        exchanged = _exchanged(places.folder, made)
+        exchanged = _exchanged(places.folder, file_name)
         with atomic_file(target) as temporary, open(temporary, "wb") as file, FileSystems.open(exchanged) as source:
             shutil.copyfileobj(source, file)
 
 
-def _exchanged(folder: str, made: str) -> str:
+def _exchanged(folder: str, file_name: str) -> str:
     """Where a file of a shard lies in the exchange: no folders there."""
-    return FileSystems.join(folder, made.replace("/", "-"))
+    return FileSystems.join(folder, file_name.replace("/", "-"))
 
 
 def _delete(path: str) -> None:

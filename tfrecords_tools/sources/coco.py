@@ -87,11 +87,11 @@ def _read(path: Path, index: DiskIndex, categories: dict[str, str]) -> Iterator[
             continue
         is_coco = True
         kinds = ["images"] if key == "images" else ["captions", "objects"]
-        found = [kind for kind in kinds if isinstance(item, dict) and set(_KEYS[kind]) <= set(item)]
-        for kind in found:
+        matching = [kind for kind in kinds if isinstance(item, dict) and set(_KEYS[kind]) <= set(item)]
+        for kind in matching:
             image_key, value_key = _KEYS[kind]
             index.add(str(item[image_key]), [kind, str(item[value_key])])
-        if not found:
+        if not matching:
             yield Rejection("", where, f"neither {' nor '.join(' with '.join(_KEYS[kind]) for kind in kinds)}: {item!r:.80}")
     if not is_coco:
         raise SourceError(f"{path} is no COCO file: it has neither images nor annotations")

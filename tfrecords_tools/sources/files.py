@@ -208,8 +208,8 @@ def iter_images(folder: Path, _above: frozenset = frozenset()) -> Iterator[Path]
         return
     above = _above | {(status.st_dev, status.st_ino)}
     with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    for name, is_folder in found:
+        listed = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    for name, is_folder in listed:
         if is_folder:
             yield from iter_images(folder / name, above)
         elif Path(name).suffix.lower() in IMAGE_SUFFIXES:

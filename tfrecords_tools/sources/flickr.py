@@ -71,11 +71,11 @@ def iter_examples(captions: Path, image_root: Path, split_lists: dict[str, Path]
         where, name, caption = row
         texts.setdefault(name, []).append(caption)
         places.setdefault(name, where)
-    for name, own in texts.items():
+    for name, image_captions in texts.items():
         if splits and name not in splits:
             yield Rejection(name, places[name], "in none of the split lists")
             continue
-        yield SourceExample(name, places[name], image_root / name, {"caption": own}, split=splits.get(name))
+        yield SourceExample(name, places[name], image_root / name, {"caption": image_captions}, split=splits.get(name))
     for name, split in splits.items():
         if name not in texts:
             yield Rejection(name, Path(split_lists[split]).name, f"has no captions in {captions.name}")

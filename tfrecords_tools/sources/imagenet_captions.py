@@ -146,19 +146,19 @@ def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
                     for name in sorted(images if number else images | captions):
                         if options.captioned_only and name not in captions:
                             continue
-                        own = {field: [text] for field, text in captions.get(name, {}).items()}
+                        image_texts = {field: [text] for field, text in captions.get(name, {}).items()}
                         image = images.get(name, paths[0].parent / name)
                         place = f"{wnid}/{name}"
-                        yield SourceExample(place, place, image, own | shared, [names.get(wnid, wnid)], split or None)
+                        yield SourceExample(place, place, image, image_texts | shared, [names.get(wnid, wnid)], split or None)
 
 
 def _captions_of(wnid: str, index: DiskIndex, options: Options) -> Generator[Rejection, None, dict[str, dict[str, str]]]:
     """Returns the texts of a class's images by file name; yields the entries that repeat one."""
     captions: dict[str, dict[str, str]] = {}
-    for name, own in index.get(wnid):
+    for name, texts in index.get(wnid):
         if name in captions:
             yield Rejection(f"{wnid}/{name}", options.captions.name, "has several entries; the first is used", "entry not used")
-        captions.setdefault(name, own)
+        captions.setdefault(name, texts)
     return captions
 
 
@@ -203,8 +203,8 @@ def _why_no_class(path: Path, options: Options) -> str:
 
 
 def _wnid(name: str) -> str:
-    found = _WNID.match(name)
-    return found[0] if found else ""
+    match = _WNID.match(name)
+    return match[0] if match else ""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

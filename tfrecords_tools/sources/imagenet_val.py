@@ -60,13 +60,13 @@ def meta_of(path: str | Path) -> Path | None:
     if not first.isdecimal():
         return None
     places = [path.parent / "meta.mat", path.absolute().parent.parent / "data" / "meta.mat"]
-    found = next((place for place in places if place.is_file()), None)
-    if not found:
+    meta = next((place for place in places if place.is_file()), None)
+    if not meta:
         raise SourceError(
             f"{path} holds ILSVRC2012_IDs, which the devkit's meta.mat translates; it is neither {places[0]} nor {places[1]}. "
             "Copy it there from ILSVRC2012_devkit_t12/data, or give Kaggle's LOC_val_solution.csv"
         )
-    return found
+    return meta
 
 
 def _read_ground_truth(path: Path) -> dict[str, str]:

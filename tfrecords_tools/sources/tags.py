@@ -49,8 +49,8 @@ def class_tags(
         name: {token for token in tokenize(text) if token.isalpha() and (any_alphabet or token.isascii())}
         for name, text in texts.items()
     }
-    counts = Counter(word for own in words.values() for word in own)
-    return {name: sorted(word for word in own if counts[word] <= most) for name, own in words.items()}
+    counts = Counter(word for class_words in words.values() for word in class_words)
+    return {name: sorted(word for word in class_words if counts[word] <= most) for name, class_words in words.items()}
 
 
 def word_tokenizer() -> Callable[[str], list[str]]:

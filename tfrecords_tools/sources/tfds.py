@@ -134,16 +134,16 @@ def _builder(options: Options):
 
 def _feature(features, path: str) -> tuple[Any, bool]:
     """The feature at a path, without the Sequences around it, and whether there are any."""
-    found, repeated = features, False
+    feature, repeated = features, False
     for name in path.split("/"):
-        found, inside = _unwrap(found)
+        feature, inside = _unwrap(feature)
         repeated |= inside
-        known = sorted(found) if hasattr(found, "keys") else []
+        known = sorted(feature) if hasattr(feature, "keys") else []
         if name not in known:
             raise SourceError(f"there is no feature {path!r}; beside {name!r} there are {known}")
-        found = found[name]
-    found, inside = _unwrap(found)
-    return found, repeated or inside
+        feature = feature[name]
+    feature, inside = _unwrap(feature)
+    return feature, repeated or inside
 
 
 def _unwrap(feature) -> tuple[Any, bool]:

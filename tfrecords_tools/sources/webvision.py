@@ -125,9 +125,9 @@ def _check_options(options: Options) -> None:
         raise SourceError(f"layout must be one of {', '.join(LAYOUTS)}. Received: {options.layout!r}")
     there = [layout for layout, folder in LAYOUTS.items() if (options.root / folder).is_dir()]
     if options.layout is None and len(there) != 1:
-        found = "both info/ (the release) and" if there else "neither info/ (the release) nor"
+        finding = "both info/ (the release) and" if there else "neither info/ (the release) nor"
         raise SourceError(
-            f"{options.root} holds {found} meta/ (the benchmark's layout)" + "; say which (--layout)" * bool(there)
+            f"{options.root} holds {finding} meta/ (the benchmark's layout)" + "; say which (--layout)" * bool(there)
         )
     for name, chosen, known in (("splits", options.read_splits, SPLITS), ("fields", options.fields, FIELDS)):
         unknown = [value for value in chosen if value not in known]

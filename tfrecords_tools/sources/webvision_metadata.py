@@ -153,18 +153,18 @@ def _queries(options: Options) -> dict[str, str]:
 
 def _fill(index: DiskIndex, options: Options) -> list[str]:
     """Indexes the metadata by image id; returns what is wrong with files."""
-    problems, found = [], False
+    problems, matched = [], False
     root = options.metadata_root or options.root
     for source in ("google", "flickr"):
         folders = [root / source, root / f"{source}_json", root / "metadata" / source]
         for path in sorted(path for folder in folders if folder.is_dir() for path in folder.glob("*.json")):
-            found = True
+            matched = True
             entries, problem = _load(path, f"{source}/{path.name}")
             problems += [problem] if problem else []
             for entry in entries:
                 if isinstance(entry, dict) and entry.get("id") is not None:
                     index.add(str(entry["id"]), _texts_of(entry, options.fields))
-    if not found:
+    if not matched:
         raise SourceError(
             f"no google/*.json or flickr/*.json below {root}; say where they are (--metadata_root), or pack images alone "
             "(--fields=)"

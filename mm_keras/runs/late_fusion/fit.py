@@ -78,9 +78,9 @@ def fit_stacking(
     scores = np.asarray(logits, "float64") if multi_label else log_softmax(logits.astype("float64"), axis=2)
     truth = labels if multi_label else labels[:, None] == np.arange(num_labels)
     values = np.zeros((len(patterns), num_models + 1, num_labels))
-    for found, pattern in zip(values, patterns, strict=True):
+    for row, pattern in zip(values, patterns, strict=True):
         seen = voting[:, pattern].all(axis=1)
-        found[np.append(pattern, True)] = _fit_logistic(scores[seen][:, pattern], truth[seen], multi_label)
+        row[np.append(pattern, True)] = _fit_logistic(scores[seen][:, pattern], truth[seen], multi_label)
     return values
 
 
@@ -153,8 +153,8 @@ def _fit_mixture(
 
     start = np.full(num_models, 1 / num_models) if prior is None else prior
     bounds = [(_LEAST, 1)] * num_models + [(0.1, 100), (None, None)]
-    found = minimize(log_loss, [*start, 1, 0], jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-10}).x[:-2]
-    return found / found.sum()
+    mixture = minimize(log_loss, [*start, 1, 0], jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-10}).x[:-2]
+    return mixture / mixture.sum()
 
 
 def _log_loss(z: np.ndarray, truth: np.ndarray, yes_or_no: bool) -> tuple[float, np.ndarray]:

@@ -90,15 +90,15 @@ def late_fusion(
     features.save(new.path)
     model.save(new.best)
     new.save_facts(dataset=str(held_out.folder.absolute()), modalities=features.modalities)
-    found = {
+    content = {
         "method": method,
         "runs": [str(part.path.absolute()) for part in parts],
         "split": split,
         "num_examples": len(labels),
         "learned_from": sorted({*learned_from, split}),
-        **_found(method, values, features.labels),
+        **_fitted(method, values, features.labels),
     }
-    write_text(new.late_fusion, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    write_text(new.late_fusion, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     if features.multi_label and method != "vote":
         save_thresholds(new, features, best_thresholds(fused, labels), split)
     print(f"{new.path}: {len(parts)} runs fused by {method}, fitted on {len(labels):,} examples of split {split!r}. On these:")
@@ -143,14 +143,14 @@ def _check_held_out(parts: Sequence[RunFolder], dataset: Dataset, split: str) ->
         raise ValueError("late fusion is not fitted on split 'test', on which it is to be measured; name another with --split")
     learned_from = set()
     for part in parts:
-        own = json.loads(part.late_fusion.read_text("utf-8"))["learned_from"] if part.late_fusion.is_file() else None
-        own = own or [part.facts()["train_split"]]
-        if split in own:
+        seen = json.loads(part.late_fusion.read_text("utf-8"))["learned_from"] if part.late_fusion.is_file() else None
+        seen = seen or [part.facts()["train_split"]]
+        if split in seen:
             raise ValueError(
                 f"{part.path} has learned from split {split!r} and is too sure of it; name another with --split"
                 + (", or fuse all single runs at once" if part.late_fusion.is_file() else "")
             )
-        learned_from.update(own)
+        learned_from.update(seen)
     return sorted(learned_from)
 
 
@@ -164,7 +164,7 @@ def _ask(
         for inputs, labels, _ in batches.dataset:
             parts.append((*answers.predict_on_batch(inputs), labels.numpy()))
             bar.update(min(batch_size, batches.num_examples - bar.n))
-    logits, voting, labels = (np.concatenate(each)[: batches.num_examples] for each in zip(*parts, strict=True))
+    logits, voting, labels = (np.concatenate(arrays)[: batches.num_examples] for arrays in zip(*parts, strict=True))
     return logits, voting, labels
 
 
@@ -186,7 +186,7 @@ def _mean_weights(values: np.ndarray) -> np.ndarray:
     return (values if values.ndim == 2 else values[0, :-1]).mean(axis=1)
 
 
-def _found(method: str, values: np.ndarray, labels: Sequence[str]) -> dict:
+def _fitted(method: str, values: np.ndarray, labels: Sequence[str]) -> dict:
     """The values of the combination in a readable form: for each label one number for each run."""
 
     def by_label(rows: np.ndarray) -> dict[str, list[float]]:

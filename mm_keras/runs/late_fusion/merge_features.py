@@ -28,17 +28,17 @@ def merge_features(features: Mapping[str, FeatureSpec]) -> FeatureSpec:
         ValueError: for runs with other labels, or that see a modality in another way; it names both and the difference.
     """
     (first_run, first), *others = features.items()
-    for run, each in others:
-        _check_labels(first_run, first, run, each)
+    for run, described in others:
+        _check_labels(first_run, first, run, described)
     image: tuple[str, ImageSpec] | None = None
     texts: dict[str, tuple[str, TextSpec]] = {}
     embedders: list[EmbedderSpec] = []
-    for run, each in features.items():
-        if each.image:
-            image = image or (run, each.image)
-            if image[1] != each.image:
-                raise ValueError(_difference(image[0], run, IMAGE, _describe_image(image[1]), _describe_image(each.image)))
-        for text in each.texts:
+    for run, described in features.items():
+        if described.image:
+            image = image or (run, described.image)
+            if image[1] != described.image:
+                raise ValueError(_difference(image[0], run, IMAGE, _describe_image(image[1]), _describe_image(described.image)))
+        for text in described.texts:
             text = _with_known_embedder(text, embedders)
             other, known = texts.setdefault(text.field, (run, text))
             if known != text:
@@ -69,7 +69,7 @@ def _with_known_embedder(text: TextSpec, embedders: list[EmbedderSpec]) -> TextS
     """The same, with an equal SavedModel that was seen before in place of its own: each run has a copy of it."""
     if not isinstance(text, SavedModelText):
         return text
-    known = next((each for each in embedders if _are_equal(each, text.embedder)), None)
+    known = next((embedder for embedder in embedders if _are_equal(embedder, text.embedder)), None)
     if known is None:
         embedders.append(text.embedder)
     return dataclasses.replace(text, embedder=known or text.embedder)

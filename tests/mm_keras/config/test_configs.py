@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from mm_keras.cli.run_py import main
+from mm_keras.cli.main import main
 from mm_keras.config.parse import CONFIG_FOLDER
 from tfrecords_tools.sources import sample
 

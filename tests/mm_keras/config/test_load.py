@@ -176,8 +176,10 @@ def test_syntax_error_names_file_and_line(write, line):
 
 
 def test_bracket_that_is_never_closed_is_an_error(write):
-    message = _message(write("train.seed = 1", "# the epochs", "train.epochs = (3", "train.batch_size = 8"))
+    message = _message(write("train.seed = 1", "# the epochs", "train.epochs = (3"))
     assert "mine.gin, line 4: `train.epochs = (3`: a bracket or a quote is never closed" in message
+    message = _message(write("# the epochs", "train.epochs = (3", "train.seed = 1"))
+    assert "mine.gin, line 4: `train.seed = 1` is not understood. It follows line 3, `train.epochs = (3`, where a" in message
 
 
 @pytest.mark.parametrize(
