@@ -57,8 +57,8 @@ def estimate(
     elsewhere = ", ".join(f"{_duration(seconds * workers / count)} by {count}" for count in _OTHERS if count > workers)
     return "\n".join(
         [
-            f"measured: {sample.num_read:,} examples read at {sample.num_read / sample.seconds:,.0f}/s; {len(examples):,} packed "
-            f"by {workers} worker(s) at {len(examples) / packing:,.0f}/s, start-up included; {size / 1e3:.1f} KB a record, "
+            f"measured: {sample.num_read:,} examples read at {sample.num_read / sample.seconds:,.0f}/s; {len(examples):,} "
+            f"packed by {workers} worker(s) at {len(examples) / packing:,.0f}/s, start-up included; {size / 1e3:.1f} KB a record, "
             f"{kept:.1%} of the input kept",
             f"{total:,} examples would take about",
             f"  {_duration(total * sample.seconds / sample.num_read)} to read the source",
