@@ -58,8 +58,8 @@ def estimate(
     return "\n".join(
         [
             f"measured: {sample.num_read:,} examples read at {sample.num_read / sample.seconds:,.0f}/s; {len(examples):,} "
-            f"packed by {workers} worker(s) at {len(examples) / packing:,.0f}/s, start-up included; {size / 1e3:.1f} KB a record, "
-            f"{kept:.1%} of the input kept",
+            f"packed by {workers} worker(s) at {len(examples) / packing:,.0f}/s, start-up included; {size / 1e3:.1f} KB a "
+            f"record, {kept:.1%} of the input kept",
             f"{total:,} examples would take about",
             f"  {_duration(total * sample.seconds / sample.num_read)} to read the source",
             f"  {_duration(seconds)} to pack with {workers} worker(s), as fast as these{'; ' + elsewhere if elsewhere else ''}",
