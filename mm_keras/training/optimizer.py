@@ -59,12 +59,45 @@ def make_optimizer(
     Raises:
         ValueError: for values out of these ranges, and for a part that the model does not have or that has no trained weights.
 
-    Example: `make_optimizer(1000, model, learning_rate=3e-4, layer_rates={"image_tower": 0.1})` trains the image tower ten
-    times as
-        slowly as the other parts.
+    Example: the image tower learns ten times as slowly as the other parts.
+        >>> optimizer = make_optimizer(1000, model, learning_rate=3e-4, layer_rates={"image_tower": 0.1})
 
     Reference: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", algorithm 2.
     """
+    _check_arguments(**locals())
+    updates = total_steps // accumulate
+    unfreeze_at = {part: round(when * updates) for part, when in _checked("unfreeze_at", unfreeze_at, 1).items()}
+    options = {
+        "schedule": schedule(learning_rate, updates, round(warmup_fraction * updates)),
+        "rates": _of_weights(model, "layer_rates", _checked("layer_rates", layer_rates, float("inf")), 1.0),
+        "starts": _of_weights(model, "unfreeze_at", unfreeze_at, 0),
+        "average": average,
+        "global_clipnorm": clip_norm,
+        "gradient_accumulation_steps": accumulate if accumulate > 1 else None,
+    }
+    if algorithm != "adam":
+        options["weight_decay"] = 1e-4 if weight_decay is None else weight_decay
+    optimizer = SGD(momentum=momentum, nesterov=momentum > 0, **options) if algorithm == "sgd" else Adam(**options)
+    if model is not None:
+        optimizer.build(model.trainable_variables)  # XLA cannot make averages, which start as the weights, in the first step
+    return optimizer
+
+
+def _check_arguments(
+    *,
+    total_steps,
+    model,
+    algorithm,
+    learning_rate,
+    warmup_fraction,
+    momentum,
+    weight_decay,
+    clip_norm,
+    accumulate,
+    average,
+    **_,
+) -> None:
+    """Raises ValueError for a value out of its range, and for arguments that contradict each other."""
     for name, value, fine, rule in (
         ("algorithm", algorithm, algorithm in ALGORITHMS, f"one of {', '.join(ALGORITHMS)}"),
         ("learning_rate", learning_rate, learning_rate > 0, "above 0"),
@@ -83,22 +116,6 @@ def make_optimizer(
         )
     if average is not None and model is None:
         raise ValueError(f"average needs the model whose weights are averaged. Received: average={average}, model=None")
-    updates = total_steps // accumulate
-    unfreeze_at = {part: round(when * updates) for part, when in _checked("unfreeze_at", unfreeze_at, 1).items()}
-    options = {
-        "schedule": schedule(learning_rate, updates, round(warmup_fraction * updates)),
-        "rates": _of_weights(model, "layer_rates", _checked("layer_rates", layer_rates, float("inf")), 1.0),
-        "starts": _of_weights(model, "unfreeze_at", unfreeze_at, 0),
-        "average": average,
-        "global_clipnorm": clip_norm,
-        "gradient_accumulation_steps": accumulate if accumulate > 1 else None,
-    }
-    if algorithm != "adam":
-        options["weight_decay"] = 1e-4 if weight_decay is None else weight_decay
-    optimizer = SGD(momentum=momentum, nesterov=momentum > 0, **options) if algorithm == "sgd" else Adam(**options)
-    if model is not None:
-        optimizer.build(model.trainable_variables)  # XLA cannot make averages, which start as the weights, in the first step
-    return optimizer
 
 
 def _checked(argument: str, values: Mapping[str, float] | None, highest: float) -> Mapping[str, float]:
