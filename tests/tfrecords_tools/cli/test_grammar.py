@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import tfrecords_tools
 from tfrecords_tools.cli.main import main
@@ -22,7 +23,10 @@ def _worker_processes(group):
 
 @pytest.mark.parametrize("seconds_after_start_of_workers", [0.4, 2.0])
 def test_ctrl_c_ends_packing_and_its_workers_with_one_line(tmp_path, seconds_after_start_of_workers):
-    command = [sys.executable, "-m", "tfrecords_tools", "pack", "sample", "--num_examples=6000", "--workers=2", "--output=out"]
+    Image.effect_noise((1500, 1500), 90).save(tmp_path / "noise.png", compress_level=0)  # takes long to pack, not to list
+    (tmp_path / "pictures.csv").write_text("image\n" + "noise.png\n" * 3000)
+    arguments = ["pack", "table", "pictures.csv", "--image=image", "--workers=2", "--output=out"]
+    command = [sys.executable, "-m", "tfrecords_tools", *arguments]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, process_group=0)
     try:
