@@ -152,13 +152,14 @@ def test_plateau_lowers_the_rate_by_the_metric_of_the_best_epoch(tmp_path, datas
 
     def plateau(steps, model):
         schedule = functools.partial(make_plateau_schedule, patience=1, min_delta=2.0)  # nothing is ever better by 2
-        made.append(make_optimizer(steps, model, schedule=schedule))
+        made.append(make_optimizer(steps, model, learning_rate=1e-2, schedule=schedule))
         return made[-1]
 
-    train_small(dataset, tmp_path / "run", epochs=3, make_optimizer=plateau)
+    train_small(dataset, tmp_path / "run", epochs=6, make_optimizer=plateau)
     values = [line["val_top_1"] for line in _lines(tmp_path / "run")]
-    assert values.index(max(values)) == 2  # the kept state is of the beginning of that epoch's end: lowered once
-    assert float(made[0].learning_rate) == pytest.approx(1e-3 / 2)
+    best = values.index(max(values))
+    assert best >= 2  # the kept state is of the beginning of that epoch's end: lowered at the end of all epochs but the first
+    assert float(made[0].learning_rate) == pytest.approx(1e-2 / 2 ** (best - 1))
     assert float(made[0].plateau["best"]) == pytest.approx(values[0])
 
 
