@@ -14,23 +14,18 @@ On a table with columns id, image, title and description, with a frozen MobileNe
   that are on average less than a quarter of that.
 - runs: steps that train the sentence encoder on batches of runs of eight equal descriptions (`make_sampling.text_runs`),
   encoded once a run, beside the same batches encoded one by one.
-- run: the command line, from packed records to the export, with a cold cache and start-up, on image and title and on all
-  inputs, a seed each time. Target: 60 s on 2 idle cores.
 
-Ways take turns; the best run counts. CPU seconds are of this process (run: of its children), and tell more than seconds on a
-machine that does other work too.
+Ways take turns; the best run counts. CPU seconds are of this process, and tell more than seconds on a machine that does other
+work too. `bench/run.py` measures the whole command.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -62,7 +57,7 @@ from mm_keras.training.fit import fit
 from mm_keras.training.input_wait import InputWait
 from mm_keras.training.optimizer import make_optimizer
 from mm_keras.training.progress import Progress
-from tfrecords_tools.dataset.folder import Split
+from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 
@@ -80,11 +75,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--only", default="epochs,steps,texts,runs,run", help="which, separated by commas (default: %(default)s)"
-    )
+    parser.add_argument("--only", default="epochs,steps,texts,runs", help="which, separated by commas (default: %(default)s)")
     options = parser.parse_args()
-    parts = {"epochs": measure_epochs, "steps": measure_steps, "texts": measure_texts, "runs": measure_runs, "run": measure_run}
+    parts = {"epochs": measure_epochs, "steps": measure_steps, "texts": measure_texts, "runs": measure_runs}
     if unknown := set(options.only.split(",")) - set(parts):
         parser.error(f"--only: unknown {sorted(unknown)}; there are {sorted(parts)}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -272,7 +265,7 @@ def measure_texts(bench: _Bench) -> None:
             began = time.perf_counter()
             preprocess = TextPreprocessor(features)
             for spec in features.texts:
-                rows = encode_texts(bench.folder, preprocess, spec, encoder, tables[spec.field])["encoded"]
+                rows = encode_texts(Dataset.open(bench.folder), preprocess, spec, encoder, tables[spec.field])["encoded"]
                 made["bucketed"][spec.field] = rows.take(np.arange(len(rows)))
             return time.perf_counter() - began
 
@@ -330,40 +323,6 @@ def measure_runs(bench: _Bench, length: int = 8, steps: int = 3) -> None:
         report("train", way, images_per_second=round(steps * len(labels) / seconds, 1))
     plain, once = best.values()
     report("train", f"runs: of {length} encoded once", ratio_of_step_times=round(once / plain, 3))
-
-
-def measure_run(bench: _Bench) -> None:
-    options = bench.options
-    command = [sys.executable, "-m", "mm_keras.cli.main", "train", "products_minilm.gin"]
-    bindings = {
-        "TABLE": str(options.table.absolute()),
-        "LABEL": options.label,
-        "DATASET": str(bench.scratch / "of_run"),
-        "TEXT_ENCODER": options.text_encoder,
-        "IMAGE_WEIGHTS": options.image_weights,
-    } | ({"table_dataset.split": options.split_column} if options.split_column else {})
-    command += [f"--set={name} = {value!r}" for name, value in bindings.items()]
-    subprocess.run([*command, "--dry_run"], check=True, capture_output=True)  # packs
-    for fields in (("title",), tuple(FIELDS)):
-        what = " + ".join(("run: image", *fields))
-        seconds, accuracies = [], []
-        for seed in range(options.repeats):
-            workdir = bench.scratch / f"run_{len(fields)}_{seed}"
-            shutil.rmtree(bench.scratch / "of_run" / CACHE_FOLDER, ignore_errors=True)
-            max_tokens = {field: FIELDS[field] for field in fields}
-            own = {"make_features.text_fields": fields, "make_features.max_tokens": max_tokens, "train.seed": seed}
-            own = [f"--set={name} = {value!r}" for name, value in own.items()]
-            before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            subprocess.run([*command, *own, f"--workdir={workdir}"], check=True, capture_output=True)
-            seconds.append(time.perf_counter() - began)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            rows = json.loads((workdir / "report" / "evaluation.json").read_text())["rows"]
-            accuracies.append(next(row["top_1"] for row in rows if row["inputs"] == "all"))
-            values = {"seconds": round(seconds[-1], 1), "cpu_seconds": round(cpu, 1), "accuracy": round(accuracies[-1], 4)}
-            report("train", what, label=options.label, seed=seed, **values)
-        values = {"best_seconds": round(min(seconds), 1), "mean_accuracy": round(statistics.mean(accuracies), 4)}
-        report("train", what, label=options.label, **values)
 
 
 if __name__ == "__main__":

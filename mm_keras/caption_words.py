@@ -143,7 +143,7 @@ def build_vocabulary(
     """Collects the words of texts, most frequent first.
 
     Args:
-        texts: of the training split alone.
+        texts: the texts of the training split, and of no other.
         steps: what to make of them.
         min_count: rarer words are left out; they could not be learned.
         max_words: size of the vocabulary at most, with padding (id 0) and unknown (id 1).

@@ -60,7 +60,7 @@ def table_dataset(
         fractions: splits to draw where there is no split column; default: those of `PackOptions`.
         label_separator: splits a cell into several labels; makes the dataset multi-label.
         image_root: folder of the image paths; default: the table's.
-        seed: of the splits and the order.
+        seed: another seed draws other splits and another order.
 
     Raises:
         ValueError: if the table lacks a column, or the folder holds another dataset.
@@ -89,7 +89,7 @@ def webvision_dataset(
         sources, fields, num_classes: see `tfrecords_tools.sources.webvision.Options`.
         holdout: fraction of each class's training images to split off, half "val", half "test", as in the paper; 0 reads
             the release's own "val", whose images have no texts.
-        seed: of the splits and the order.
+        seed: another seed draws other splits and another order.
 
     Raises:
         SourceError: if the folder is no WebVision, or the options contradict each other.

@@ -172,7 +172,7 @@ def mix_examples(
     examples has no picture, the example stays as it is: a blend with zeros would be a darker picture, not a missing one.
 
     Args:
-        inputs: with an image.
+        inputs: the model's inputs, with an image among them.
         labels: float32 [B, L], one-hot or multi-hot.
         weights: float32 [B]. Shares in the labels are proportional to the weights, so that the loss is the weighted sum of
             the losses that both examples would have alone.

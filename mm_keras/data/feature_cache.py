@@ -103,7 +103,7 @@ class FeatureCache:
         Args:
             batch_size: global batch size.
             epochs: number of epochs.
-            seed: of the order and the drawn texts.
+            seed: another seed draws another order and other texts.
             start: number of batches, counted from the first epoch on, that a resumed training has seen.
             worker: this worker, which gets its part of every batch.
             sampled: which records each epoch shows; None: every record once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ def make_training_batches(
         features: what a batch holds.
         batch_size: global batch size.
         epochs: number of passes.
-        seed: of the order, the augmentation and the drawn texts.
+        seed: another seed draws another order, augmentation and texts.
         augment: the result of `make_augmentation`; True crops and mirrors images at random; False changes nothing.
         shuffle_buffer: number of records in the shuffle buffer (an encoded record has about 30 KB).
         start: number of batches, counted from the first epoch on, that a resumed training has seen. They are skipped, and
@@ -97,20 +98,7 @@ def make_training_batches(
 
     preprocessor = Preprocessor(features)
     augmentation = make_augmentation() if augment is True else augment or None
-
-    def parse(index: tf.Tensor, serialized: tf.Tensor) -> dict:
-        record = parse_example(serialized, [text.field for text in features.texts])
-        seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(seed, tf.int64), index]), 2)
-        parsed = _labels_and_weight(record, features) | {"index": index, "texts": {}}  # apart: a field may be called "label"
-        for text in features.texts:
-            texts = record[TEXT_PREFIX + text.field]
-            drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
-            parsed["texts"][text.field] = _text_or_empty(texts, drawn)
-        if features.image:
-            parsed[IMAGE] = _stored_image(record["image"], features.image, seeds[1], augmentation)
-            parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0
-        return parsed
-
+    parse = functools.partial(_parse_at_random, features=features, augmentation=augmentation, seed=seed)
     epoch, seen = divmod(start, steps)
     if sampled:
         records = sampled.numbers(steps * batch_size, seed, epoch, epochs)
@@ -136,6 +124,23 @@ def make_training_batches(
     dataset = _finished(dataset, preprocessor, features, steps_left, augmented if augmentation else None)
     ids = numbered.map(lambda _, serialized: _record_id(serialized)).batch(own_size, drop_remainder=True)
     return Batches(dataset, steps, steps * batch_size, batch_size, ids)
+
+
+def _parse_at_random(
+    index: tf.Tensor, serialized: tf.Tensor, features: FeatureSpec, augmentation: Augmentation | None, seed: int
+) -> dict:
+    """Parses the record that is shown as number `index` of the training; it decides on texts and augmentation."""
+    record = parse_example(serialized, [text.field for text in features.texts])
+    seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(seed, tf.int64), index]), 2)
+    parsed = _labels_and_weight(record, features) | {"index": index, "texts": {}}  # apart: a field may be called "label"
+    for text in features.texts:
+        texts = record[TEXT_PREFIX + text.field]
+        drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
+        parsed["texts"][text.field] = _text_or_empty(texts, drawn)
+    if features.image:
+        parsed[IMAGE] = _stored_image(record["image"], features.image, seeds[1], augmentation)
+        parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0
+    return parsed
 
 
 def count_steps(split: Split, features: FeatureSpec, batch_size: int, sampled: SampledRecords | None = None) -> int:

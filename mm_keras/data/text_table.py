@@ -14,7 +14,7 @@ class TextTable:
     """Each distinct text once, in the order in which they occur first. Row 0 is the empty text of records without a text.
 
     Args:
-        column: for each record the list of its texts.
+        column: the list of the texts of each record.
 
     Attributes:
         texts: binary [number of distinct texts + 1].

@@ -1,4 +1,4 @@
-"""Several workers on this machine, to try a training in several processes: `mm-keras train … --local_workers=2`."""
+"""Runs several workers on this machine, to try a training in several processes: `mm-keras train … --local_workers=2`."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pathlib import Path
 
 from mm_keras.distribution.preemption import EXIT_CODE
 
-_GRACE = 60  # seconds that workers have to end in by themselves, once one has or they were asked to
-_TAIL = 15  # lines of a worker's output that are shown when it dies
+_GRACE = 60  # seconds for the workers to end by themselves after one has failed or all were asked to end
+_TAIL = 15  # last lines of a failed worker's output that are shown
 
 
 def run_local_workers(command: Sequence[str], count: int) -> int:
     """Runs the same command as `count` workers that find each other through TF_CONFIG.
 
-    The chief, worker 0, has this process's output; each other writes into a file, which is deleted if all goes well. When one
-    fails the others are ended. SIGTERM goes to all of them; on Ctrl-C this process asks them to end in the same way.
+    The chief, worker 0, writes to the output of this process. Every other worker writes into a file, which is deleted if no
+    worker fails. If one fails, the others are ended. SIGTERM to this process, and Ctrl-C, send SIGTERM to all workers.
 
     Args:
-        command: of one worker.
-        count: of workers.
+        command: program and arguments of a worker.
+        count: number of workers.
 
     Returns:
-        0 if all of them ended so; else the exit status of the first that failed, 75 if a signal ended it: what it did can be
-        resumed.
+        0 if all workers ended with 0; else the exit status of the worker that failed first, or 75 if a signal ended it, since
+        its training can be resumed.
     """
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
     logs = Path(tempfile.mkdtemp(prefix="mm-keras-workers-"))
@@ -49,7 +49,7 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment = os.environ | {"TF_CONFIG": json.dumps(task)}
             with open(_log(logs, index), "wb") if index else contextlib.nullcontext() as log:
-                # In a process group of their own they do not see Ctrl-C, which would end them without saving.
+                # Ctrl-C would end the workers without saving; it does not reach the process group that is made here.
                 workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, process_group=0))
         print(f"{count} workers; output of all but the first is in {logs}", file=sys.stderr, flush=True)
         failed = _wait(workers)
@@ -74,10 +74,11 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
 
 
 def _wait(workers: list[subprocess.Popen]) -> int | None:
-    """Waits until all ended well, and then gives None, or until one did not, and gives its index.
+    """Waits until all workers have ended with 0, and returns None, or until one has failed, and returns its index.
 
-    Survivors of a worker fail, too, so those that fail within a moment are looked at together: who was killed by a signal was
-    first, and who says that it can be resumed was not, if another does not.
+    When a worker fails, the others fail soon after, since it is gone. So all that fail within half a second are compared. The
+    first one is taken to be a worker that a signal killed, else one with another exit status than that of a training that can
+    be resumed, which the others end with.
     """
     while not any(worker.poll() for worker in workers):
         if all(worker.returncode == 0 for worker in workers):
@@ -101,12 +102,12 @@ def _kill_after_grace(workers: list[subprocess.Popen]) -> None:
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in sockets]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [bound.getsockname()[1] for bound in sockets]
     finally:
-        for listener in sockets:
-            listener.close()
+        for bound in sockets:
+            bound.close()
 
 
 def _log(logs: Path, index: int) -> Path:

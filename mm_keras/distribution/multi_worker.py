@@ -1,11 +1,11 @@
 """Training in several processes, on one machine or many: MultiWorkerMirroredStrategy with `fit` of Keras 3.
 
-Keras 3.15's `fit` fails there in two places (keras-team/keras#20585), and both are mended on the model alone:
-`distribute.build_for_replicas` builds it from shapes instead of from a batch averaged over the workers, and `prepare` gives the
-results of a step one dimension, because Keras takes their mean over dimension 0, which a number does not have.
+`fit` of Keras 3.15 fails there in two places (keras-team/keras#20585). Both are mended in the model: `build_for_replicas` of
+`strategy` builds it from shapes instead of from a batch averaged over the workers, and `prepare` gives the results of a step a
+dimension, because Keras takes their mean over dimension 0, which a number does not have.
 
-Whatever is added up over the workers (gradients, metrics, decisions) must be so in the same order on each: what one worker
-would do alone by its clock or for a signal is decided by `any_worker`.
+All workers must add up values (gradients, metrics, decisions) in the same order. So a worker must do nothing alone because of
+its clock or a signal: `any_worker` makes such a decision for all workers together.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from mm_keras.distribution.preemption import Preempted
 from mm_keras.distribution.workers import ALONE, Worker, worker_of_environment
 from mm_keras.keras_internals import check_version
 
-LONGEST_WAIT = 900  # seconds, for the other workers to start
+LONGEST_WAIT = 900  # seconds to wait for the other workers to start
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 class WorkerLostError(Preempted):
-    """Another worker is gone, and with it the training; it can be resumed."""
+    """Another worker is gone, so the training has stopped. It can be resumed."""
 
 
 @functools.cache
 def start() -> tf.distribute.Strategy:
-    """Joins the cluster of TF_CONFIG; a process can do so once, before it does anything else with TensorFlow.
+    """Joins the cluster of TF_CONFIG. A process can do so once, and before it does anything else with TensorFlow.
 
     Raises:
         ValueError: if TF_CONFIG names no other worker.
-        RuntimeError: if Keras is another one than this was made for, or TensorFlow has done something already.
+        RuntimeError: if another version of Keras is installed, or if TensorFlow was used before.
     """
     check_version("keras")  # `prepare` is known to mend what is broken in this one
     worker = worker_of_environment()
@@ -50,7 +50,9 @@ def start() -> tf.distribute.Strategy:
         )
     minutes = LONGEST_WAIT // 60
     print(f"worker {worker.index} of {worker.count} waits for the others of TF_CONFIG, {minutes} minutes at most", flush=True)
-    faulthandler.dump_traceback_later(LONGEST_WAIT, exit=True)  # TensorFlow waits without an end, for no signal or thread
+    faulthandler.dump_traceback_later(
+        LONGEST_WAIT, exit=True
+    )  # TensorFlow waits for ever, and neither a signal nor a thread can stop it
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
@@ -59,20 +61,22 @@ def start() -> tf.distribute.Strategy:
         ) from error
     finally:
         faulthandler.cancel_dump_traceback_later()
-    if threading.current_thread() is threading.main_thread():  # TensorFlow has taken SIGTERM, and does nothing on it
+    if (
+        threading.current_thread() is threading.main_thread()
+    ):  # TensorFlow has replaced the handler of SIGTERM by one that does nothing
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return strategy
 
 
 def this_worker() -> Worker:
-    """This process among those that train together; `ALONE` if it has joined no others."""
+    """The place of this process among those that train together; `ALONE` if it has not joined others."""
     return worker_of_environment() if start.cache_info().currsize else ALONE
 
 
 def prepare(model: keras.Model) -> None:
     """Makes `fit` and `evaluate` of a compiled model work on several workers.
 
-    `fit` shows callbacks the mean over the workers as a step's results.
+    Callbacks see the mean over the workers as the results of a step.
     """
 
     def with_dimension(step):
@@ -83,10 +87,10 @@ def prepare(model: keras.Model) -> None:
 
 
 def distribute(dataset: tf.data.Dataset) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """This worker's batches as `fit` takes them: without it, Keras would deal them out once more.
+    """Gives `fit` the batches of this worker as they are. Without this, Keras would divide them among the workers again.
 
     Args:
-        dataset: batches of this worker's part of the global batch.
+        dataset: batches [B / workers, …], each the part of a global batch that this worker trains with.
     """
     if this_worker() == ALONE:
         return dataset
@@ -101,23 +105,27 @@ def distribute(dataset: tf.data.Dataset) -> tf.data.Dataset | tf.distribute.Dist
 
 
 def any_worker(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, is it set on any worker? All workers have to ask at the same time."""
+    """Tells for each flag whether it is set on any worker. All workers have to call this at the same step."""
     if this_worker() == ALONE:
         return flags
     return tuple(bool(count) for count in _total(np.array(flags, np.int64)))
 
 
 def check_same(**values: int) -> None:
-    """Raises ValueError, on all workers, where one of the values is not the same on all of them."""
+    """Checks that every value is the same on all workers.
+
+    Raises:
+        ValueError: on all workers, if one of the values differs.
+    """
     worker = this_worker()
     if worker == ALONE:
         return
     for name, value in values.items():
         shares = np.zeros(worker.count, np.int64)
         shares[worker.index] = value
-        of_workers = _total(shares)
-        if len(set(of_workers)) > 1:
-            listed = ", ".join(f"{number} on worker {index}" for index, number in enumerate(of_workers))
+        values_of_workers = _total(shares)
+        if len(set(values_of_workers)) > 1:
+            listed = ", ".join(f"{number} on worker {index}" for index, number in enumerate(values_of_workers))
             raise ValueError(
                 f"the workers do not train the same: {name} is {listed}. Give all of them the same config, data and package "
                 "versions, and to resume a run folder that all of them see"
@@ -137,9 +145,9 @@ def _add_up(values: tf.Tensor) -> tf.Tensor:
 
 @contextlib.contextmanager
 def tell_of_lost_workers() -> Iterator[None]:
-    """Inside of its block, TensorFlow's errors about workers that are gone become WorkerLostError.
+    """Turns the errors of TensorFlow about lost workers, inside the `with` block, into WorkerLostError.
 
-    A worker that is gone, or hangs, is missed after some ten seconds.
+    TensorFlow notices after some ten seconds that a worker is gone or hangs.
     """
     try:
         yield

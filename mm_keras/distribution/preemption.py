@@ -1,4 +1,4 @@
-"""SIGTERM, as machines get it that are taken away: the step is finished and saved, and the program says that it can go on."""
+"""SIGTERM, which a machine gets before it is taken away: the training finishes its step, saves, and can be resumed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import signal
 import threading
 from collections.abc import Iterator
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same again, later
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
 
 
-class Preempted(RuntimeError):  # noqa: N818  nothing is wrong
-    """The training stopped because the process was asked to end; the message says from where it can go on."""
+class Preempted(RuntimeError):  # noqa: N818  it is no error
+    """The training stopped because the process was asked to end. The message says how to resume it."""
 
 
 class Preemption:
-    """Inside of its block, SIGTERM sets `requested` and ends nothing.
+    """Inside a `with` block, SIGTERM sets `requested` to True instead of ending the process.
 
-    Only the main thread of a program can do so; in another, nothing changes.
+    Python handles signals in the main thread only; a block in another thread changes nothing.
     """
 
     def __init__(self):
@@ -39,7 +39,7 @@ class Preemption:
 
 @contextlib.contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Inside of its block, SIGTERM raises `Preempted`, wherever the program is: for what is done before and after training."""
+    """Lets SIGTERM raise `Preempted` at any place of the `with` block; for the work before and after a training."""
 
     def stop(number, frame):
         raise Preempted("asked to end (SIGTERM); run the same command again, of a training with --resume")

@@ -1,4 +1,4 @@
-"""Distribution strategies by name, and what `fit` needs for several replicas."""
+"""Distribution strategies by name, and the preparation of a model for `fit` on several replicas."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mm_keras.keras_internals import all_layers, build_from_shapes, skip_build_i
 
 
 def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
-    """Makes a strategy; models are built and compiled inside its scope.
+    """Makes a strategy. A model is built and compiled inside the strategy's scope.
 
-    Several replicas train what one does at the same global batch, but for what each does on its share of the batch: dropout,
-    mixing of examples, and clipping of gradients, which Keras does before it adds them up.
+    With the same global batch, several replicas train what one replica trains, except that each draws the dropout and mixes the
+    examples of its part of the batch. Gradients are added up before they are clipped (with optimizers of `make_optimizer`).
 
     Args:
-        name: "none": one device. "mirrored": a replica on each GPU, or on each logical CPU where there is no GPU.
-            "multi_worker": the workers of TF_CONFIG, on each a replica on each GPU, or one on the CPU; a process has to ask for
-            it before it does anything else with TensorFlow. "tpu": all cores of the TPU that TPU_NAME names, or of this
-            machine; "tpu:<name>": of that one. "auto": multi_worker if TF_CONFIG names several workers, tpu if TPU_NAME is
-            set or a TPU is in this machine, mirrored on several GPUs, else none.
+        name: "none" uses one device. "mirrored" has a replica on each GPU, or on each logical CPU of a machine without GPUs.
+            "multi_worker" joins the workers of TF_CONFIG, each of which has a replica on each GPU, or one on the CPU; a process
+            has to ask for it before it does anything else with TensorFlow. "tpu" uses all cores of the TPU that TPU_NAME names,
+            or of this machine, and "tpu:<name>" those of the TPU with that name. "auto" is multi_worker if TF_CONFIG names
+            several workers, tpu if TPU_NAME is set or the machine has a TPU, mirrored if it has several GPUs, and else none.
 
     Raises:
-        ValueError: for another name, or where the workers or the TPU are not to be found.
+        ValueError: for another name, or if the TPU cannot be reached or TF_CONFIG names no other worker.
     """
     kind, _, tpu = check_strategy(name).partition(":")
     if kind == "auto":
@@ -45,14 +45,15 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
 
 
 def build_for_replicas(model: keras.Model, dataset: tf.data.Dataset) -> None:
-    """Builds what `fit` would build, so that it does not look at a batch for that.
+    """Makes the variables that `fit` would make from its first batch, from the shapes of the batches alone.
 
-    On several replicas `fit` (Keras 3.15) averages the first batch over them to learn its shapes, and fails on flags: a bool
-    has no average. Batch normalisations that are trained look at the batch of all replicas together from here on.
+    On several replicas, `fit` of Keras 3.15 averages the first batch over them to learn its shapes, which fails for flags: a
+    bool has no average. From here on, batch normalisations compute their statistics over the batches of all replicas together.
+    On one replica nothing is done.
 
     Args:
-        model: compiled in the strategy's scope.
-        dataset: of batches (features, labels, weights); their shapes alone are looked at.
+        model: a model that was compiled in the strategy's scope.
+        dataset: batches (features, labels, weights), of which only the shapes and dtypes are used.
     """
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
@@ -75,7 +76,7 @@ def _best_kind() -> str:
     return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "none"
 
 
-@functools.cache  # a second one in the same process would number its reductions as the first did, and be taken for it
+@functools.cache  # two in one process number their reductions alike, so that TensorFlow confuses them
 def _make_mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
@@ -90,5 +91,5 @@ def _make_tpu_strategy(name: str) -> tf.distribute.Strategy:
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         raise ValueError(
-            f"TPU {name!r} is not to be reached: {str(error).splitlines()[0]}; name one in TPU_NAME, or as strategy='tpu:…'"
+            f"TPU {name!r} cannot be reached: {str(error).splitlines()[0]}; name one in TPU_NAME, or as strategy='tpu:…'"
         ) from error

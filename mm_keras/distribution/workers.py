@@ -1,4 +1,4 @@
-"""Which processes train together: strategies by name, and the cluster of TF_CONFIG. It knows nothing of TensorFlow."""
+"""The names of strategies, and the processes that train together according to TF_CONFIG. TensorFlow is not loaded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 
 
 def check_strategy(name: str) -> str:
-    """The name as it is.
+    """Checks the name of a strategy, and returns it unchanged.
 
     Raises:
-        ValueError: if it is not one of `STRATEGIES`, or tpu:<name>.
+        ValueError: if the name is neither one of `STRATEGIES` nor tpu:<name>.
     """
     kind, colon, tpu = name.partition(":")
     if kind not in STRATEGIES or (colon and (kind != "tpu" or not tpu)):
@@ -32,8 +32,8 @@ class Worker:
     """One of the processes that train a model together.
 
     Attributes:
-        index: 0 … count - 1; the chief is 0.
-        count: of all workers.
+        index: 0 to count - 1. Worker 0 is the chief.
+        count: number of workers.
     """
 
     index: int = 0
@@ -41,7 +41,7 @@ class Worker:
 
     @property
     def is_chief(self) -> bool:
-        """Does this process write the run folder? The only process of a training does."""
+        """Whether this process writes the run folder. In a training of one process, that process does."""
         return self.index == 0
 
 
@@ -49,10 +49,10 @@ ALONE = Worker()
 
 
 def worker_of_environment() -> Worker:
-    """This process's place in the cluster of TF_CONFIG; `ALONE` where that names no others.
+    """The place of this process in the cluster of TF_CONFIG; `ALONE` if TF_CONFIG is not set or names no other process.
 
     Raises:
-        ValueError: if TF_CONFIG is not what `tf.distribute.MultiWorkerMirroredStrategy` takes.
+        ValueError: if TF_CONFIG is not valid for `tf.distribute.MultiWorkerMirroredStrategy`.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text.strip():
@@ -81,7 +81,11 @@ def worker_of_environment() -> Worker:
 
 @contextlib.contextmanager
 def one_worker_at_a_time(path: Path) -> Iterator[None]:
-    """Inside of its block, the workers that see `path` are one after the other: the first makes it, the others find it."""
+    """Lets the workers of a training run the `with` block one after the other.
+
+    The first worker makes the file or folder at `path`; the others find it there. Workers that do not share the file system run
+    their blocks at the same time.
+    """
     if worker_of_environment() == ALONE:
         yield
         return

@@ -37,7 +37,7 @@ def split_at_frozen(
     """Cuts a two-tower model behind the encoders of some modalities; the layers stay those of the model.
 
     Args:
-        model: of `build_two_tower`.
+        model: a model that `build_two_tower` built.
         features: the features that the model was built for.
         modalities: some of `frozen_modalities`. The image may also be one whose tower is trained in part, if `cut_tower` can
             cut that tower.

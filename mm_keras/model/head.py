@@ -107,7 +107,7 @@ def add_classes(model: keras.Model, class_embeddings: np.ndarray) -> keras.Model
     """Adds classes to a trained model: new logits behind the old ones, which do not change.
 
     Args:
-        model: of `build_two_tower` with a class-embedding head.
+        model: a model that `build_two_tower` built with a class-embedding head.
         class_embeddings: float [K, C] of the new classes, by the text encoder that embedded the old ones.
 
     Returns:
@@ -140,7 +140,7 @@ class PerLabelDense(keras.layers.Layer):
     Args:
         num_labels: how many units there are.
         rate: rate of the dropout, within [0, 1).
-        seed: of the dropout; None follows Keras' global seed.
+        seed: the seed of the dropout; None follows Keras' global seed.
 
     Raises:
         ValueError: for a rate outside [0, 1).

@@ -97,8 +97,8 @@ def name_by_layer(
     fine-tuning adds them.
 
     Args:
-        arrays: by "layer/weight", perhaps with models around the layer and ":0" behind.
-        targets: of `keras_variables`.
+        arrays: the weights by "layer/weight", perhaps with models around the layer and ":0" behind.
+        targets: what `keras_variables` returns.
         rename: the name of a layer in the file -> in the model.
     """
     pairs = []

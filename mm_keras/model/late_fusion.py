@@ -57,7 +57,7 @@ def build_late_fusion(answers: keras.Model, combination: Combination) -> keras.M
     """Combines the answers of several models into one.
 
     Args:
-        answers: of `build_answers`.
+        answers: a model that `build_answers` built.
         combination: the layer that combines the logits, such as `WeightedSum`.
 
     Returns:

@@ -75,7 +75,7 @@ class ModalityDropout(keras.layers.Layer):
 
     Args:
         rate: the probability, within [0, 1), of hiding a modality of an example.
-        seed: of the random numbers; None follows Keras' global seed.
+        seed: the seed of the random numbers; None follows Keras' global seed.
 
     Raises:
         ValueError: for a rate outside [0, 1).

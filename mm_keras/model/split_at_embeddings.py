@@ -19,7 +19,7 @@ def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[
     less room than bags of words.
 
     Args:
-        model: of `build_two_tower` or `build_late_fusion`.
+        model: a model that `build_two_tower` or `build_late_fusion` built.
         modalities: all modalities of its features, in their order.
 
     Returns:

@@ -31,7 +31,7 @@ def load_transformer_weights(model: VisionTransformer, source: str | Path, sha25
     """Loads weights into a vision transformer, completely or not at all.
 
     Args:
-        model: of `build_vision_transformer`.
+        model: a model that `build_vision_transformer` built.
         source: a keras_hub preset, by name or as a folder; a Hugging Face folder or its .safetensors or PyTorch file; or a
             `.weights.h5` of the backbone. Of a whole CLIP or SigLIP, the text half is left out.
         sha256: the hexadecimal sha256 that the file must have.

@@ -1,4 +1,4 @@
-"""The losses themselves, on logits and in float32 under any policy; `losses.py` makes them. Pure Keras."""
+"""The loss classes, which `losses.py` makes. They take logits, and compute in float32 under any dtype policy. Pure Keras."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from keras import ops
 
 
 class LogitsLoss(keras.losses.Loss):
-    """What the losses share: `(labels, logits float32 [B, L]) -> loss of each example, float32 [B]`.
+    """Base of all losses: `(labels, logits float32 [B, L]) -> loss float32 [B]`, one number for each example.
 
-    Labels are multi-hot [B, L] (multi-label: the loss is the mean over the labels), ids [B] (multi-class) or, of mixed
-    examples, shares of the classes [B, L] (multi-class: the loss is the mean, by the shares, of what it would be of each). A
-    batch's loss is the sum of weight x loss over its examples, divided by their number: an example of weight 2 counts twice.
+    Multi-label data has multi-hot labels [B, L], and an example's loss is the mean over the labels. Multi-class data has ids
+    [B]; for examples mixed of several, it has shares of the classes [B, L], and the loss is the mean of the losses of the
+    classes, weighted by the shares. Keras makes one number of a batch: the sum of weight x loss over its examples, divided by
+    the number of examples, so that an example of weight 2 counts twice.
 
     Args:
-        multi_label: which of the two.
-        label_weights: a factor for each label; of an example's label (multi-class), or of a label's share in the mean
-            (multi-label: its positives and negatives alike, so that the best answer remains the label's probability).
+        multi_label: whether the data is multi-label rather than multi-class.
+        label_weights: one factor for each label [L], or None for 1 everywhere. Multi-class: an example's loss is multiplied by
+            the factor of its class. Multi-label: the factor weighs the label in the mean over the labels. It is the same
+            for positives and negatives, so that the best answer is still the label's probability.
     """
 
     def __init__(self, multi_label: bool, label_weights: Sequence[float] | None = None, name="loss", **kwargs):
@@ -38,11 +40,11 @@ class LogitsLoss(keras.losses.Loss):
         return ops.take_along_axis(losses, ops.expand_dims(ops.cast(y_true, "int32"), -1), axis=-1)[:, 0]
 
     def of_labels(self, labels, logits):
-        """Multi-hot, or shares within [0, 1], [B, L] and logits [B, L] -> [B, L]."""
+        """The loss of each label: labels [B, L] within [0, 1] and logits [B, L] -> [B, L]."""
         raise NotImplementedError
 
     def of_classes(self, logits):
-        """Logits [B, L] -> [B, L]: what the loss would be if that were the class."""
+        """Logits [B, L] -> [B, L]: for each class, the loss of the example if that were its true class."""
         raise NotImplementedError
 
     def get_config(self):
@@ -52,7 +54,10 @@ class LogitsLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class CrossEntropy(LogitsLoss):
-    """Softmax or sigmoid cross-entropy; smoothing moves `label_smoothing` of the target to the mean over all answers."""
+    """Softmax (multi-class) or sigmoid (multi-label) cross-entropy.
+
+    With label smoothing, the part `label_smoothing` of the target is spread evenly over all classes, or over yes and no.
+    """
 
     def __init__(self, multi_label: bool, label_smoothing: float = 0.0, **kwargs):
         super().__init__(multi_label, **kwargs)
@@ -76,7 +81,7 @@ class CrossEntropy(LogitsLoss):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class SquaredError(LogitsLoss):
-    """Mean over the labels of (probability - target)², with sigmoid or softmax probabilities."""
+    """The mean over the labels of (probability - target)². Probabilities are softmax (multi-class) or sigmoid (multi-label)."""
 
     def of_labels(self, labels, logits):
         return ops.square(ops.sigmoid(logits) - labels)
@@ -88,7 +93,7 @@ class SquaredError(LogitsLoss):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class FocalLoss(LogitsLoss):
-    """(1 - p)^gamma x cross-entropy, where p is the probability of what is true.
+    """The loss is (1 - p)^gamma x cross-entropy, where p is the probability that the model gives to the true answer.
 
     Reference: Lin et al., "Focal Loss for Dense Object Detection", equations 4 and 5.
     """
@@ -122,10 +127,10 @@ class FocalLoss(LogitsLoss):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class AsymmetricLoss(LogitsLoss):
-    """A focal loss that focuses negatives more than positives and drops the easiest negatives; multi-label alone.
+    """A focal loss with a larger exponent for negatives, which leaves out the easiest negatives. Multi-label only.
 
-    Of a positive with probability p: (1 - p)^gamma_positive x -log(p). Of a negative, with q = max(p - margin, 0):
-    q^gamma_negative x -log(1 - q).
+    For a positive with probability p the loss is (1 - p)^gamma_positive x -log(p). For a negative it is
+    q^gamma_negative x -log(1 - q), where q = max(p - margin, 0).
 
     Reference: Ridnik et al., "Asymmetric Loss For Multi-Label Classification", equations 4 to 7.
     """
@@ -161,7 +166,7 @@ class AsymmetricLoss(LogitsLoss):
 
 
 def _power(values, exponent: float):
-    return ops.power(values, exponent) if exponent else 1.0  # 0^0 has a gradient that is no number
+    return ops.power(values, exponent) if exponent else 1.0  # the gradient of 0^0 is NaN
 
 
 def _check(name: str, value: float, fine: bool, rule: str) -> None:
@@ -170,5 +175,5 @@ def _check(name: str, value: float, fine: bool, rule: str) -> None:
 
 
 def _check_exponent(name: str, value: float) -> None:
-    """Between 0 and 1, the power's gradient is infinite at 0."""
+    """Refuses exponents between 0 and 1, for which the gradient of the power is infinite at 0."""
     _check(name, value, value == 0 or value >= 1, "0, or 1 or more")

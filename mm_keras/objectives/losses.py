@@ -1,4 +1,4 @@
-"""Makes losses: `train` calls one of these with `(multi_label, label_counts)`; configs bind which, and its other arguments.
+"""Functions that make losses. A config chooses one for `train`, which calls it with `(multi_label, label_counts)`.
 
 Pure Keras.
 """
@@ -24,20 +24,20 @@ def make_loss(
     """Softmax cross-entropy (multi-class) or sigmoid cross-entropy (multi-label).
 
     Args:
-        multi_label: multi-hot labels [B, L] instead of ids [B].
-        label_counts: training examples of each label; needed for `class_balance` alone.
-        label_smoothing: part of the target, within [0, 1), that is spread evenly over the classes, or over yes and no.
-        class_balance: beta of `class_balanced_weights`; 0: all labels weigh the same.
+        multi_label: whether labels are multi-hot [B, L] rather than ids [B].
+        label_counts: number of training examples of each label [L]. It is needed only for `class_balance`.
+        label_smoothing: the part of the target, within [0, 1), that is spread evenly over the classes, or over yes and no.
+        class_balance: `beta` of `class_balanced_weights`. With 0 all labels weigh the same.
     """
     return CrossEntropy(multi_label, label_smoothing, label_weights=_weights(label_counts, class_balance))
 
 
 @configurable
 def make_mse_loss(multi_label: bool, label_counts: Sequence[int] | None = None, class_balance: Rate = 0.0) -> keras.losses.Loss:
-    """Mean squared error of the probabilities; ImageD trains with it.
+    """Mean squared error of the probabilities, the loss that ImageD is trained with.
 
-    (ImageD's own code takes it of the last layer's plain outputs. Here they pass through the sigmoid first, so that a score
-    stays a probability in reports and exports.) Arguments as in `make_loss`.
+    ImageD's published code computes it on the outputs of the last layer. Here these are logits, to which the sigmoid is
+    applied first, so that a score is a probability in reports and exports. The arguments are those of `make_loss`.
     """
     return SquaredError(multi_label, label_weights=_weights(label_counts, class_balance))
 
@@ -50,12 +50,12 @@ def make_focal_loss(
     alpha: Fraction | None = None,
     class_balance: Rate = 0.0,
 ) -> keras.losses.Loss:
-    """The focal loss: easy examples count less.
+    """The focal loss, in which easy examples count less.
 
     Args:
         multi_label, label_counts, class_balance: as in `make_loss`.
-        gamma: 0 (the plain cross-entropy), or 1 and more.
-        alpha: weight of positives, that of negatives is 1 - alpha; multi-label alone. None: both weigh 1.
+        gamma: exponent, 0 or at least 1. With 0 the loss is the cross-entropy.
+        alpha: weight of positives, within (0, 1); that of negatives is 1 - alpha. With None both weigh 1. Multi-label only.
     """
     return FocalLoss(multi_label, gamma, alpha, label_weights=_weights(label_counts, class_balance))
 
@@ -69,12 +69,12 @@ def make_asymmetric_loss(
     margin: Rate = 0.05,
     class_balance: Rate = 0.0,
 ) -> keras.losses.Loss:
-    """The asymmetric loss: for many labels of which an example has few.
+    """The asymmetric loss, for data with many labels of which each example has few.
 
     Args:
         multi_label, label_counts, class_balance: as in `make_loss`.
-        gamma_negative, gamma_positive: 0, or 1 and more; the defaults are the paper's for MS-COCO.
-        margin: within [0, 1): negatives with at most this probability count nothing.
+        gamma_negative, gamma_positive: exponents, 0 or at least 1. The defaults are those of the paper for MS-COCO.
+        margin: within [0, 1). Negatives whose probability is at most the margin do not count.
 
     Raises:
         ValueError: for multi-class data.
@@ -84,11 +84,16 @@ def make_asymmetric_loss(
 
 
 def class_balanced_weights(label_counts: Sequence[int], beta: float) -> np.ndarray:
-    """Weights float32 [L] by the effective number of examples, with mean 1: (1 - beta) / (1 - beta^n) for n examples.
+    """Weights of labels by their effective number of examples: (1 - beta) / (1 - beta^n) for n examples, scaled to mean 1.
 
     Args:
-        label_counts: n of each label; one that never occurs weighs as if it did once.
-        beta: within [0, 1): 0 gives 1 everywhere, towards 1 the inverse frequency. The paper uses 0.9 to 0.9999.
+        label_counts: number of examples n of each label [L]. A label without examples weighs as much as one with a single
+            example.
+        beta: within [0, 1). With 0 all weights are 1; towards 1 they approach the inverse frequencies. The paper uses values
+            from 0.9 to 0.9999.
+
+    Returns:
+        float32 [L].
 
     Reference: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", equation 2.
     """

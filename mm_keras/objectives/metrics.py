@@ -1,4 +1,4 @@
-"""Metrics on logits: which ones to follow a training with, and the exact ones for reports. Pure Keras and NumPy."""
+"""Metrics on logits: those that follow a training, and the exact ones of a whole split. Pure Keras, NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from mm_keras.objectives.streaming_metrics import (
     TopK,
 )
 
-_CHUNK = 4_000_000  # logits that are looked at together
+_CHUNK = 4_000_000  # logits for which the metrics are updated at once
 _LOWER_IS_BETTER = ("cross_entropy", "ece")
 
 
 @configurable
 def make_metrics(multi_label: bool, num_labels: int, names: Sequence[str] | None = None) -> list[keras.metrics.Metric]:
-    """Metrics of `fit`; all of them honour weights, so that filling (weight 0) does not count.
+    """Makes the metrics of `fit`. They take example weights, so that the empty examples that fill a batch do not count.
 
     Args:
-        multi_label: multi-hot labels [B, L] instead of ids [B].
-        num_labels: L.
-        names: the first is the one by which the best epoch is chosen, higher is better. Default: micro_f1 and cross_entropy;
-            multi-class top_1, top_5 (with more than 5 labels) and cross_entropy. There are also <average>_<score> of
-            micro, macro, weighted, samples and precision, recall, f1; and ece. Multi-label: imaged_<score> (ImageD's rule),
-            and binned_mAP (the exact mAP needs all scores at once). Multi-class: top_<k> of any k below L.
+        multi_label: whether labels are multi-hot [B, L] rather than ids [B].
+        num_labels: number of labels, L.
+        names: the first metric chooses the best epoch, so higher must be better. By default they are micro_f1 and
+            cross_entropy for multi-label data; top_1, top_5 (with more than 5 labels) and cross_entropy for multi-class data.
+            All data has cross_entropy, ece, and <average>_<score> with an average of micro, macro, weighted or samples and a
+            score of precision, recall or f1. Multi-label data also has imaged_<score>, which follows ImageD's rule, and
+            binned_mAP, since the exact mAP needs all scores at once. Multi-class data also has top_<k> for k below L.
 
     Raises:
-        ValueError: for an unknown name, none at all, or a first one of which less is better.
+        ValueError: for an unknown name, for no name at all, or if lower is better for the first one.
     """
     if names is None:
         first = ["micro_f1"] if multi_label else ["top_1", *(["top_5"] if num_labels > 5 else [])]
@@ -71,13 +72,16 @@ def _makers(multi_label: bool, num_labels: int) -> dict[str, Callable[[], keras.
 
 
 def probabilities_of(logits: np.ndarray, multi_label: bool) -> np.ndarray:
-    """Softmax (multi-class) or sigmoid (multi-label) of logits [N, L], in float64."""
+    """Logits [N, L] -> probabilities float64 [N, L]: softmax (multi-class) or sigmoid (multi-label)."""
     logits = logits.astype(np.float64)
     return expit(logits) if multi_label else softmax(logits, axis=1)
 
 
 def mean_logits(answers: list[np.ndarray], multi_label: bool) -> np.ndarray:
-    """Logits [N, L] of the mean of several answers' probabilities; those of a single answer as they are."""
+    """Averages the probabilities of several arrays of logits [N, L], and returns the logits [N, L] of the mean.
+
+    The logits of a single array are returned unchanged.
+    """
     if len(answers) == 1:
         return answers[0]
     mean = np.mean([probabilities_of(logits, multi_label) for logits in answers], axis=0)
@@ -87,22 +91,23 @@ def mean_logits(answers: list[np.ndarray], multi_label: bool) -> np.ndarray:
 def evaluate_logits(
     logits: np.ndarray, labels: np.ndarray, multi_label: bool, thresholds: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Metrics of all examples of a split at once.
+    """Computes the metrics of all examples of a split at once.
 
     Args:
         logits: float [N, L].
         labels: int [N] (multi-class) or 0/1 [N, L] (multi-label).
-        multi_label: which of the two.
-        thresholds: probabilities [L] above which a label is predicted, tuned on another split; multi-label alone.
+        multi_label: whether the data is multi-label rather than multi-class.
+        thresholds: probabilities [L] above which a label is predicted, tuned on another split. Multi-label only.
 
     Returns:
-        multi-class: top_1 and, with more than 5 labels, top_5: fractions; then precision, recall and f1 as macro and weighted
-        averages (the micro average is top_1); ece. Multi-label: micro_f1 and macro_f1 at probability 0.5, mAP over the labels
-        that occur; then all averages at 0.5, imaged_<score> (ImageD's rule, micro averages), tuned_<average>_<score> (with
-        `thresholds`), ece. Without any positive label, F1 and mAP are 0. See `streaming_metrics` for their definitions.
+        Values within [0, 1] by name; `streaming_metrics` defines them. For multi-class data: top_1, top_5 (with more than 5
+        labels), macro_<score> and weighted_<score> for precision, recall and f1 (the micro average equals top_1), and ece. For
+        multi-label data: <average>_<score> for all averages, where labels with a probability above 0.5 are predicted; mAP,
+        over the labels that occur; imaged_<score>, ImageD's rule with micro averages; tuned_<average>_<score>, if `thresholds`
+        are given; and ece. F1 and mAP are 0 if no label is positive.
 
     Raises:
-        ValueError: if a logit is not a number.
+        ValueError: if a logit is NaN.
     """
     if np.isnan(logits).any():
         raise ValueError(f"the model answers {np.isnan(logits).any(axis=1).sum():,} of {len(logits):,} examples with no number")
@@ -111,18 +116,19 @@ def evaluate_logits(
     calibration = CalibrationError(multi_label)
     if not multi_label:
         _update([scores, calibration], logits, labels)
-        values = {name: float(value) for name, value in scores.all_results().items()}
-        values = {name: value for name, value in values.items() if name.startswith(("macro_", "weighted_"))}
-        return _accuracies(logits, labels) | values | {"ece": float(calibration.result())}
+        averages = {
+            name: float(value) for name, value in scores.all_results().items() if name.startswith(("macro_", "weighted_"))
+        }
+        return _accuracies(logits, labels) | averages | {"ece": float(calibration.result())}
     imaged = ImageDScore("f1", num_labels)
     tuned = [LabelScore("micro_f1", num_labels, True, thresholds)] if thresholds is not None else []
     _update([scores, imaged, *tuned, calibration], logits, labels)
-    values = {name: float(value) for name, value in scores.all_results().items()}
+    results = {name: float(value) for name, value in scores.all_results().items()}
     of_rule = {name: float(value) for name, value in imaged.all_results().items()}
-    values |= {f"imaged_{score}": of_rule[f"micro_{score}"] for score in SCORES}
-    values |= {f"tuned_{name}": float(value) for metric in tuned for name, value in metric.all_results().items()}
-    first = {name: values[name] for name in ("micro_f1", "macro_f1")}
-    return first | {"mAP": _mean_average_precision(logits, labels)} | values | {"ece": float(calibration.result())}
+    results |= {f"imaged_{score}": of_rule[f"micro_{score}"] for score in SCORES}
+    results |= {f"tuned_{name}": float(value) for metric in tuned for name, value in metric.all_results().items()}
+    first = {name: results[name] for name in ("micro_f1", "macro_f1")}
+    return first | {"mAP": _mean_average_precision(logits, labels)} | results | {"ece": float(calibration.result())}
 
 
 def _update(metrics: list[keras.metrics.Metric], logits: np.ndarray, labels: np.ndarray) -> None:
@@ -134,7 +140,7 @@ def _update(metrics: list[keras.metrics.Metric], logits: np.ndarray, labels: np.
 
 def _accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     true = np.take_along_axis(logits, labels[:, np.newaxis], axis=1)
-    # Labels that score higher, or as high with a smaller id, come first: constant logits must not count as right.
+    # Of equal scores the smaller id ranks first, so that constant logits do not count as right answers.
     smaller_id = np.arange(logits.shape[1]) < labels[:, np.newaxis]
     rank = ((logits > true) | ((logits == true) & smaller_id)).sum(axis=1)
     return {f"top_{k}": float((rank < k).mean()) for k in (1, 5) if k == 1 or logits.shape[1] > 5}
@@ -147,10 +153,13 @@ def _mean_average_precision(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """What scikit-learn's gives in three times the time, which matters with 10,000 labels. Equal scores come together."""
+    """Average precision of one label, from scores [N] and labels 0/1 [N]. Examples of equal scores share one rank.
+
+    The result is that of scikit-learn, which takes three times as long; with 10,000 labels that matters.
+    """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last_of_equals = np.append(ranked[1:] != ranked[:-1], True)
     hits = np.cumsum(labels[order], dtype="float64")[last_of_equals]
-    predicted = np.flatnonzero(last_of_equals) + 1
-    return (np.diff(hits, prepend=0) * hits / predicted).sum() / hits[-1]
+    retrieved = np.flatnonzero(last_of_equals) + 1
+    return (np.diff(hits, prepend=0) * hits / retrieved).sum() / hits[-1]

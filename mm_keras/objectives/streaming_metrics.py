@@ -1,8 +1,9 @@
-"""Metrics on logits that see one batch at a time, in memory that does not grow with the examples. Pure Keras.
+"""Metrics on logits that see one batch at a time, in memory that does not grow with the number of examples. Pure Keras.
 
-Updates take labels (multi-hot [B, L], or ids [B] for multi-class), logits [B, L] and optional weights [B], 0 for filling. Of
-mixed examples, whose labels are shares [B, L], the class with the largest share, or labels with at least half, are true.
-Counts are float32: a label that occurs in more than 16 million examples is counted to seven digits.
+`update_state` takes labels (multi-hot [B, L], or ids [B] for multi-class data), logits [B, L], and optionally weights [B],
+which are 0 for the empty examples that fill a batch. The labels of an example mixed of several are shares [B, L]. Then the
+class with the largest share is true (multi-class), or all labels with a share of at least a half are (multi-label). Counts are
+float32, so a label that occurs in more than 16 million examples is counted to seven digits.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ SCORES = ("precision", "recall", "f1")
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class LabelScore(keras.metrics.Metric):
-    """Precision, recall or F1, as scikit-learn averages them; what is undefined counts as 0.
+    """Precision, recall or F1, averaged as in scikit-learn. A score whose denominator is 0 counts as 0.
 
-    "micro" counts all labels together; "macro" is the mean over the labels (multi-class: over those that occur or are
-    predicted), "weighted" the mean by how often they occur, "samples" the mean over the examples.
+    "micro" counts all labels together. "macro" is the mean over the labels; for multi-class data, over the labels that occur or
+    are predicted. "weighted" is the mean over the labels, weighted by how often they occur. "samples" is the mean over the
+    examples.
 
     Args:
         score: "<average>_<score>", for example "macro_f1".
-        num_labels: L.
-        multi_label: a label is predicted where its probability exceeds `threshold`. Else the most probable one is.
-        threshold: probability, one or one a label; multi-label alone.
+        num_labels: number of labels, L.
+        multi_label: whether all labels whose probability exceeds `threshold` are predicted, rather than the most probable one.
+        threshold: a probability within (0, 1), or one for each label [L]. Multi-label only.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class LabelScore(keras.metrics.Metric):
         self.num_examples = self.add_weight(shape=(), initializer="zeros", name="num_examples")
 
     def decide(self, logits):
-        """Logits [B, L] -> bool [B, L]: the labels that are predicted."""
+        """Decides which labels are predicted: logits [B, L] -> bool [B, L]."""
         if not self.multi_label:
             return ops.one_hot(ops.argmax(logits, axis=-1), self.num_labels, dtype="bool")
         return ops.greater(logits, _logit(self.threshold))
@@ -65,9 +67,9 @@ class LabelScore(keras.metrics.Metric):
             true = ops.one_hot(true_ids(y_true), self.num_labels, dtype="float32")
         weights = example_weights(sample_weight, logits)
         hits = predicted * true
-        for variable, counts in ((self.hits, hits), (self.predicted, predicted), (self.true, true)):
-            variable.assign_add(ops.matmul(weights, counts))
-        of_examples = _scores(*(ops.sum(counts, axis=-1) for counts in (hits, predicted, true)))
+        for variable, counted in ((self.hits, hits), (self.predicted, predicted), (self.true, true)):
+            variable.assign_add(ops.matmul(weights, counted))
+        of_examples = _scores(*(ops.sum(counted, axis=-1) for counted in (hits, predicted, true)))
         self.sample_scores.assign_add(ops.stack([ops.sum(weights * of_examples[score]) for score in SCORES]))
         self.num_examples.assign_add(ops.sum(weights))
 
@@ -75,8 +77,8 @@ class LabelScore(keras.metrics.Metric):
         return self.all_results()[self.score]
 
     def all_results(self) -> dict:
-        """Every "<average>_<score>", of which `result` is one."""
-        hits, predicted, true = (ops.convert_to_tensor(values) for values in (self.hits, self.predicted, self.true))
+        """All averages of all scores, by their names "<average>_<score>". `result` returns one of them."""
+        hits, predicted, true = (ops.convert_to_tensor(count) for count in (self.hits, self.predicted, self.true))
         of_labels = _scores(hits, predicted, true)
         of_all = _scores(ops.sum(hits), ops.sum(predicted), ops.sum(true))
         seen = ops.sum(ops.cast(predicted + true > 0, "float32"))
@@ -89,7 +91,7 @@ class LabelScore(keras.metrics.Metric):
             },
             "samples": dict(zip(SCORES, ops.unstack(ops.divide_no_nan(self.sample_scores, self.num_examples)), strict=True)),
         }
-        return {f"{average}_{score}": value for average, values in of_averages.items() for score, value in values.items()}
+        return {f"{average}_{score}": value for average, scores in of_averages.items() for score, value in scores.items()}
 
     def get_config(self):
         config = {"score": self.score, "num_labels": self.num_labels, "multi_label": self.multi_label, "name": self.name}
@@ -98,14 +100,14 @@ class LabelScore(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class ImageDScore(LabelScore):
-    """Precision, recall or F1 of ImageD's rule: an example's labels with a probability of at least 0.3, at most the four best.
+    """Precision, recall or F1 by ImageD's rule: of the labels with a probability of at least 0.3, the four best are predicted.
 
-    Hits, predictions and true labels are summed over all examples and labels, then divided (ImageD's micro average). Of equal
-    scores, the label with the smaller id comes first.
+    It is the micro average: hits, predictions and true labels are summed over all examples and labels, and then divided. Of
+    labels with equal scores, the one with the smaller id ranks first.
 
     Args:
         score: "precision", "recall" or "f1".
-        num_labels: L.
+        num_labels: number of labels, L.
     """
 
     max_labels = 4
@@ -125,15 +127,16 @@ class ImageDScore(LabelScore):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class CalibrationError(keras.metrics.Metric):
-    """The expected calibration error (ECE): how far probabilities are from how often they come true; 0 is best.
+    """The expected calibration error (ECE): the difference between probabilities and how often they come true. 0 is best.
 
-    Probabilities fall into bins of equal width, (0, 1/n] to ((n-1)/n, 1]; the error is the mean of |mean probability - share
-    that came true| over the bins, by their size. Multi-class: of the most probable label of each example. Multi-label: of
-    all labels of all examples, so that with many labels, most of them surely absent, it is small.
+    Probabilities are put into n bins of equal width, from (0, 1/n] to ((n-1)/n, 1]. The error is the mean over the bins,
+    weighted by their sizes, of |mean probability - share that came true|. For multi-class data, the probabilities are those of
+    the most probable label of each example. For multi-label data they are those of all labels of all examples, so the error is
+    small where there are many labels, most of which are clearly absent.
 
     Args:
-        multi_label: which of the two.
-        num_bins: n.
+        multi_label: whether the data is multi-label rather than multi-class.
+        num_bins: number of bins, n.
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", equation 3.
     """
@@ -159,7 +162,7 @@ class CalibrationError(keras.metrics.Metric):
             true = ops.expand_dims(ops.cast(right, "float32"), -1)
         weights = ops.expand_dims(example_weights(sample_weight, logits), -1)
         bins = ops.clip(ops.ceil(probabilities * self.num_bins), 1, self.num_bins)
-        # Sums over masks: a scatter is slow on accelerators, and adds one number after the other, which loses digits.
+        # Masked sums: a scatter is slow on accelerators, and adds one number after the other, which loses digits.
         masks = [ops.cast(ops.equal(bins, number), "float32") * weights for number in range(1, self.num_bins + 1)]
         self.sizes.assign_add(ops.stack([ops.sum(mask) for mask in masks]))
         self.probabilities.assign_add(ops.stack([ops.sum(mask * probabilities) for mask in masks]))
@@ -173,7 +176,7 @@ class CalibrationError(keras.metrics.Metric):
 
 
 def _scores(hits, predicted, true) -> dict:
-    """Precision, recall and F1 by name."""
+    """Precision, recall and F1 by name, each of the shape of the counts."""
     return {
         "precision": ops.divide_no_nan(hits, predicted),
         "recall": ops.divide_no_nan(hits, true),
@@ -182,29 +185,29 @@ def _scores(hits, predicted, true) -> dict:
 
 
 def true_ids(y_true):
-    """Ids [B], or shares [B, L] -> ids int32 [B]."""
+    """The true class of each example: ids [B], or shares [B, L] -> ids int32 [B]."""
     return ops.cast(ops.argmax(y_true, axis=-1) if len(y_true.shape) == 2 else y_true, "int32")
 
 
 def true_labels(y_true):
-    """Multi-hot or shares [B, L] -> bool [B, L]."""
+    """The true labels of each example: multi-hot labels or shares [B, L] -> bool [B, L]."""
     return ops.greater_equal(ops.cast(y_true, "float32"), 0.5)
 
 
 def example_weights(sample_weight, logits):
-    """Weights float32 [B]; ones where none are given."""
+    """The weights of the examples, float32 [B]; 1 for all of them if `sample_weight` is None."""
     if sample_weight is None:
         return ops.ones(ops.shape(logits)[:1], "float32")
     return ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
 
 
 def _logit(probability: np.ndarray) -> np.ndarray:
-    """Compared as logits, probabilities near 1 do not round to it."""
+    """The logit of a probability: comparing logits instead of probabilities avoids the rounding of those near 1 to 1."""
     return (np.log(probability) - np.log1p(-probability)).astype("float32")
 
 
 class _OfIds:
-    """Makes one of Keras' metrics of ids take shares, too."""
+    """Lets a metric of Keras that takes ids [B] take shares [B, L], too."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         return super().update_state(true_ids(y_true), y_pred, sample_weight)
@@ -222,4 +225,4 @@ class TopK(_OfIds, keras.metrics.SparseTopKCategoricalAccuracy):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class ClassCrossEntropy(_OfIds, keras.metrics.SparseCategoricalCrossentropy):
-    """The mean of -log p of the class."""
+    """The mean of -log(p), where p is the probability of the true class."""

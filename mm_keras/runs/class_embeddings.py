@@ -69,7 +69,7 @@ class ClassEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> ClassEncoder:
-        """What `save` wrote."""
+        """Reads what `save` wrote."""
         (spec,) = FeatureSpec.load(folder).texts
         return cls(spec, None if isinstance(spec, EmbeddedText) else load_model(folder / _ENCODER_FILE))
 

@@ -1,7 +1,7 @@
-"""Strings -> vectors by a frozen SavedModel, such as the Universal Sentence Encoder, as a graph function of preprocessing.
+"""Strings -> vectors by a frozen SavedModel, such as the Universal Sentence Encoder, which the input pipeline calls.
 
-The model never sees the strings: they pass neither through a mirrored strategy nor onto a TPU, and a frozen encoder needs no
-gradient.
+The trained model gets the vectors only. That is needed on several replicas and on TPUs, which cannot take strings, and enough
+for a frozen encoder, which needs no gradient.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ _OUTPUTS = ("outputs", "default", "output_0", "embedding", "embeddings")
 class SavedModelEmbedder(tf.Module):
     """A callable: texts, string [B] -> vectors, float32 [B, D].
 
-    A SavedModel of TensorFlow 2's hub is called itself; others are asked by their signature "serving_default" or "default".
-    It may have one output, or one of float32 [B, D] named as hub models name it.
+    A SavedModel that is callable, as those of TensorFlow Hub are, is called; of another one, the signature "serving_default" or
+    "default" is. It may return one tensor, or several of which one has a name that models of TensorFlow Hub use for it.
 
     Args:
         path: the SavedModel's folder.
-        device: where its variables are; where strings are and tf.data runs, unless it is trained.
+        device: the device of its variables. The CPU is where tf.data runs; None, for a trained one, leaves the choice to
+            TensorFlow.
 
     Raises:
-        FileNotFoundError: if there is no SavedModel.
-        ValueError: if it does not make one vector of a string; the message lists its signatures.
+        FileNotFoundError: if the folder holds no SavedModel.
+        ValueError: if the SavedModel does not make one vector of a string. The message lists its signatures.
     """
 
     def __init__(self, path: str | Path, device: str | None = "CPU"):
@@ -53,7 +54,7 @@ class SavedModelEmbedder(tf.Module):
         self.width = int(answer.shape[-1])
 
     def trained_variables(self) -> list[tf.Variable]:
-        """What the function has to train, in the order of the model."""
+        """The variables that are trained, in the order of the SavedModel."""
         function = self._function if self._argument else self._function.__call__.concrete_functions[0]
         return list(function.trainable_variables)
 
@@ -69,18 +70,19 @@ class SavedModelEmbedder(tf.Module):
 
 @configurable
 def make_saved_model_embedder(source: str, trainable: bool = False) -> EmbedderSpec:
-    """Finds a text SavedModel and the width of its vectors.
+    """Finds a SavedModel of texts, and the width of its vectors.
 
     Args:
-        source: its folder; or a handle, which is downloaded: "kaggle://google/universal-sentence-encoder/tensorFlow2/…" (or the
-            address of its page), or "https://tfhub.dev/google/universal-sentence-encoder/4".
-        trainable: make it a part of the model, and fine-tune it; goes with build_two_tower.text_encoder =
+        source: the folder of the SavedModel, or a handle, which is downloaded:
+            "kaggle://google/universal-sentence-encoder/tensorFlow2/…" (or the address of that page), or
+            "https://tfhub.dev/google/universal-sentence-encoder/4".
+        trainable: make the SavedModel a part of the model, and fine-tune it. This needs build_two_tower.text_encoder =
             @build_saved_model_encoder.
 
     Raises:
-        FileNotFoundError: if it is neither a SavedModel's folder nor a handle.
-        ImportError: if a handle of tfhub.dev is given, and tensorflow_hub is not there.
-        ValueError: if it does not make one vector of a string.
+        FileNotFoundError: if the source is neither the folder of a SavedModel nor a handle.
+        ImportError: if the source is a handle of tfhub.dev and tensorflow_hub is not installed.
+        ValueError: if the SavedModel does not make one vector of a string.
     """
     folder = source
     kaggle = next((prefix for prefix in _KAGGLE if source.startswith(prefix)), None)
@@ -100,7 +102,7 @@ def make_saved_model_embedder(source: str, trainable: bool = False) -> EmbedderS
 
 
 def _find_function(model, path):
-    """(what is called, name of its argument or None)."""
+    """(the function to call, the name of its argument or None)."""
     if callable(model):
         return model, None
     for name in _SIGNATURES:

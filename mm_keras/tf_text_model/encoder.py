@@ -1,6 +1,6 @@
-"""A string SavedModel that is trained inside a Keras model: the one layer that is bound to TensorFlow.
+"""A SavedModel of strings that is trained inside a Keras model, by the only layer that works on TensorFlow alone.
 
-hub.KerasLayer does not work in Keras 3. A frozen SavedModel needs no layer: the input pipeline asks it, see
+`hub.KerasLayer` does not work in Keras 3. A frozen SavedModel needs no layer, since the input pipeline calls it; see
 `mm_keras.tf_text_model.embedder`.
 """
 
@@ -23,13 +23,13 @@ from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 
 @configurable
 def build_saved_model_encoder(spec: TextSpec, name: str = "text_encoder") -> keras.Model:
-    """A SavedModel, such as the Universal Sentence Encoder, that is fine-tuned.
+    """A text encoder that fine-tunes a SavedModel, such as the Universal Sentence Encoder.
 
-    Strings pass through no mirrored strategy and onto no TPU, so that it trains on one device. Checkpoints hold a copy of it.
+    It trains on one device only, since neither mirrored strategies nor TPUs take strings. Saved models hold a copy of it.
 
     Args:
         spec: the text field, with a trainable embedder.
-        name: of the model.
+        name: the name of the model.
 
     Returns:
         model: {"text" string [B]} -> [B, D]; zeros for an empty text.
@@ -55,11 +55,11 @@ def build_saved_model_encoder(spec: TextSpec, name: str = "text_encoder") -> ker
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class SavedModelEncoder(keras.layers.Layer):
-    """string [B] -> float32 [B, width], zeros for an empty string; saved as an asset of the Keras file that it is in.
+    """string [B] -> float32 [B, width], zeros for an empty string. A Keras file of the model holds the SavedModel as an asset.
 
     Args:
-        width: of the vectors.
-        path: the SavedModel's folder; None: it comes with the file that is being loaded.
+        width: width of the vectors.
+        path: folder of the SavedModel. None if it comes with the Keras file that is being loaded.
 
     Raises:
         ValueError: for a SavedModel that has nothing to train.
@@ -77,7 +77,7 @@ class SavedModelEncoder(keras.layers.Layer):
         if self.embedder is None:
             raise ValueError(f"layer {self.name!r} has no SavedModel: it comes with a .keras file alone, not with its config")
         missing = tf.equal(texts, "")
-        # Not the empty string: gradients through what a model makes of nothing need not be finite.
+        # "." stands in for the empty string, of which a SavedModel may make a gradient that is not finite.
         embedding = self.embedder(tf.where(missing, ".", texts))
         return tf.where(missing[:, tf.newaxis], 0.0, tf.ensure_shape(embedding, [texts.shape[0], self.width]))
 
@@ -97,7 +97,7 @@ class SavedModelEncoder(keras.layers.Layer):
             super().load_own_variables(store)
 
     def load_assets(self, folder):
-        copy = tempfile.mkdtemp()  # the folder does not outlive the loading, and saving asks for its files
+        copy = tempfile.mkdtemp()  # the folder is deleted after loading, and saving needs its files
         weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
         shutil.copytree(folder, copy, dirs_exist_ok=True)
         self._load(copy)

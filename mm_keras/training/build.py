@@ -24,8 +24,8 @@ class Built:
         trained: the compiled part that is trained: the model itself, or what follows the encoders that run only once.
         cached: the modalities whose frozen encoders run only once an example.
         encoders: these encoders, by modality.
-        optimizer: of `trained`; with float16, `trained` has it inside of a loss scale.
-        loss: of `trained`.
+        optimizer: the optimizer of `trained`; with float16, `trained` holds it inside of a loss scale.
+        loss: the loss of `trained`.
         metrics: followed in training; the first one tells which epoch is the best.
         classes: the embeddings of the classes, for a head that compares with them.
     """

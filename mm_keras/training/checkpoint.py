@@ -187,7 +187,7 @@ def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
 
 
 def _size(variables: list[keras.Variable]) -> int:
-    """In bytes."""
+    """The size of a checkpoint in bytes."""
     return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
 
 

@@ -30,7 +30,7 @@ def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoin
     Args:
         prepared, built: the training.
         setup: `describe_training` of it, which must be the same on all workers.
-        checkpoint: to go on from.
+        checkpoint: the checkpoint to go on from.
 
     Returns:
         what knows where the time went.

@@ -1,4 +1,7 @@
-"""What an optimizer of `make_optimizer` needs to know of the epochs. Pure Keras."""
+"""Callbacks that an optimizer of `make_optimizer` needs at the ends of epochs, for averages and for plateaus.
+
+They work with `Adam` and `SGD` of `part_optimizers`, which train on TensorFlow only.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,17 @@ from mm_keras.training.schedules import PlateauRate
 def make_optimizer_callbacks(
     optimizer: keras.optimizers.Optimizer, monitor: str, mode: str, checkpoint: keras.callbacks.Callback | None = None
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks without which the optimizer does not do what it was asked for.
+    """Makes the callbacks that an optimizer needs to average weights, or to lower its learning rate on a plateau.
 
     Args:
-        optimizer: any; one that is not of `make_optimizer` needs none.
-        monitor: the value in the epoch's logs by which a plateau is seen.
-        mode: "max" or "min": is more or less of it better?
-        checkpoint: what saves the best epoch. Where weights are averaged, it comes back inside of another callback and saves
-            the averages.
+        optimizer: any optimizer. One that is not made by `make_optimizer` needs no callback.
+        monitor: name of the value in an epoch's logs that shows a plateau, for instance "val_top_1".
+        mode: "max" if higher values are better, "min" if lower ones are.
+        checkpoint: the callback that saves the best epoch, or None. If weights are averaged, another callback wraps it, so that
+            it saves the averages.
+
+    Returns:
+        the callbacks, `checkpoint` or what wraps it first.
     """
     callbacks = [checkpoint] if checkpoint else []
     if not isinstance(optimizer, Adam | SGD):
@@ -33,14 +39,14 @@ def make_optimizer_callbacks(
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Lets validation, and the callback that saves the best epoch, see the averaged weights; training goes on with its own.
+    """Gives the model its averaged weights for validation, and for the callback that saves the best epoch.
 
-    Between the epochs the model holds the weights that are trained, so other callbacks save and restore those. (Keras'
-    SwapEMAWeights adds and subtracts to swap, and trains on with other bits.)
+    The trained weights are put back bit by bit afterwards, so training and all other callbacks see those. (Keras'
+    SwapEMAWeights swaps by adding and subtracting, which changes the last bits of the trained weights.)
 
     Args:
-        optimizer: one that averages.
-        checkpoint: called at the end of each epoch, or None.
+        optimizer: one with `average`.
+        checkpoint: a callback that is called with the averaged weights at the end of each epoch, or None.
     """
 
     def __init__(self, optimizer: Adam | SGD, checkpoint: keras.callbacks.Callback | None = None):
@@ -79,9 +85,14 @@ class AveragedWeights(keras.callbacks.Callback):
 
 
 class ReduceOnPlateau(keras.callbacks.Callback):
-    """Lowers the learning rate where the monitored value has not become better for some epochs; see `make_plateau_schedule`.
+    """Lowers the learning rate if the monitored value has not become better for some epochs; see `make_plateau_schedule`.
 
-    What it remembers is kept in the optimizer's variables, so that a resumed training goes on as an unbroken one.
+    The best value and the number of epochs since are variables of the optimizer, so that a resumed training gives the same
+    result as one that was never interrupted.
+
+    Args:
+        optimizer: one with a `PlateauRate`.
+        monitor, mode: as in `make_optimizer_callbacks`.
     """
 
     def __init__(self, optimizer: Adam | SGD, monitor: str, mode: str):

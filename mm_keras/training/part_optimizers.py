@@ -1,4 +1,4 @@
-"""Keras' Adam and SGD, with a learning rate for each part of a model and an average of its weights."""
+"""Keras' Adam and SGD with a learning rate for each part of a model, and with a moving average of its weights."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from keras import ops
 from mm_keras.keras_internals import SummedGradients
 from mm_keras.training.schedules import PlateauRate
 
-_NOT_DECAYED = ("bias", "gamma", "beta", "scale", "missing")  # what stands in the name of a weight that shall not decay
+_NOT_DECAYED = ("bias", "gamma", "beta", "scale", "missing")  # weights with one of these words in their name do not decay
 
 
 class _ByPart(SummedGradients):
-    """What `Adam` and `SGD` add to Keras' optimizers.
+    """Base of `Adam` and `SGD`: what they add to the optimizers of Keras.
 
     Gradients of all replicas are added up before they are accumulated and clipped, so that a training gives the same result
     on any number of replicas; see `SummedGradients`.
 
     Args:
-        schedule: update -> learning rate. With gradient accumulation, an update is what several batches make together;
-            Keras itself would count batches.
-        rates: of each trained weight, in the model's order: a factor of the learning rate (so of the step that is made, not
-            of the gradient, which Adam would scale back) and of the decay. None: 1 everywhere.
-        starts: of each trained weight, the update from which on it is trained; before, not a bit of it changes.
-        average: momentum of the weights' moving average, within (0, 1): after update t (from 0), the average moves towards the
-            weights by 1 - min(average, t / (t + 10)). The ramp makes short trainings forget their beginning. Keras' own
-            (`use_ema`) has none, and with accumulation it averages after every batch.
-        **kwargs: of Keras' optimizer.
+        schedule: update -> learning rate. With gradient accumulation several batches make one update; a schedule of Keras'
+            optimizers would count batches.
+        rates: one factor for each trained weight, in the model's order, or None for 1 everywhere. It multiplies the learning
+            rate and the decay. (Adam would cancel a factor of the gradient.)
+        starts: for each trained weight the update from which on it is trained, or None. Before, the weight stays exactly the
+            same.
+        average: momentum of the moving average of the weights, within (0, 1), or None. After update t, counted from 0, the
+            average moves towards the weights by 1 - min(average, t / (t + 10)). This ramp lets short trainings forget their
+            beginning. Keras' `use_ema` has no ramp, and with accumulation it averages after every batch.
+        **kwargs: arguments of the optimizer of Keras.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class _ByPart(SummedGradients):
                 )
         super().build(variables)
         if isinstance(self.schedule, PlateauRate):
-            # Here, and not in the callback that writes them, so that a checkpoint carries them.
+            # The optimizer has these variables, not the callback that writes them, so that a checkpoint holds them.
             initial = {"factor": 1.0, "best": float("-inf"), "waited": 0.0}
             self.plateau = {
                 name: self.add_variable((), keras.initializers.Constant(value), "float32", "only_first_replica", name=name)
@@ -75,7 +76,7 @@ class _ByPart(SummedGradients):
 
     @property
     def learning_rate(self):
-        """That of the next update; of parts that have a rate of their own, before its factor."""
+        """The learning rate of the next update, before it is multiplied by the factors in `rates`."""
         rate = self.schedule(self.iterations)
         return rate if self.plateau is None else rate * self.plateau["factor"]
 
@@ -98,7 +99,7 @@ class _ByPart(SummedGradients):
         return ops.where(self.iterations >= start, factor, 0.0) if start else factor
 
     def finalize_variable_values(self, var_list):
-        """Gives the model the averaged weights; `fit` calls it at its end."""
+        """Assigns the averages to the model's weights; `fit` calls it at its end."""
         if self.average is not None:
             for variable, average in zip(var_list, self._averages, strict=True):
                 variable.assign(ops.convert_to_numpy(average))
@@ -116,9 +117,9 @@ class _ByPart(SummedGradients):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class Adam(_ByPart, keras.optimizers.Adam):
-    """Adam, with `weight_decay` AdamW; see `_ByPart`."""
+    """Adam, which is AdamW with `weight_decay`. The arguments are those of `_ByPart`."""
 
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class SGD(_ByPart, keras.optimizers.SGD):
-    """Gradient descent with momentum; see `_ByPart`."""
+    """Gradient descent with momentum. The arguments are those of `_ByPart`."""

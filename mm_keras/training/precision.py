@@ -1,4 +1,4 @@
-"""Mixed precision: layers compute in 16 bits, weights and their updates stay in 32."""
+"""Mixed precision: layers compute in 16 bits, while weights and their updates are kept in 32 bits."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 @contextlib.contextmanager
 def using_precision(precision: str) -> Iterator[None]:
-    """Inside of its block, new layers have this dtype policy.
+    """Sets the dtype policy of all layers that are made inside the `with` block.
+
+    Args:
+        precision: one of `PRECISIONS`.
 
     Raises:
-        ValueError: for a name that is not one of `PRECISIONS`.
+        ValueError: for another name.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}. Received: {precision!r}")
@@ -31,9 +34,10 @@ def using_precision(precision: str) -> Iterator[None]:
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class LossScale(keras.optimizers.LossScaleOptimizer):
-    """Keras' loss scaling; a gradient that is not finite on one replica makes all of them skip the step.
+    """Keras' loss scaling, in which all replicas skip a step together if a gradient is not finite on one of them.
 
-    In Keras each replica decides by its own gradients, and those that go on wait for ever for those that do not.
+    In Keras every replica decides for itself by its gradients. Replicas that apply theirs would then wait for ever for those
+    that skip the step.
     """
 
     def check_finite(self, grads):

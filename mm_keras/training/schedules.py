@@ -1,7 +1,7 @@
-"""Learning rates over a training: `make_optimizer` calls one of these functions; configs bind which, and its other arguments.
+"""Learning rates over a training. A config chooses one of these functions for `make_optimizer`. Pure Keras.
 
-All take `(learning_rate, total_updates, warmup_updates)`: the highest rate, how often the weights will change, and in how many
-of these changes the rate rises linearly from zero. Pure Keras.
+All of them take `(learning_rate, total_updates, warmup_updates)`: the highest learning rate, the number of updates of the
+weights in the whole training, and the number of updates at its beginning in which the learning rate rises linearly from zero.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mm_keras.configurable import NonNegativeFloat, OpenFraction, PositiveInt, c
 
 @configurable
 def make_cosine_schedule(learning_rate: float, total_updates: int, warmup_updates: int) -> LearningRateSchedule:
-    """After the warm-up it falls to zero along half a cosine.
+    """After the warm-up the learning rate falls to zero along half a cosine.
 
     Reference: Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", equation 5, without restarts.
     """
@@ -29,7 +29,7 @@ def make_cosine_schedule(learning_rate: float, total_updates: int, warmup_update
 
 @configurable
 def make_constant_schedule(learning_rate: float, total_updates: int, warmup_updates: int) -> LearningRateSchedule:
-    """After the warm-up it stays."""
+    """After the warm-up the learning rate is constant."""
     del total_updates
     return SteppedRate(learning_rate, warmup_updates)
 
@@ -42,17 +42,17 @@ def make_step_schedule(
     drops: Sequence[OpenFraction] = (0.5, 0.75),
     factor: OpenFraction = 0.1,
 ) -> LearningRateSchedule:
-    """After the warm-up it stays, but for some drops.
+    """After the warm-up the learning rate is constant but for some drops.
 
     Args:
-        drops: when: parts of the training, within (0, 1), rising.
-        factor: by which it is multiplied at each, within (0, 1).
+        drops: when the learning rate drops, as fractions of the training within (0, 1), in rising order.
+        factor: the learning rate is multiplied by it at each drop; within (0, 1).
 
     Raises:
-        ValueError: for drops or a factor that are not.
+        ValueError: for drops or a factor out of these ranges.
     """
     if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
-        raise ValueError(f"drops are parts of the training within (0, 1), rising. Received: drops={drops}")
+        raise ValueError(f"drops are fractions of the training within (0, 1), rising. Received: drops={drops}")
     _check_factor(factor)
     return SteppedRate(learning_rate, warmup_updates, [round(drop * total_updates) for drop in drops], factor)
 
@@ -66,12 +66,14 @@ def make_plateau_schedule(
     patience: PositiveInt = 3,
     min_delta: NonNegativeFloat = 1e-4,
 ) -> LearningRateSchedule:
-    """After the warm-up it stays until the best epoch's metric (without a validation split: the loss) no longer gets better.
+    """After the warm-up the learning rate is constant, and it drops whenever the validation metric stops getting better.
+
+    The metric is the one that chooses the best epoch; without a validation split it is the loss.
 
     Args:
-        factor: by which it is then multiplied, within (0, 1).
-        patience: epochs without a better value before it is, at least 1.
-        min_delta: what is better by less counts as no better; in the metric's own unit, at least 0.
+        factor: the learning rate is multiplied by it at each drop; within (0, 1).
+        patience: number of epochs without a better value before a drop, at least 1.
+        min_delta: a value is better if it is so by more than this, in the unit of the metric; at least 0.
 
     Raises:
         ValueError: for values out of these ranges.
@@ -87,7 +89,14 @@ def make_plateau_schedule(
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class SteppedRate(LearningRateSchedule):
-    """From zero to `learning_rate` in `warmup_updates`; times `factor` for each of the updates in `drops` that is passed."""
+    """A learning rate that rises linearly, and is then constant but for drops.
+
+    Args:
+        learning_rate: the rate after the warm-up.
+        warmup_updates: number of updates in which the rate rises from zero.
+        drops: updates from which on the rate is multiplied by `factor` once more.
+        factor: what each drop multiplies the learning rate by.
+    """
 
     def __init__(self, learning_rate: float, warmup_updates: int = 0, drops: Sequence[int] = (), factor: float = 1.0):
         self.learning_rate = learning_rate
@@ -111,7 +120,13 @@ class SteppedRate(LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class PlateauRate(SteppedRate):
-    """The rate of an optimizer that `ReduceOnPlateau` slows down; by itself it stays after the warm-up."""
+    """The rate of an optimizer that `ReduceOnPlateau` slows down. The schedule itself is constant after the warm-up.
+
+    Args:
+        learning_rate, warmup_updates: as in `SteppedRate`.
+        reduction: `ReduceOnPlateau` multiplies the rate by it.
+        patience, min_delta: as in `make_plateau_schedule`.
+    """
 
     def __init__(
         self,

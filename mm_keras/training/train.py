@@ -69,34 +69,28 @@ def train(
         build_model: `(FeatureSpec) -> model` with logits; with `embed_classes` it also gets `class_embeddings`.
         make_optimizer: `(total_steps, model) -> optimizer` for the part of the model that is trained.
         make_loss: `(multi_label, label_counts) -> loss`, with the label counts of the training split; see `losses`.
-        make_metrics: `(multi_label, num_labels) -> metrics` that follow the training; the first one decides which epoch is the
-            best.
-        embed_classes: `(dataset) -> ClassEmbeddings`, for `build_class_embedding_head`. Its encoder is kept with the run, so
-            that classes can be added later.
+        make_metrics: `(multi_label, num_labels) -> metrics` that follow the training; the first one decides on the best epoch.
+        embed_classes: `(dataset) -> ClassEmbeddings`, for `build_class_embedding_head`. Its encoder is kept with the run.
         epochs: number of passes over the training split, at least 1.
         batch_size: global batch size, over all replicas; at least 1, and a multiple of their number.
         train_split: the split to learn from; its labelled examples are used.
         val_split: the split that is measured after every epoch. The epoch with the best result is kept, and the thresholds of
             multi-label data are tuned on this split. None: the last epoch is kept.
         augment: the result of `make_augmentation`; True crops and mirrors training images at random; False changes nothing.
-        sampling: the result of `make_sampling`: how often classes and other datasets are shown. None: each example is shown
-            once an epoch.
+        sampling: the result of `make_sampling`: how often classes and other datasets are shown. None: each example once.
         cache_frozen: whether the outputs of frozen encoders are computed once an example and kept beside the dataset. That is
             done where it gives the same training: where nothing is augmented. False: never. For a tower that is frozen in part,
             "cut" keeps the activations behind the frozen part, "towers" does not, and True does so where it saves time; see
             `choose_cached`.
-        auxiliary_weight: weight of the losses of auxiliary linear heads, one a modality, beside the model's own loss; at least
-            0. With it every tower learns to classify alone, however strong another one is. The heads are dropped after the
-            training.
-        seed: of the initial weights, the order of examples, augmentation and dropout.
+        auxiliary_weight: weight of the losses of auxiliary linear heads, one a modality, at least 0. With them every tower
+            learns to classify alone, however strong another one is. They are dropped after the training.
+        seed: the seed of the initial weights, the order of examples, augmentation and dropout.
         strategy: a name for `make_strategy`.
         precision: the dtype policy of the layers: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", for
             GPUs, with the loss scaled so that small gradients do not vanish.
         modalities: show the model only these modalities of the features, which makes a baseline.
-        patience: number of epochs in a row without a better first metric on `val_split`, after which the training stops. None:
-            it goes on to the last epoch.
-        checkpoint_minutes: minutes between two checkpoints within an epoch, at least 0. There is one at the end of each epoch,
-            too.
+        patience: epochs in a row without a better first metric on `val_split` after which the training stops; None: never.
+        checkpoint_minutes: minutes between two checkpoints within an epoch, at least 0. Each epoch ends with one, too.
         resume: go on with the run that is in the folder; it ends as if it had never stopped. If there is none, begin one.
         overwrite: delete a run that is already in the folder.
         dry_run: build data and model, run one batch through it, print shapes and sizes, and stop.
@@ -116,10 +110,14 @@ def train(
     Example:
         >>> model = train("data/products", "runs/products", epochs=5)
     """
-    prepared = prepare(Request(**locals()))
+    return _train(Request(**locals()))
+
+
+def _train(request: Request) -> keras.Model:
+    prepared = prepare(request)
     built = build(prepared)
     _print_summary(prepared, built)
-    if dry_run:
+    if request.dry_run:
         return _try_one_batch(prepared, built)
     run, setup = prepared.run, _describe_setup(prepared, built)
     checkpoint = None

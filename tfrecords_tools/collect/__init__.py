@@ -1,6 +1,6 @@
-"""What is fetched over the network before packing: images by URL, texts of classes from Wikipedia; each can be resumed.
+"""Fetches over the network what packing needs: images by their URLs, and texts of classes from Wikipedia. Both can be resumed.
 
-Import `download` and `fetch_pages` from the modules `download` and `wikipedia`, `check_class_texts` from `class_texts`.
+Import `download` from `download`, `fetch_pages` and `compose_texts` from `wikipedia`, `check_class_texts` from `class_texts`.
 
 May import: dataset, packing, sources, progress.
 """

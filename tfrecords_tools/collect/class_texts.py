@@ -1,7 +1,7 @@
-"""Checks texts that are meant to describe classes: collected ones are often empty, repeated, or of another thing.
+"""Checks texts that describe classes, since collected texts are often empty, repeated, or about something else.
 
-A text that never mentions its class is most likely the wrong article. Automatic spelling suggestions of encyclopaedias do
-that: "Banana" -> the article on Canada, "Boat" -> Cat.
+A text that never mentions its class is most likely the wrong article. Spelling suggestions of encyclopaedias lead to such
+articles: "Banana" to the article about Canada, "Boat" to that about cats.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 class TextProblem(NamedTuple):
-    """One suspicious class text; `kind` is "empty", "duplicate" or "no_mention"."""
+    """A suspicious text of a class. `kind` is "empty", "duplicate" or "no_mention", and `detail` a sentence for people."""
 
     label: str
     kind: str
@@ -27,16 +27,21 @@ def check_class_texts(
 ) -> list[TextProblem]:
     """Finds empty texts, texts that several classes share, and texts that never mention their class.
 
-    A text mentions its class where a word of the class's name, reduced to its stem, is one of its words, or where the name
-    stands in it when everything but letters is left out ("hot dog" in "hotdog").
+    A text mentions its class if the stem of a word of the class's name is the stem of one of its words. It also does if it
+    contains the name when everything except letters is left out, as "hotdog" contains "hot dog".
 
     Args:
-        texts: label -> text.
-        names: label -> the class's name, where labels are ids (`/m/09qck`, `n01440764`); default: the labels.
-        language: of the Snowball stemmer; one that NLTK does not have compares whole words.
+        texts: maps labels to texts.
+        names: maps labels to the names of the classes, where labels are ids (`/m/09qck`, `n01440764`). By default the labels
+            are the names.
+        language: the language of the texts. Where NLTK has no Snowball stemmer for it, whole words are compared.
 
     Returns:
-        the problems, by label.
+        the problems, sorted by label.
+
+    Example:
+        >>> check_class_texts({"Boat": "The cat is a domestic species."})
+        [TextProblem(label='Boat', kind='no_mention', detail="Boat: never mentioned in 'The cat is a domestic species.'")]
     """
     stem = _make_stemmer(language)
     sharing: dict[str, list[str]] = defaultdict(list)

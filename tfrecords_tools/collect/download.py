@@ -1,8 +1,8 @@
-"""Downloads images from a list of URLs: in parallel, resumable, with a ledger that says what became of each.
+"""Downloads images from a list of URLs in parallel. A ledger records the outcome of each URL, so a download can be resumed.
 
 output/
-    ledger.sqlite          one row a URL: status, error class, attempts, file, bytes, sha256
-    <id>.jpg               (or .png, …; an id may hold slashes)
+    ledger.sqlite          a row for each URL: status, error class, attempts, file, bytes, sha256
+    <id>.jpg               the image; the ending tells its format, and an id may contain slashes
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ _SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF
 
 @dataclasses.dataclass(frozen=True)
 class DownloadOptions:
-    """How a list is downloaded.
+    """How a list of URLs is downloaded.
 
     Attributes:
-        workers: requests at a time.
-        attempts: requests per URL while its error is a temporary one.
-        backoff: seconds before the second attempt; doubled each time, with jitter. A server's Retry-After wins.
-        max_wait: seconds that are waited at most, whatever a server asks for.
-        fetch: limits of one request.
+        workers: how many requests run at the same time.
+        attempts: how often a URL is requested while its errors are temporary ones.
+        backoff: the seconds to wait before the second attempt. They are doubled before each further one, and varied at random.
+            If a server says how long to wait (Retry-After), that counts instead.
+        max_wait: the most seconds to wait, even if a server asks for more.
+        fetch: the limits of one request.
     """
 
     workers: int = 16
@@ -51,20 +52,24 @@ def download(
     retry_failed: Sequence[str] = (),
     progress: bool = True,
 ) -> dict[str, int]:
-    """Downloads what the ledger in `output` does not say is done or failed.
+    """Downloads the images of all URLs that the ledger in `output` does not list as done or failed.
 
     Args:
-        urls: (id, URL) pairs; ids are unique and become file names. Listing them again resumes.
+        urls: (id, URL) pairs. Ids are unique and become file names. The same pairs given again resume a download.
         output: the folder of the images and the ledger.
         options: see `DownloadOptions`.
-        retry_failed: error classes of which failed URLs are tried again.
-        progress: show a progress bar on standard error.
+        retry_failed: classes of errors; URLs that failed with one of them are tried again.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
-        "done" and each error class -> number of URLs.
+        the number of URLs that are "done", and the number of each error class.
 
     Raises:
-        ValueError: for an unknown error class, an id that is no file name, or an id with two URLs.
+        ValueError: for an unknown error class, an id that cannot be a file name, or an id with two URLs.
+
+    Example:
+        >>> download([("mug", "https://example.org/mug.jpg")], "pictures")
+        {'done': 1}
     """
     unknown = sorted(set(retry_failed) - {*TEMPORARY, *PERMANENT})
     if unknown:
@@ -92,7 +97,7 @@ def download(
 
 
 def open_images_urls(names: Iterable[str]) -> list[tuple[str, str]]:
-    """(id, URL) pairs of lines such as `train/0a1b…`, as the Open Images downloader takes them; `.jpg` may follow.
+    """Turns lines such as `train/0a1b…`, the format of the Open Images downloader, into (id, URL) pairs; `.jpg` may follow.
 
     Raises:
         ValueError: for a line of another form.
@@ -108,6 +113,7 @@ def open_images_urls(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _record_finished(running: dict[Future, str], ledger: Ledger, bar) -> None:
+    """Waits until a request has ended, and writes the outcomes of all that have into the ledger."""
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
         ledger.record(running.pop(future), future.result())

@@ -1,4 +1,4 @@
-"""Fetches one image over HTTP(S), within limits, from public addresses alone."""
+"""Fetches one image over HTTP(S) within limits, and by default only from public addresses."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class FetchOptions:
     """Limits of one request.
 
     Attributes:
-        seconds: for the whole of it, redirects included.
-        max_bytes: of an answer.
-        max_redirects: that are followed.
-        allow_private: also fetch from loopback, private and link-local addresses.
-        user_agent: how servers are told who asks; name a contact in it.
+        seconds: the most seconds that a request may take, including its redirects.
+        max_bytes: the largest answer that is read.
+        max_redirects: how many redirects are followed.
+        allow_private: whether loopback, private and link-local addresses are allowed.
+        user_agent: tells servers who asks. It should name a contact.
     """
 
     seconds: float = 30.0
@@ -44,7 +44,7 @@ class FetchOptions:
 
 
 class FetchError(Exception):
-    """A request that gave no image.
+    """A request that returned no image.
 
     Attributes:
         kind: one of `TEMPORARY` or `PERMANENT`.
@@ -73,10 +73,15 @@ def make_client(options: FetchOptions):
 
 
 def fetch(client, url: str, options: FetchOptions) -> bytes:
-    """Bytes of the image at `url`.
+    """Fetches the image at `url` and returns its bytes.
+
+    Args:
+        client: the client that `make_client` made.
+        url: an http or https URL.
+        options: see `FetchOptions`.
 
     Raises:
-        FetchError: with the class of what went wrong.
+        FetchError: if there is no image within the limits; its `kind` is the class of the error.
     """
     import httpx
 
@@ -105,7 +110,7 @@ def fetch(client, url: str, options: FetchOptions) -> bytes:
 
 
 def _to_checked_address(client, url: str, options: FetchOptions):
-    """A request that goes to an address which was checked: a second look-up of the name could give another one."""
+    """A request to the address that was checked, since a second look-up of the host's name could return another address."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]

@@ -1,4 +1,4 @@
-"""The ledger of a download: one row a URL, safe against kills, so that a download goes on where it stopped."""
+"""The ledger of a download: an SQLite file with a row for each URL. A download that was killed goes on from it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ attempts INTEGER NOT NULL, file TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 TE
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one URL.
+    """The outcome of one URL.
 
     Attributes:
         status: "done" or "failed".
-        error: class of the error ("not_found", "timeout", …), "" where it is done.
-        detail: what exactly happened.
-        attempts: requests that were made.
-        file: where the image lies, relative to the output folder.
-        bytes, sha256: of the image.
+        error: the class of the error ("not_found", "timeout", …); "" if the status is "done".
+        detail: a description of the error.
+        attempts: how many requests were made.
+        file: the path of the image, relative to the output folder.
+        bytes: the size of the image.
+        sha256: the sha256 of the image, in hex.
     """
 
     status: str
@@ -34,7 +35,7 @@ class Outcome:
 
 
 class Ledger:
-    """A SQLite file; statuses are "waiting", "done" and "failed"."""
+    """The ledger of one output folder, a context manager. The statuses of URLs are "waiting", "done" and "failed"."""
 
     def __init__(self, path: Path):
         self._database = sqlite3.connect(path)
@@ -48,10 +49,10 @@ class Ledger:
         self._database.close()
 
     def add(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Adds (id, URL) pairs; those that are there already keep their outcome.
+        """Adds (id, URL) pairs. Pairs that are in the ledger already keep their outcome.
 
         Raises:
-            ValueError: if an id is there with another URL.
+            ValueError: if the ledger holds an id with another URL.
         """
         for example_id, url in rows:
             known = self._database.execute("SELECT url FROM urls WHERE id = ?", (example_id,)).fetchone()
@@ -63,7 +64,7 @@ class Ledger:
         self._database.commit()
 
     def retry(self, errors: Iterable[str]) -> int:
-        """Puts failed rows of these error classes back to "waiting"; returns how many."""
+        """Sets the status of URLs that failed with one of these errors to "waiting", and returns their number."""
         errors = list(errors)
         marks = ", ".join("?" * len(errors))
         statement = f"UPDATE urls SET status = 'waiting' WHERE status = 'failed' AND error IN ({marks})"
@@ -72,7 +73,7 @@ class Ledger:
         return changed
 
     def waiting(self) -> Iterator[tuple[str, str]]:
-        """(id, URL) pairs still to be fetched, in the order of their ids; reads a thousand at a time."""
+        """Yields the (id, URL) pairs that are waiting, in the order of their ids; it reads a thousand at a time."""
         last = ""
         statement = "SELECT id, url FROM urls WHERE status = 'waiting' AND id > ? ORDER BY id LIMIT 1000"
         while rows := self._database.execute(statement, (last,)).fetchall():
@@ -80,9 +81,11 @@ class Ledger:
             last = rows[-1][0]
 
     def num_waiting(self) -> int:
+        """The number of URLs that are waiting."""
         return self._database.execute("SELECT count(*) FROM urls WHERE status = 'waiting'").fetchone()[0]
 
     def record(self, example_id: str, outcome: Outcome) -> None:
+        """Writes the outcome of a URL; attempts are added to those that were made before."""
         values = dataclasses.asdict(outcome)
         assignments = ", ".join(f"{column} = :{column}" for column in values if column != "attempts")
         statement = f"UPDATE urls SET {assignments}, attempts = attempts + :attempts WHERE id = :id"
@@ -90,6 +93,6 @@ class Ledger:
         self._database.commit()
 
     def counts(self) -> dict[str, int]:
-        """ "done", "waiting" and each error class -> number of URLs."""
+        """The number of URLs that are "done", that are "waiting", and that failed with each error class."""
         what = "CASE status WHEN 'failed' THEN error ELSE status END"
         return dict(self._database.execute(f"SELECT {what}, count(*) FROM urls GROUP BY 1 ORDER BY 1").fetchall())

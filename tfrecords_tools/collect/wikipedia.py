@@ -1,12 +1,14 @@
-"""Class descriptions from Wikipedia, in two steps: fetch articles (once, resumable), compose texts (offline, any options).
+"""Makes class descriptions from Wikipedia in two steps: it fetches articles, and composes texts of them.
+
+Fetching can be resumed, and each article is fetched once. Composing needs no network and can be repeated with other options.
 
     output/
-        pages.jsonl                a line per label, as fetched: status, article, revision, summary, sections
-        class_descriptions.jsonl   a line per described label: text, with what attribution needs
-        work_list.csv              labels that need a decision, and why; decide by overrides (label -> article title)
+        pages.jsonl                a line for each label: status, article, revision, summary, sections
+        class_descriptions.jsonl   a line for each label with a description: its text, and what attribution needs
+        work_list.csv              the labels that need a decision, and why; overrides (label -> article title) decide
 
-A label is looked up as an exact title. There is no spelling suggestion and no search: those gave the ImageD texts an
-article on Canada for "Banana". What is not found, ambiguous or too short is listed, never guessed.
+A label is looked up as the exact title of an article. Spelling suggestions and search are not used: they led to an article
+about Canada for "Banana" in the ImageD texts. Labels whose article is not found, ambiguous or too short are listed.
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ class TextOptions:
     """How an article becomes a class description.
 
     Attributes:
-        sections: taken after the summary, where the article has them (breeds and species have a "Description").
-        paragraphs, sentences: only the first so many; None: all.
-        min_tokens: a shorter text goes to the work list.
-        max_tokens: NLTK word tokens that are kept; None: all. (ImageD: 400–512.)
-        strip_punctuation: drop tokens without a letter or digit.
+        sections: titles of sections that follow the summary, if the article has them. Breeds and species have a "Description".
+        paragraphs, sentences: how many of the first paragraphs and sentences are kept; None keeps all.
+        min_tokens: labels with a shorter text are put on the work list.
+        max_tokens: how many of the first word tokens (by NLTK) are kept; None keeps all. ImageD has 400–512.
+        strip_punctuation: whether tokens without a letter or digit are dropped.
     """
 
     sections: tuple[str, ...] = ("Description",)
@@ -59,23 +61,28 @@ def fetch_pages(
     progress: bool = True,
     **client_options,
 ) -> Counter:
-    """Fetches the article of each label that pages.jsonl does not hold yet, or holds under another title.
+    """Fetches the article of each label, unless pages.jsonl holds it already under the same title.
 
     Args:
-        labels: class names.
+        labels: the names of the classes.
         output: the folder to fill.
-        user_agent: who asks, with a contact: "my-project/1.0 (me@example.org)". Wikipedia blocks those who do not say.
-        language: of the Wikipedia.
-        overrides: label -> article title, for labels whose article has another name.
-        seconds_between: articles, one at a time.
-        progress: show a progress bar on standard error.
+        user_agent: tells Wikipedia who asks, with a contact: "my-project/1.0 (me@example.org)". Requests without a contact are
+            blocked.
+        language: the language of the Wikipedia.
+        overrides: maps labels to titles of articles, for labels whose article has another title.
+        seconds_between: the seconds to wait between two articles.
+        progress: whether to show a progress bar on standard error.
         client_options: passed on to `wikipediaapi.Wikipedia` (max_retries, retry_wait, transport, …).
 
     Returns:
-        status ("found", "redirected", "ambiguous", "not_found", "error") -> number of labels.
+        the number of labels of each status: "found", "redirected", "ambiguous", "not_found", "error".
 
     Raises:
-        ValueError: for an override of a label that is not asked for.
+        ValueError: for an override of something that is none of the labels.
+
+    Example:
+        >>> fetch_pages(["Mug", "Crane"], "texts", "my-project/1.0 (me@example.org)", overrides={"Crane": "Crane (bird)"})
+        Counter({'found': 2})
     """
     overrides = dict(overrides or {})
     unknown = sorted(set(overrides) - set(labels))
@@ -108,15 +115,15 @@ def fetch_pages(
 
 
 def compose_texts(output: str | Path, labels: Sequence[str], options: TextOptions = TextOptions()) -> Counter:
-    """Writes class_descriptions.jsonl and work_list.csv from what was fetched.
+    """Writes class_descriptions.jsonl and work_list.csv from the articles that were fetched.
 
     Args:
         output: the folder that `fetch_pages` filled.
-        labels: class names, in the order of the output.
+        labels: the names of the classes, in the order of the lines to write.
         options: see `TextOptions`.
 
     Returns:
-        "described" and each reason of the work list -> number of labels.
+        the number of labels that are "described", and the number of each reason in the work list.
     """
     output = Path(output)
     pages = {page["label"]: page for page in _read_pages(output)}
@@ -153,7 +160,7 @@ def _make_wikipedia(user_agent: str, language: str, client_options: dict):
 
     class Wikipedia(wikipediaapi.Wikipedia):
         def _info_params(self, page):
-            # Whether a page lists meanings only is a page property, which the library does not ask for.
+            # The library does not ask for the page property that marks pages which only list meanings.
             params = super()._info_params(page)
             return params | {"prop": params["prop"] + "|pageprops", "ppprop": "disambiguation"}
 
@@ -192,7 +199,10 @@ def _flatten(sections) -> Iterator[dict]:
 
 
 def _read_pages(output: Path) -> Iterator[dict]:
-    """Later lines replace earlier ones; blank lines, and one that a kill cut off, are skipped."""
+    """Yields the pages of pages.jsonl in order; a later page of a label replaces an earlier one.
+
+    Blank lines, and a line that was cut off by a kill, are skipped.
+    """
     path = output / PAGES_FILE
     if path.is_file():
         for line in path.read_text("utf-8").split("\n"):

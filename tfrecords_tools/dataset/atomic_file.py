@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, whenever the process or the machine stops."""
+"""Writes files that exist as a whole or not at all, whenever the process or the machine stops."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ UNFINISHED = "unfinished-"  # what a temporary file's name begins with
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; at the end of the block, what was written gets its own name.
+    """Yields a temporary path to write to; at the end of the block, the temporary file is renamed to `path`.
 
-    The content is on the disk before it replaces an older file of that name. After an error nothing of it is left, and the
-    older file stays.
+    The content is on the disk before it replaces an older file of that name. After an error the temporary file is deleted, and
+    the older file stays.
 
     Args:
-        path: the file to write. The temporary path lies beside it and has the same suffix, at which some writers look.
+        path: the file to write. The temporary path lies beside it and has the same suffix, because some writers
+            choose the format by it.
 
     Raises:
         OSError: if the file cannot be written; it names `path`.
@@ -31,19 +32,27 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        publish(temporary, path)
     except OSError as error:
         raise OSError(error.errno or 0, f"could not be written: {error.strerror or error}", str(path)) from error
     finally:
-        with contextlib.suppress(OSError):  # that it is not there, or that the folder cannot be written to
+        with contextlib.suppress(OSError):  # it was renamed, or its folder cannot be written to
             temporary.unlink()
 
 
+def publish(temporary: Path, path: Path) -> None:
+    """Renames a complete temporary file to `path`, once its content is on the disk.
+
+    `atomic_file` does so by itself. This is for writers that stay open over many calls, such as `ShardWriter`.
+    """
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file in UTF-8 as a whole or not at all; see `atomic_file`."""
+    """Writes a text file in UTF-8, as a whole or not at all; see `atomic_file`."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, "utf-8")
 

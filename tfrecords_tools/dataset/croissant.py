@@ -1,7 +1,9 @@
 """croissant.json: the dataset described in MLCommons Croissant 1.0 (JSON-LD), for catalogues and crawlers.
 
-No Croissant reader reads TFRecords, so the RecordSet `records` is backed by the index beside them: everything but the pixels,
-and for those the shard and the offset. `mlcroissant load --jsonld croissant.json --record_set records` prints it.
+No Croissant reader reads TFRecords, so the RecordSet `records` is read from the index beside them. It has everything but the
+pixels; for those it names the shard and the offset of the record. This command prints it:
+
+    mlcroissant load --jsonld croissant.json --record_set records
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ _SPLIT_URLS = {"train": "cr:TrainingSplit", "val": "cr:ValidationSplit", "test":
 
 
 def write(info: DatasetInfo, folder: Path) -> None:
-    """Writes croissant.json; what only the publisher knows (licence, url, citation) is left for them to add."""
+    """Writes croissant.json into `folder`. Only the publisher knows the licence, URL and citation, and has to add them."""
     record_sets = [
         _inline("splits", "cr:Split", [{"name": split, "url": _SPLIT_URLS.get(split, "")} for split in info.splits]),
     ]
@@ -79,7 +81,7 @@ def write(info: DatasetInfo, folder: Path) -> None:
 
 
 def _records(info: DatasetInfo) -> dict:
-    """The RecordSet of the records, a field a column of the index."""
+    """The RecordSet of the records: each of its fields is a column of the index."""
 
     def field(column: str, data_type: str | list[str], repeated: bool = False) -> dict:
         source = {"fileSet": {"@id": INDEX_FOLDER}, "extract": {"column": column}}
@@ -106,7 +108,7 @@ def _records(info: DatasetInfo) -> dict:
 
 
 def _inline(name: str, data_type: str, rows: list[dict[str, str]]) -> dict:
-    """A RecordSet whose rows stand in the file itself."""
+    """A RecordSet whose rows are stored in croissant.json itself."""
     keys = list(rows[0])
     return {
         "@type": "cr:RecordSet",

@@ -51,7 +51,7 @@ class Split:
 
     Attributes:
         dataset: the dataset that it belongs to.
-        name: such as "train".
+        name: its name, such as "train".
     """
 
     dataset: Dataset

@@ -1,11 +1,11 @@
-"""index/: all that the records say but for their pixels, as one Parquet file a shard.
+"""The folder index/ of a dataset: everything in the records except the pixels, in one Parquet file for each shard.
 
-For those who read no TFRecords: pandas, DuckDB, Croissant. `pandas.read_parquet("data/products/index")` is the whole dataset
-as a table. Columns are named like the records' features, and
+It serves programs that do not read TFRecords, such as pandas, DuckDB and Croissant. The whole dataset is one table:
+`pandas.read_parquet("data/products/index")`. The columns are named like the records' features. Four more columns are
 
-    split, shard    where the record is
-    offset          of the record in the shard, in bytes (`shards.read_record` reads it there)
-    labels          names of its labels
+    split, shard    the split and the shard file that hold the record
+    offset          the byte of the shard at which the record begins (`shards.read_record` reads it from there)
+    labels          the names of its labels
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ INDEX_FOLDER = "index"
 
 
 def index_file(shard: str) -> str:
-    """train-00000-of-00004.tfrecord -> index/train-00000-of-00004.parquet"""
+    """The index of a shard: train-00000-of-00004.tfrecord -> index/train-00000-of-00004.parquet."""
     return f"{INDEX_FOLDER}/{Path(shard).stem}.parquet"
 
 
 class ShardIndex:
-    """Collects what the records of one shard say; `save` writes it, atomically and the same for the same records."""
+    """Collects the rows of one shard's index; `save` writes them to a Parquet file. Equal records give equal bytes."""
 
     def __init__(self, split: str, shard: str, text_fields: tuple[str, ...], labels: LabelVocabulary):
         import pyarrow as pa
@@ -53,6 +53,7 @@ class ShardIndex:
         self._columns: dict[str, list] = {name: [] for name in self._schema.names}
 
     def add(self, record: Record, offset: int) -> None:
+        """Adds the row of a record that begins at byte `offset` of the shard."""
         row = {
             "id": record.id,
             "split": self._split,
@@ -69,11 +70,13 @@ class ShardIndex:
             self._columns[name].append(value)
 
     def table(self) -> pyarrow.Table:
+        """The rows that were added so far."""
         import pyarrow as pa
 
         return pa.table(self._columns, self._schema)
 
     def save(self, folder: Path) -> None:
+        """Writes index/<shard>.parquet below the dataset folder, completely or not at all."""
         import pyarrow.parquet as pq
 
         path = folder / index_file(self._shard)
@@ -83,5 +86,5 @@ class ShardIndex:
 
 
 def _utf8(text: str) -> str:
-    """As it stands in the record: half of a surrogate pair has no UTF-8."""
+    """The text as the record stores it: half of a surrogate pair cannot be written in UTF-8 and becomes "?"."""
     return text.encode("utf-8", "replace").decode()

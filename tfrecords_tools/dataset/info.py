@@ -1,4 +1,4 @@
-"""dataset.json: what a packed dataset is, and the only sign that it is complete (it is written last)."""
+"""dataset.json, the description of a packed dataset. It is written last, so a folder that holds one is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASS_DESCRIPTIONS_FILE = "class_descriptions.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class ShardInfo:
-    """One shard file with its number of records, bytes and sha256."""
+    """One shard: its file name in the dataset folder, its number of records, its size in bytes, and its sha256 in hex."""
 
     file: str
     num_examples: int
@@ -32,15 +32,20 @@ class DatasetInfo:
     """The contents of dataset.json, and of labels.txt beside it.
 
     Attributes:
-        name: of the dataset.
+        name: the name of the dataset, which is that of its folder when it was packed.
         labels: the label vocabulary.
         multi_label: whether a record may carry several labels.
-        text_fields: field name -> whether its text is derived from the label.
-        splits: split name -> its shards, in order.
+        text_fields: maps each text field to whether its text is derived from the label.
+        splits: maps each split to its shards, in order.
         images: how images were stored (`ImageOptions` as a dict).
-        statistics: counts a split: examples, missing images and texts, labels.
-        provenance: source, options, files with sha256, versions, seed.
-        ceilings: best accuracy to expect, by the modalities that a model sees; known only for drawn data.
+        statistics: maps each split to its counts of examples, missing images and texts, and labels.
+        provenance: what the dataset was packed from and how: source, options, seed, versions, files with their sha256.
+        ceilings: maps the modalities that a model sees to the best accuracy to expect; known only for the drawn sample.
+
+    Example:
+        >>> info = DatasetInfo.load("data/products")
+        >>> info.num_examples("train"), info.labels.names[:2]
+        (840, ['kitchen', 'lamps'])
     """
 
     name: str
@@ -54,6 +59,7 @@ class DatasetInfo:
     ceilings: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def num_examples(self, split: str) -> int:
+        """The number of records of a split."""
         return sum(shard.num_examples for shard in self.shards(split))
 
     def label_counts(self, split: str) -> list[int]:
@@ -71,7 +77,7 @@ class DatasetInfo:
         return self.splits[split]
 
     def save(self, folder: Path) -> None:
-        """Writes labels.txt and dataset.json, the latter last and atomically."""
+        """Writes labels.txt and then dataset.json, which appears as a whole or not at all."""
         self.labels.save(folder / LABELS_FILE)
         content = {
             "schema_version": SCHEMA_VERSION,
@@ -98,7 +104,7 @@ class DatasetInfo:
         """Reads a dataset folder's description.
 
         Raises:
-            FileNotFoundError: if there is none: not a dataset folder, or its packing did not finish.
+            FileNotFoundError: if the folder holds no dataset.json.
             ValueError: if it was written by another version of the schema, or its files do not belong together.
         """
         path = Path(folder) / DATASET_FILE
@@ -111,10 +117,11 @@ class DatasetInfo:
             content = json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
-        if content.get("schema_version") != SCHEMA_VERSION:
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
             raise ValueError(
-                f"{path} has schema_version {content.get('schema_version')!r}; this version reads {SCHEMA_VERSION}. "
-                "Pack the dataset again."
+                f"{path} has schema_version {version!r}; this version reads {SCHEMA_VERSION}. "
+                "Pack the dataset again: tfrecords-tools pack --help"
             )
         labels = LabelVocabulary.load(path.with_name(LABELS_FILE))
         if len(labels) != content["num_labels"]:

@@ -1,4 +1,4 @@
-"""Label vocabularies: names <-> ids, stored as labels.txt (one name a line; the line number is the id)."""
+"""Label vocabularies: the names of labels and their ids. labels.txt holds one name a line; the first line has the id 0."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 
 
 class LabelVocabulary:
-    """An ordered list of distinct label names.
+    """An ordered list of distinct label names; the id of a name is its place in the list, from 0.
 
     Raises:
         ValueError: for an empty, repeated or multi-line name.
+
+    Example:
+        >>> LabelVocabulary(["cat", "dog"]).ids(["dog"])
+        (1,)
     """
 
     def __init__(self, names: Iterable[str]):
@@ -26,22 +30,24 @@ class LabelVocabulary:
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> LabelVocabulary:
-        """Sorts distinct names; numbers inside names sort as numbers ("2" < "10", "q9" < "q10")."""
+        """A vocabulary of the distinct names, sorted; numbers inside of names sort as numbers ("2" < "10", "q9" < "q10")."""
         return cls(sorted(set(names), key=_natural_key))
 
     @classmethod
     def load(cls, path: str | Path) -> LabelVocabulary:
+        """Reads a labels.txt; an empty file, which a dataset without labels has, is an empty vocabulary."""
         text = Path(path).read_text("utf-8-sig").removesuffix("\n")
-        return cls(text.split("\n") if text else [])  # an unlabelled dataset has an empty vocabulary
+        return cls(text.split("\n") if text else [])
 
     def save(self, path: str | Path) -> None:
+        """Writes a labels.txt."""
         Path(path).write_text("".join(f"{name}\n" for name in self.names), "utf-8")
 
     def __len__(self) -> int:
         return len(self.names)
 
     def ids(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Ids of names, sorted, each once.
+        """The ids of label names, sorted, without repetition.
 
         Raises:
             ValueError: for a name that is not in the vocabulary.

@@ -1,17 +1,17 @@
-"""THE record contract, both directions: `encode_example` writes a record, `decode_example` and `parse_example` read it.
+"""The record contract: `encode_example` writes a record, `decode_example` and `parse_example` read it.
 
-A record is a serialised `tf.train.Example` with these features (declared types, never guessed from values):
+A record is a serialised `tf.train.Example` with these features. Their types are declared here and never guessed from values:
 
     id              bytes, 1      unique in the dataset
-    image/encoded   bytes, 1      JPEG, upright, 8-bit grey or RGB; empty = the record has no image
-    image/height    int64, 1      pixels; 0 = no image
-    image/width     int64, 1
-    text/<field>    bytes, 0..n   UTF-8; a title is one text, captions are several, none = missing
-    label/ids       int64, 0..n   indices into labels.txt; none = unlabelled
-    weight          float, 1      weight of the example, default 1.0
+    image/encoded   bytes, 1      an upright JPEG, 8-bit grey or RGB; empty where the record has no image
+    image/height    int64, 1      pixels; 0 where the record has no image
+    image/width     int64, 1      pixels; 0 where the record has no image
+    text/<field>    bytes, 0..n   UTF-8; a title is one text, captions are several; none where the text is missing
+    label/ids       int64, 0..n   indices into labels.txt, from 0; none where the record is unlabelled
+    weight          float, 1      weight of the example, by default 1.0
 
-Writing and checking records needs no TensorFlow (it would cost each packing worker seconds and hundreds of MB);
-only `parse_example`, which runs in a tf.data graph, imports it.
+Writing and checking records needs no TensorFlow, which would cost each packing worker seconds and hundreds of MB. Only
+`parse_example`, which runs in a tf.data graph, imports it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SCALARS = {"id": "bytes", "image/encoded": "bytes", "image/height": "int64", "i
 
 
 class SchemaError(ValueError):
-    """A record that breaks the contract; the message names the feature, the expected and the found type."""
+    """A record that breaks the contract. The message names the feature, the type that is expected, and the type it has."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One decoded record. `image` is encoded JPEG bytes (b"" = none); `height` and `width` are pixels (0 = none)."""
+    """One decoded record. `image` is an encoded JPEG; without an image it is b"", and `height` and `width` are 0 pixels."""
 
     id: str
     image: bytes = b""
@@ -46,7 +46,7 @@ class Record:
 
 
 def encode_example(record: Record) -> bytes:
-    """Serialises a record; equal records give equal bytes."""
+    """Serialises a record as a `tf.train.Example`. Equal records give equal bytes."""
     example = _example_class()()
     feature = example.features.feature
     feature["id"].bytes_list.value.append(record.id.encode())
@@ -56,7 +56,7 @@ def encode_example(record: Record) -> bytes:
     for field, texts in record.texts.items():
         values = feature[TEXT_PREFIX + field].bytes_list.value
         values.extend(text.encode("utf-8", "replace") for text in texts)
-        if not texts:  # an empty list still declares its type
+        if not texts:  # an empty list declares its type as well
             feature[TEXT_PREFIX + field].bytes_list.SetInParent()
     feature["label/ids"].int64_list.value.extend(record.label_ids)
     feature["label/ids"].int64_list.SetInParent()
@@ -99,8 +99,8 @@ def parse_example(serialized, text_fields: Iterable[str]) -> dict:
         text_fields: the text fields to read; others are skipped.
 
     Returns:
-        dict of tensors: `id` string [], `image` string [] (JPEG, "" = none), `text/<field>` string [n] per field,
-        `label_ids` int64 [k], `weight` float32 [].
+        a dict of tensors: `id` string [], `image` string [] (a JPEG; "" where there is none), `text/<field>` string [n] for
+        each field, `label_ids` int64 [k], `weight` float32 [].
     """
     import tensorflow as tf
 
@@ -138,7 +138,7 @@ def _utf8(key: str, value: bytes) -> str:
 
 @functools.cache
 def _example_class() -> type[Message]:
-    """The tf.train.Example message, declared in a descriptor pool of our own: TensorFlow's stays untouched."""
+    """The tf.train.Example message. A descriptor pool of its own keeps it apart from TensorFlow's declaration of it."""
     proto = descriptor_pb2.FileDescriptorProto(name="record.proto", package="record", syntax="proto3")
     kinds = descriptor_pb2.FieldDescriptorProto
 

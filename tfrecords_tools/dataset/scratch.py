@@ -1,4 +1,4 @@
-"""Tables on the disk for what does not fit in memory, made for one run."""
+"""Temporary SQLite tables, for data of one run that may exceed the memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from pathlib import Path
 
 
 def open_scratch(path: Path | None, columns: str) -> sqlite3.Connection:
-    """An empty SQLite table `rows`, fast and unsafe: nobody reads it after a crash. Memory stays below some 20 MB.
+    """Makes an empty SQLite table `rows`. It is fast and not safe against crashes. Memory stays below some 20 MB.
 
     Args:
-        path: the file to make, replacing what an earlier run left; None = one without a name in SQLite's temporary folder
-            (SQLITE_TMPDIR, TMPDIR, /var/tmp or /tmp).
-        columns: of the table, in SQL.
+        path: the file to make; one that an earlier run left is replaced. None makes a file without a name in SQLite's
+            temporary folder (SQLITE_TMPDIR, TMPDIR, /var/tmp or /tmp).
+        columns: the columns of the table, in SQL.
+
+    Example:
+        >>> table = open_scratch(None, "key TEXT, value INTEGER")
+        >>> insert(table, [("a", 1), ("b", 2)])
+        >>> table.execute("SELECT value FROM rows WHERE key = 'b'").fetchall()
+        [(2,)]
     """
     if path:
         path.unlink(missing_ok=True)
@@ -27,7 +33,7 @@ def open_scratch(path: Path | None, columns: str) -> sqlite3.Connection:
 
 
 def insert(database: sqlite3.Connection, rows: list[tuple]) -> None:
-    """Adds `rows` in one transaction, and empties the list."""
+    """Adds `rows` to the table in one transaction, and then empties the list."""
     if rows:
         with disk_errors():
             database.execute("BEGIN")
@@ -38,7 +44,7 @@ def insert(database: sqlite3.Connection, rows: list[tuple]) -> None:
 
 @contextlib.contextmanager
 def disk_errors() -> Iterator[None]:
-    """Turns SQLite's errors into those of the operating system, which packing survives."""
+    """Turns SQLite's errors of the disk into an OSError, after which packing can be resumed."""
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -1,4 +1,4 @@
-"""TFRecord shards: framing, names, a writer that leaves no half file, a reader that checks every byte.
+"""TFRecord shards: their names, a writer that leaves no incomplete file, and a reader that checks every byte.
 
 A TFRecord file is a sequence of (little-endian):
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,34 +19,43 @@ from typing import BinaryIO
 
 import google_crc32c
 
+from tfrecords_tools.dataset.atomic_file import UNFINISHED, publish
+
 
 class CorruptShardError(ValueError):
-    """A shard whose bytes are not what was written; the message names the file, the record and the offset."""
+    """A shard that was damaged after it was written. The message names the file, the record and its offset."""
 
 
 def shard_name(split: str, index: int, count: int) -> str:
+    """("train", 3, 16) -> "train-00003-of-00016.tfrecord"."""
     return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
 
 
 class ShardWriter:
-    """Writes one shard under a temporary name and gives it its own on `close`, once it is on the disk.
+    """Writes one shard under a temporary name; `close` renames it to `path` when all of it is on the disk.
 
     Attributes:
-        num_examples, num_bytes, sha256: of what was written so far.
+        num_examples, num_bytes, sha256: the number, bytes and checksum of the records that were written so far.
 
     Raises:
-        OSError: from any method; it names the file.
+        OSError: from any method, if the file cannot be written. It names the file.
+
+    Example:
+        >>> writer = ShardWriter(Path("train-00000-of-00001.tfrecord"))
+        >>> writer.write(encode_example(Record("a1")))
+        >>> writer.close()
     """
 
     def __init__(self, path: Path):
         self._path = path
-        self._temporary = path.with_name(path.name + ".tmp")
+        self._temporary = path.with_name(f"{UNFINISHED}{path.name}")
         self._file = open(self._temporary, "wb")
         self._sha256 = hashlib.sha256()
         self.num_examples = 0
         self.num_bytes = 0
 
     def write(self, record: bytes) -> None:
+        """Adds one serialised record."""
         length = struct.pack("<Q", len(record))
         framed = b"".join((length, _masked_crc(length), record, _masked_crc(record)))
         with self._named_errors():
@@ -57,15 +65,14 @@ class ShardWriter:
         self.num_bytes += len(framed)
 
     def close(self) -> None:
+        """Gives the complete file its name, in place of an older one."""
         with self._named_errors():
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._file.close()
-        self._temporary.replace(self._path)
+            publish(self._temporary, self._path)
 
     def abandon(self) -> None:
-        """Ends without the file: what was written is deleted."""
-        with contextlib.suppress(OSError):  # closing writes what is buffered, and a full disk is still full
+        """Deletes what was written; an older file of that name stays."""
+        with contextlib.suppress(OSError):  # closing writes what is buffered, which fails again where the disk is full
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
@@ -83,7 +90,7 @@ class ShardWriter:
 
 
 def iter_records(path: str | Path) -> Iterator[bytes]:
-    """Yields the records of a shard, checking both checksums of each.
+    """Yields the serialised records of a shard, and checks both checksums of each record.
 
     Raises:
         CorruptShardError: at the first byte that is wrong or missing.
@@ -92,7 +99,7 @@ def iter_records(path: str | Path) -> Iterator[bytes]:
 
 
 def iter_placed_records(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Yields (offset, record), as `iter_records`; `read_record` finds the record again by its offset."""
+    """Yields (offset, record) pairs like `iter_records`. `read_record` reads a record again by its offset, in bytes."""
     with open(path, "rb") as file:
         index = 0
         while True:
@@ -105,10 +112,10 @@ def iter_placed_records(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_record(path: str | Path, offset: int) -> bytes:
-    """The record that begins at `offset`.
+    """Reads the record that begins at byte `offset` of a shard.
 
     Raises:
-        CorruptShardError: if there is none, or a byte of it is wrong.
+        CorruptShardError: if no record begins there, or a byte of it is wrong.
     """
     with open(path, "rb") as file:
         file.seek(offset)
@@ -136,6 +143,7 @@ def _read_framed(file: BinaryIO, where: str) -> bytes | None:
 
 
 def sha256_of(path: str | Path) -> str:
+    """The sha256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,7 +1,7 @@
-"""Splits, shard membership and record order, all by hash of the record's id.
+"""A hash of the record's id decides its split, its shard and its place in the shard.
 
-A hash needs no global shuffle in memory, gives the same answer on any number of workers, and leaves every other
-example where it was when one is added. The three uses draw from independent hash streams (`purpose`).
+A hash needs no shuffling in memory and gives the same answer on any number of workers. When an example is added, all others
+stay where they were. Each use has a hash of its own, named by `purpose`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 
 
 def hash_id(example_id: str, purpose: str, seed: int) -> int:
-    """A uniform 63-bit integer, stable across machines, processes and Python versions."""
+    """A uniformly distributed integer of 63 bits; it is the same on all machines, processes and versions of Python."""
     digest = hashlib.blake2b(example_id.encode("utf-8", "replace"), digest_size=8, key=f"{purpose}/{seed}".encode()).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def check_split_name(name: str) -> str:
-    """Returns `name` where it can stand in a file name.
+    """Returns the name of a split, if it can be part of a file name.
 
     Raises:
         ValueError: otherwise.
@@ -37,7 +37,7 @@ def parse_fractions(text: str) -> dict[str, float]:
     """`"train=0.8,test=0.2"` -> `{"train": 0.8, "test": 0.2}`.
 
     Raises:
-        ValueError: where a part is no `name=fraction`, or the fractions do not add up to 1.
+        ValueError: if a part is not `name=fraction`, or the fractions do not add up to 1.
     """
     fractions = {}
     for part in text.split(","):
@@ -53,7 +53,7 @@ def parse_fractions(text: str) -> dict[str, float]:
 
 
 def check_fractions(fractions: dict[str, float]) -> dict[str, float]:
-    """Returns `fractions` where examples can be drawn by them.
+    """Returns `fractions`, a fraction for each split, if examples can be drawn by them.
 
     Raises:
         ValueError: for a bad name, a negative fraction, or fractions that do not add up to 1.
@@ -76,15 +76,16 @@ def draw_split(example_id: str, fractions: dict[str, float], seed: int) -> str:
 
 
 class Holdout:
-    """A fraction of each class, drawn by hash: half of it is `val`, half `test`, the rest `train`.
+    """Draws a fraction of each class by hash: half of it becomes `val`, half `test`, and the rest `train`.
 
-    Each class gives exactly its share, unlike in `draw_split`, where a small class may give none. Memory holds the drawn
-    fraction, not the examples.
+    Exactly this fraction of each class is drawn. `draw_split` may draw nothing of a small class. Memory holds one hash for
+    each drawn example.
 
     Args:
-        members: starts a fresh iteration over (class, key) of all examples; equal keys in several classes get equal hashes.
-        fraction: of each class, 0–1, rounded to whole examples; an odd one goes to `val`.
-        seed: of the draw.
+        members: a function that returns a new iterator over the (class, key) pairs of all examples. Equal keys in several
+            classes get equal hashes.
+        fraction: the fraction of each class to draw, 0–1, rounded to whole examples; an odd one goes to `val`.
+        seed: another seed draws other examples.
 
     Raises:
         ValueError: for a fraction outside 0–1.
@@ -107,7 +108,7 @@ class Holdout:
             self._limits[name] = drawn[(len(drawn) + 1) // 2 - 1], drawn[-1]
 
     def split(self, name: str, key: str) -> str:
-        """The split of an example of class `name`."""
+        """The split ("train", "val" or "test") of the example `key` of the class `name`."""
         last_val, last_test = self._limits.get(name, (-1, -1))
         value = self._hash(key)
         return "val" if value <= last_val else "test" if value <= last_test else "train"

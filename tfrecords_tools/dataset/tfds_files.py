@@ -1,11 +1,11 @@
-"""The files by which TensorFlow Datasets reads a dataset folder: `tfds.builder_from_directory("data/products")`.
+"""Writes the files with which TensorFlow Datasets reads a dataset folder: `tfds.builder_from_directory("data/products")`.
 
-    features.json, label-ids.labels.txt    how the records' features are read
+    features.json, label-ids.labels.txt    the types of the records' features
     dataset_info.json                      the shards of each split
 
-Examples are nested as their features are named: `example["image"]["encoded"]`, `example["text"]["title"]`. A text field is a
-sequence of texts. `label/ids` is one class where every record has one, else a sequence. Images are decoded where every record
-has one; else they are the encoded bytes ("" = none).
+Examples are nested by the names of their features: `example["image"]["encoded"]`, `example["text"]["title"]`. A text field is a
+sequence of texts. `label/ids` is a single class if every record has exactly one label, and otherwise a sequence. Images are
+decoded if every record has one; otherwise they are encoded bytes, which are empty where there is no image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TEXT = {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text
 
 
 def write(info: DatasetInfo, folder: Path) -> None:
-    """Writes the three files."""
+    """Writes the three files into `folder`."""
     write_text(folder / NAMES_FILE, "".join(f"{name}\n" for name in info.labels.names))
     _write_json(folder / FEATURES_FILE, _features(info))
     splits = [

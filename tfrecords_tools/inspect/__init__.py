@@ -1,6 +1,6 @@
-"""Is a dataset folder what it claims to be, and what is in it: verification, leaks between splits, statistics and their page.
+"""Examines packed datasets: verifies their files, finds leaks between splits, and computes statistics and a page of them.
 
-Import `verify`, `find_leaks` and `compute_stats` from the modules of these tasks.
+Import `verify` from `verify`, `find_leaks` from `leakage`, `compute_stats` from `stats`, and `write_page` from `stats_page`.
 
 May import: dataset, packing, progress.
 """

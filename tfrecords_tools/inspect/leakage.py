@@ -1,7 +1,8 @@
-"""Near-duplicate images in different splits: what a model may have seen in training, it should not be tested on.
+"""Finds near-duplicate images in different splits, since a model should not be tested on images that it was trained on.
 
-Every image gets a 64-bit perceptual hash; equal pictures keep (nearly) the same hash when they are re-encoded, resized or
-slightly recoloured. Two images count as near-duplicates where their hashes differ in at most `max_distance` bits.
+The library imagehash computes a perceptual hash of 64 bits for every image. A picture keeps the same hash, or nearly so, when
+it is re-encoded, resized or slightly recoloured. Two images count as near-duplicates if their hashes differ in at most
+`max_distance` bits.
 
 Reference: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", section 3.2.1 (DCT-based hash).
 """
@@ -23,12 +24,19 @@ from tfrecords_tools.dataset.shards import iter_records
 from tfrecords_tools.progress import progress_bar
 
 _BITS = 64
-_DECODED = 128  # pixels a side, at least
-_ROWS = 2048  # of a comparison matrix, so that many images of one look do not fill the memory
+_DECODED = 128  # the least number of pixels on each side to decode
+_ROWS = 2048  # compared at once, so that many images with similar hashes do not fill the memory
 
 
 class Leak(NamedTuple):
-    """Two near-duplicates; `distance` is the number of differing bits, `same_labels` whether they are labelled alike."""
+    """Two near-duplicates in different splits.
+
+    Attributes:
+        id, split: the one record.
+        other_id, other_split: the other record.
+        distance: the number of bits in which their hashes differ.
+        same_labels: whether both have the same labels.
+    """
 
     id: str
     split: str
@@ -43,14 +51,19 @@ def find_leaks(folder: str | Path, max_distance: int = 4, progress: bool = True)
 
     Args:
         folder: a dataset folder.
-        max_distance: bits, 0–15; more finds more, and more that only look alike.
-        progress: show a progress bar on standard error.
+        max_distance: the number of bits, 0–15, in which hashes of near-duplicates may differ. A larger distance finds more
+            pairs, and among them more that only look alike.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
         the pairs, nearest first.
 
     Raises:
         ValueError: for a distance outside 0–15.
+
+    Example:
+        >>> [(leak.id, leak.other_id, leak.distance) for leak in find_leaks("data/products")]
+        [('a17', 'b3', 0)]
     """
     if not 0 <= max_distance <= 15:
         raise ValueError(f"max_distance must be within 0–15 bits. Received: {max_distance}")
@@ -78,7 +91,10 @@ def find_leaks(folder: str | Path, max_distance: int = 4, progress: bool = True)
 
 
 def perceptual_hash(jpeg: bytes) -> int:
-    """64 bits: the signs of the picture's lowest frequencies around their median, by the library imagehash."""
+    """The perceptual hash of an encoded image, an integer of 64 bits.
+
+    Each bit says whether one of the 64 lowest frequencies of the picture (by a DCT) lies above their median.
+    """
     import imagehash
 
     image = Image.open(io.BytesIO(jpeg))
@@ -87,9 +103,10 @@ def perceptual_hash(jpeg: bytes) -> int:
 
 
 def _near_pairs(hashes: np.ndarray, splits: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
-    """Pairs (a, b, distance), a < b, of different splits.
+    """Yields (index, other index, distance) of the hashes of different splits that differ in at most `max_distance` bits.
 
-    Cut in max_distance + 1 bands, two near hashes have at least one band in common; only those are compared.
+    Hashes are cut into max_distance + 1 bands of bits. Two near hashes are equal in at least one band, so only hashes that are
+    equal in a band are compared.
     """
     seen: set[tuple[int, int]] = set()
     edges = np.linspace(0, _BITS, max_distance + 2).astype(int)

@@ -1,4 +1,4 @@
-"""Statistics of a packed dataset: what is there, what is missing, how long, how large."""
+"""Computes statistics of a packed dataset: its labels, missing images and texts, words, and sizes of images."""
 
 from __future__ import annotations
 
@@ -15,25 +15,42 @@ from tfrecords_tools.progress import progress_bar
 
 IMAGE_SIZES = ("width", "height", "short_side", "bytes_per_image")
 _NUM_FREQUENT = 20
-_NUM_SHOWN = 8  # of these in the text form
+_NUM_SHOWN = 8  # frequent words and labels in the text form
 _MAX_SOURCES = 20
 _MAX_EQUAL_BINS = 40
 _BINS_PER_DECADE = 10
 
 
 def compute_stats(folder: str | Path, progress: bool = True) -> dict:
-    """Reads every record and returns, per split: examples, MB, labels, missing modalities, words and image sizes.
-
-    - `missing` are shares of the examples. `missing_by_source` is the same for each source, WebVision's Table 1: a record's
-      source is the first folder of its id, as in "google/q0001/abc.jpg". It is empty where there is one source alone, or
-      more than 20: those are no sources.
-    - Spreads ({min, median, p95, max, histogram}, or {} where there is nothing to count) are of labels per example, examples
-      per label, words per text, and the stored images' pixels and bytes (these to three digits). A histogram is a list of
-      [low, high, count], both ends inclusive.
-    - `frequent_words` and, of the examples that have a text in a field, the shares of those whose texts name their own label,
-      stand in another example too, or in one with other labels: see `TextStats`.
+    """Reads every record of a dataset and computes statistics of each split.
 
     Memory holds 12 bytes for each text field that an example has; the rest does not grow with the number of examples.
+
+    Args:
+        folder: a dataset folder.
+        progress: whether to show progress bars on standard error.
+
+    Returns:
+        a dict that maps each split to a dict of its statistics:
+
+        - `examples`, `shards`, `megabytes`: how large the split is.
+        - `missing`: the fractions of examples without an image, and without a text in each field. `unlabelled` is the fraction
+          of examples without a label.
+        - `missing_by_source`: the same for each source. The source of a record is the first folder of its id, as in
+          "google/q0001/abc.jpg" of WebVision. It is empty if the records have one source, or more than 20, which are not
+          sources but classes.
+        - `labels_per_example`, `examples_per_label`, `words` (by field) and the sizes of the stored images: spreads, which are
+          {min, median, p95, max, histogram}, or {} where there is nothing to count. A histogram is a list of
+          [low, high, count], both ends inclusive. Bytes of images are rounded to three digits.
+        - `frequent_labels`, and `frequent_words` by field: names and words with their counts, the most frequent first.
+        - the fractions that `TextStats.shares` describes, by field.
+
+    Raises:
+        ValueError: if a record has a text field or a label that dataset.json does not list.
+
+    Example:
+        >>> compute_stats("data/products")["train"]["missing"]
+        {'image': 0.0, 'title': 0.012}
     """
     info = DatasetInfo.load(folder)
     return {split: _split_stats(Path(folder), info, split, progress) for split in info.splits}
@@ -75,7 +92,7 @@ def _split_stats(folder: Path, info: DatasetInfo, split: str, progress: bool) ->
 
 
 class _Counts:
-    """What is counted while the records of a split pass."""
+    """The counts of one split, to which records are added one by one."""
 
     def __init__(self, info: DatasetInfo):
         self.labels: Counter = Counter()
@@ -105,7 +122,7 @@ class _Counts:
             self._sources[record.id.split("/", 1)[0] if "/" in record.id else "(no folder)"].update(present)
 
     def missing_of(self, present: Counter) -> dict[str, float]:
-        """Shares of the examples that have no image, or no text in a field."""
+        """The fractions of examples that have no image, or no text in a field."""
         total = present[None]
         return {name: (total - present[name]) / max(total, 1) for name in ("image", *self.texts)}
 
@@ -114,7 +131,10 @@ class _Counts:
 
 
 def _spread(counts: Counter, logarithmic: bool = False) -> dict:
-    """Of integers and how often each occurs; the histogram is logarithmic where they spread over more than a decade, too."""
+    """The spread of integers, of which `counts` says how often they occur.
+
+    The bins of the histogram are logarithmic if `logarithmic` says so, or if the integers range over more than a decade.
+    """
     if not counts:
         return {}
     values = np.array(sorted(counts))
@@ -139,7 +159,7 @@ def _histogram(values: np.ndarray, weights: np.ndarray, logarithmic: bool) -> li
 
 
 def format_stats(stats: dict) -> str:
-    """The same as text, a block per split, without the histograms."""
+    """The statistics as text: a block of lines for each split, without the histograms."""
     lines = []
     for split, content in stats.items():
         lines.append(f"{split}: {content['examples']:,} examples, {content['megabytes']} MB, {content['shards']} shard(s)")

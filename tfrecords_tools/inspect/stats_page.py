@@ -141,7 +141,7 @@ def _draw(bins: list[list[int]], axis_labels: tuple[str, str], log_x: bool, log_
 
 
 def _samples(split: Split) -> list[dict]:
-    """The first records of a split; records lie in the order of a hash, so these are a random sample, and always the same."""
+    """The first records of a split. Since records are ordered by a hash, they are a random sample, and always the same one."""
     records = itertools.chain.from_iterable(map(iter_records, split.files))
     return [_sample(decode_example(serialized), split.dataset) for serialized in itertools.islice(records, _NUM_SAMPLES)]
 

@@ -1,4 +1,4 @@
-"""What the texts of one field say: how long, which words, and how often they tell the label, repeat, or contradict."""
+"""Statistics of the texts of one field: their lengths and words, and how often they name the label or repeat."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _STOP_WORDS = (
     "a about an and are as at be but by can for from has have he her his i if in into is it its my no not of off on or our s "
     "she so t that the their them there these they this to up us was we were what when which while who will with you your"
 )
-STOP_WORDS = frozenset(_STOP_WORDS.split())  # short on purpose: longer lists drop words that tell much ("fire", "system")
+STOP_WORDS = frozenset(_STOP_WORDS.split())  # short on purpose: longer lists drop words with a meaning ("fire", "system")
 _MAX_WORDS = 1_000_000
 
 
 class _Separators(dict):
-    """For `str.translate`: everything but letters, their marks and digits becomes a space, in any alphabet."""
+    """A table for `str.translate` that turns everything except letters, their marks and digits of any alphabet into spaces."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -33,16 +33,19 @@ _SEPARATORS = _Separators()
 
 
 def words_of(text: str) -> str:
-    """Lower-case words of letters and digits, a space apart: `"Wool-scarf (NEW)"` -> `"wool scarf new"`."""
+    """The words of a text in lower case, separated by spaces: `"Wool-scarf (NEW)"` -> `"wool scarf new"`.
+
+    Words consist of letters and digits of any alphabet.
+    """
     return " ".join(unicodedata.normalize("NFKC", text).lower().translate(_SEPARATORS).split())
 
 
 class TextStats:
-    """Counts of one text field over the examples that have a text there; 12 bytes for each of these stay in memory.
+    """Counts the texts of one field over the examples that have a text there. Memory holds 12 bytes for each such example.
 
     Attributes:
-        examples: how many these are.
-        lengths: number of texts, by their words (what white space separates).
+        examples: the number of these examples.
+        lengths: the number of texts by their length in words, which white space separates.
     """
 
     SHARES = ("label_in_text", "repeated_texts", "conflicting_texts")
@@ -52,10 +55,10 @@ class TextStats:
         self.lengths: Counter = Counter()
         self._telling = 0
         self._words: Counter = Counter()
-        self._texts, self._labels = array("Q"), array("I")  # hashes, an example each
+        self._texts, self._labels = array("Q"), array("I")  # a hash of the texts and of the labels of each example
 
     def add(self, texts: Sequence[str], label_ids: tuple[int, ...], label_words: list[str]) -> None:
-        """Counts an example's texts; `label_words` are `words_of` all label names."""
+        """Counts the texts of an example. `label_words` are the words (`words_of`) of all label names, by label id."""
         self.examples += 1
         self.lengths.update(len(text.split()) for text in texts)
         words = " ".join(map(words_of, texts))
@@ -67,21 +70,24 @@ class TextStats:
             self._words = Counter(dict(self._words.most_common(_MAX_WORDS // 2)))
 
     def frequent_words(self, number: int) -> dict[str, int]:
-        """The most frequent words and their counts, equal counts by the alphabet; English stop words are left out."""
+        """The most frequent words with their counts; words of equal count are sorted. English stop words are left out."""
         words = ((word, count) for word, count in self._words.items() if word not in STOP_WORDS)
         return dict(sorted(words, key=lambda pair: (-pair[1], pair[0]))[:number])
 
     def shares(self) -> dict[str, float]:
-        """Shares of the examples, by the names of `SHARES`.
+        """Fractions of the counted examples, by the names of `SHARES`.
 
-        Of those in whose texts the name of one of their labels stands (a leak, where it would not be known when the model is
-        used); of those whose texts, all of the field, another example has too; of those that share them with other labels.
+        - `label_in_text`: the texts contain the name of a label of the example. That is a leak if the texts would not contain
+          it where the model is used.
+        - `repeated_texts`: another example has exactly the same texts in this field.
+        - `conflicting_texts`: examples with the same texts have different labels.
         """
         repeated, conflicting = self._shared()
         counts = (self._telling, repeated, conflicting)
         return {name: count / max(self.examples, 1) for name, count in zip(self.SHARES, counts, strict=True)}
 
     def _shared(self) -> tuple[int, int]:
+        """The numbers of examples that share their texts with another example, and with one of other labels."""
         if not self.examples:
             return 0, 0
         texts, labels = np.frombuffer(self._texts, np.uint64), np.frombuffer(self._labels, np.uint32)

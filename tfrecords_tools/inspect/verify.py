@@ -1,4 +1,4 @@
-"""Re-reads a whole dataset and compares it with its dataset.json and with the index of its records."""
+"""Reads all records of a dataset, and compares them with its dataset.json and with their index."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ _MAX_NAMED = 5
 
 
 def verify(folder: str | Path, progress: bool = True) -> list[str]:
-    """Checks every shard (presence, name, size, sha256, count, index), record (checksums, schema, unique id, place) and image.
+    """Checks every shard, record and image of a dataset.
 
-    A record is in its place where its shard's index lists it, where the hash of its id falls into the shard's range and
-    follows that of the record before it, and, if the splits were drawn, where its id draws the split that it stands in.
+    - Of a shard its presence, name, size, sha256, number of records, and index are checked.
+    - Of a record the checksums, the schema, its unique id, and its place are checked. The hash of the id has to be in the range
+      of the shard, and to follow that of the record before it. If splits were drawn, the id has to draw this split.
+    - Every image is decoded, and its size compared with that in the record.
 
     Args:
         folder: a dataset folder.
-        progress: show a progress bar on standard error.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
-        one line per problem; an empty list means that everything is as dataset.json says.
+        one line for each problem. An empty list means that everything is as dataset.json says.
 
     Raises:
         FileNotFoundError: if the folder holds no dataset.json.
+
+    Example:
+        >>> verify("data/products")
+        ['train-00001-of-00004.tfrecord: sha256 differs from dataset.json']
     """
     folder = Path(folder)
     info = DatasetInfo.load(folder)
@@ -93,7 +99,7 @@ def _check_shard(folder: Path, info: DatasetInfo, split: str, number: int, seen:
 
 
 class _Order:
-    """Where records belong; known only if dataset.json says how they were packed."""
+    """Checks the order of the records of a shard, if dataset.json says with which seed they were packed."""
 
     def __init__(self, info: DatasetInfo, split: str, number: int):
         options = info.provenance.get("pack_options", {})
@@ -119,7 +125,7 @@ class _Order:
 
 
 def _check_index(folder: Path, shard: str, index: ShardIndex) -> list[str]:
-    """Compares what the records say with the index that was written beside them."""
+    """Compares the index of the records that were read with the index file of the shard."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

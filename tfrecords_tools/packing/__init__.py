@@ -1,4 +1,4 @@
-"""Source examples become a dataset folder: planning, encoding in worker processes or on Beam, staging, resuming.
+"""Packs source examples into a dataset folder: plans shards, encodes records in worker processes or on Beam, and resumes.
 
 Import `pack` and `PackOptions` from `pack`, `ImageOptions` from `images`.
 

@@ -1,14 +1,16 @@
-"""The Apache Beam engine of `pack`: one element a shard, on any runner, with the same bytes as on one machine.
+"""The Apache Beam engine of `pack`. It runs on any runner and writes the same bytes as the engine for one machine.
 
-The program that starts the pipeline reads the source and plans, as always. Per shard it writes a task, the examples of that
-shard in order, and the pipeline makes shards of tasks, each under a temporary name first: nothing is shuffled, and a task that
-a runner runs twice makes the same shard. What was finished when a run was killed is not made anew.
+The program that starts the pipeline reads the source and plans the shards. For each shard it writes a task, which holds the
+examples of that shard in order. The pipeline has one element for each task and makes a shard of it, under a temporary name
+first. So nothing is shuffled, a task that a runner runs twice makes the same shard, and shards that were finished when a run
+was killed are kept.
 
-Workers need to see what the tasks name:
+Workers have to reach the tasks, the shards and the images:
 
-- where all machines share a file system, nothing is to be done: tasks and shards lie in the staging folder of the pack;
-- elsewhere (Dataflow), `exchange` is a folder that all reach by Beam's own file systems ("gs://bucket/exchange"): tasks go
-  there, shards come back from there. `path_map` says where workers find the images that the source names by local paths.
+- Where all machines share a file system, tasks and shards lie in the staging folder of the pack, and no option is needed.
+- Elsewhere, as on Dataflow, `exchange` names a folder that all machines reach by Beam's file systems, such as
+  "gs://bucket/exchange". Tasks are written there, and shards are copied back from there. `path_map` tells workers where to
+  find the images that the source names by local paths.
 
 mm_keras has to be installed on the workers (`--setup_file`, `--sdk_container_image`: see docs/beam.md).
 """
@@ -43,7 +45,7 @@ except ImportError as error:
 
 
 class PipelineError(OSError):
-    """The pipeline stopped; what it finished is kept."""
+    """The pipeline failed. The shards that it finished are kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Places:
     """Where workers read and write.
 
     Attributes:
-        folder: of shards and tasks, for Beam's file systems.
-        is_shared: whether it is an ordinary folder that workers write to directly.
-        path_map: local path prefix -> what workers read instead.
+        folder: the folder of shards and tasks, as Beam's file systems name it.
+        is_shared: whether it is an ordinary folder of a shared file system, to which workers write directly.
+        path_map: maps beginnings of local paths to what workers read instead.
     """
 
     folder: str
@@ -65,12 +67,15 @@ def make_engine(arguments: list[str], exchange: str | None = None, path_map: dic
     """Makes an engine for `pack`.
 
     Args:
-        arguments: Beam's own flags, such as ["--runner=FlinkRunner", "--flink_master=host:8081"].
-        exchange: a folder for tasks and shards that all workers reach; None = the output's file system is shared.
-        path_map: local path prefix -> where workers find the images below it.
+        arguments: Beam's options, such as ["--runner=FlinkRunner", "--flink_master=host:8081"].
+        exchange: a folder for tasks and shards that all workers reach; None where the file system of the output is shared.
+        path_map: maps beginnings of local paths to where workers find the images below them.
 
     Raises:
-        ValueError: for a flag that Beam does not know.
+        ValueError: for an option that Beam does not know.
+
+    Example:
+        >>> pack(source, "data/products", engine=make_engine(["--runner=DirectRunner", "--direct_num_workers=4"]))
     """
     options = PipelineOptions(arguments)
     everything = options.get_all_options(retain_unknown_options=True)
@@ -129,9 +134,9 @@ def _write_tasks(job: Job, plans: Iterable[ShardPlan], places: Places) -> tuple[
 
 
 def _make_shard(task: str, places: Places, settings: Settings) -> None:
-    """Runs on a worker."""
+    """Makes the shard of a task. It runs on a worker."""
     use_one_thread()
-    with FileSystems.open(task) as file:  # our own file, written by the program that started the pipeline
+    with FileSystems.open(task) as file:  # unpickling is safe: the program that started the pipeline wrote it
         split, name, count = pickle.load(file)
         examples = (pickle.load(file) for _ in range(count))
         read = functools.partial(_read, path_map=places.path_map)
@@ -149,10 +154,10 @@ def _make_shard(task: str, places: Places, settings: Settings) -> None:
 
 
 def _read(path: Path, path_map: dict[str, str]) -> bytes:
-    """Reads a file, from elsewhere where `path_map` says so.
+    """Reads a file, or the file that stands for it by `path_map`.
 
     Raises:
-        FileNotFoundError: if there is none. An error of another kind is left to the runner, which tries again.
+        FileNotFoundError: if there is none. Errors of other kinds are left to the runner, which tries again.
     """
     for prefix, target in path_map.items():
         if path.is_relative_to(prefix):
@@ -168,6 +173,7 @@ def _read(path: Path, path_map: dict[str, str]) -> bytes:
 
 
 def _copy_back(folder: Path, name: str, places: Places) -> None:
+    """Copies the files of a shard from the exchange into the staging folder."""
     for file_name in files_of(name):
         target = folder / file_name
         target.parent.mkdir(exist_ok=True)
@@ -177,7 +183,7 @@ def _copy_back(folder: Path, name: str, places: Places) -> None:
 
 
 def _exchanged(folder: str, file_name: str) -> str:
-    """Where a file of a shard lies in the exchange: no folders there."""
+    """The path of a shard's file in the exchange, which has no sub-folders."""
     return FileSystems.join(folder, file_name.replace("/", "-"))
 
 

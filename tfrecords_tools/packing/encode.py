@@ -1,4 +1,4 @@
-"""Spooled example -> image bytes -> record, in this process or in worker processes."""
+"""Encodes spooled examples as records, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ class WorkerDiedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How examples become records."""
+    """How examples become records.
+
+    Attributes:
+        labels: the vocabulary; an example with another label is rejected.
+        multi_label: whether a record may carry several labels.
+        text_fields: the fields of each record. Other texts of an example are dropped.
+        images: the size and quality of the stored images.
+        keep_without_image: as in `PackOptions`.
+    """
 
     labels: LabelVocabulary
     multi_label: bool
@@ -44,9 +52,13 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """An encoded record, the record without its image, and what it counts for; or why there is none.
+    """What became of an example: a record, a rejection, or both where the record is kept without its image.
 
-    A record that was kept without its image has both.
+    Attributes:
+        serialized: the encoded record; None if the example is left out.
+        record: the record without the bytes of its image; None if the example is left out.
+        counts: what the record adds to the statistics of its split.
+        rejection: what is wrong with the example; None if nothing is.
     """
 
     serialized: bytes | None
@@ -56,12 +68,24 @@ class Result:
 
 
 def num_workers(asked: int | None, num_examples: int) -> int:
-    """How many worker processes encode so many examples; 1 = none, this process does."""
+    """How many worker processes encode so many examples; 1 stands for this process alone. `asked` may be None."""
     return 1 if num_examples < _INLINE_BELOW else asked or os.cpu_count() or 1
 
 
 class Encoder:
-    """Encodes spooled examples in order, here or in worker processes that run a bounded number of chunks ahead."""
+    """Encodes spooled examples in order. Worker processes run a bounded number of chunks ahead.
+
+    Args:
+        spool: the file of the spooled examples.
+        settings: how examples become records.
+        workers: the number of worker processes; None starts one for each core. Few examples are encoded in this process.
+        num_examples: how many examples there are in all.
+
+    Example:
+        >>> with Encoder(spool.path, settings, workers=None, num_examples=5000) as encoder:
+        ...     for position, result in encoder.encode(places):
+        ...         ...
+    """
 
     def __init__(self, spool: Path, settings: Settings, workers: int | None, num_examples: int):
         self._worker = spool, settings
@@ -83,7 +107,11 @@ class Encoder:
             _spool.close()
 
     def encode(self, places: Iterable[Place]) -> Iterator[tuple[int, Result]]:
-        """Yields (position, result) pairs."""
+        """Yields a (position in the source, result) pair for each place, in the order of the places.
+
+        Raises:
+            WorkerDiedError: if a worker process was killed.
+        """
         pending: deque = deque()
         places = iter(places)
         try:
@@ -91,7 +119,7 @@ class Encoder:
                 if self._pool is None:
                     yield from _encode_chunk(chunk)
                     continue
-                with _sigint_blocked():  # a submission starts worker processes, and they inherit this
+                with _sigint_blocked():  # a submission starts worker processes, which inherit the blocked signal
                     pending.append(self._pool.submit(_encode_chunk, chunk))
                 if len(pending) >= 4 * self._workers:
                     yield from pending.popleft().result()
@@ -106,9 +134,9 @@ class Encoder:
 
 @contextlib.contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Processes that are started in its block never see Ctrl-C: their parent does, ends them and says so once.
+    """Processes that start inside of the block never receive Ctrl-C; this process ends them and prints one message.
 
-    Here, Ctrl-C takes effect at the end of the block.
+    In this process Ctrl-C takes effect at the end of the block.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -128,7 +156,7 @@ def _start_worker(spool: Path, settings: Settings) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever: its end of the queue never closes."""
+    """Ends this worker when its parent was killed; otherwise it would wait for work for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -144,7 +172,7 @@ def _encode_chunk(places: list[Place]) -> list[tuple[int, Result]]:
 
 
 def encode(example: SourceExample, settings: Settings, read: Callable[[Path], bytes] = Path.read_bytes) -> Result:
-    """Makes the record of an example, or says why it can not be packed. `read` gets the bytes of an image file."""
+    """Makes the record of an example, or says why it cannot be packed. `read` returns the bytes of an image file."""
     try:
         if len(example.labels) > 1 and not settings.multi_label:
             raise ValueError(f"several labels in a single-label dataset: {example.labels}")
@@ -178,7 +206,7 @@ def _present(texts) -> tuple[str, ...]:
 def _load_image(
     image: Path | bytes | RecordImage | None, options: ImageOptions, read: Callable[[Path], bytes]
 ) -> tuple[PreparedImage | None, str]:
-    """The prepared image, or None and the problem ("" where the source names no image)."""
+    """The prepared image, or None with what is wrong with it ("" where the source names no image)."""
     if image is None:
         return None, ""
     if isinstance(image, RecordImage):

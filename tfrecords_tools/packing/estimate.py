@@ -1,4 +1,4 @@
-"""What packing a large source would take, from a measured sample of it."""
+"""Estimates the time and room that packing a large source would take, from a sample that is packed and measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pickle
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.splits import hash_id
@@ -19,64 +20,78 @@ from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 
 _SAMPLE, _READ = 1000, 20_000
-_OTHERS = (16, 256)  # workers to speak of as well
+_OTHERS = (16, 256)  # numbers of workers for which the time is given as well
 
 
 def estimate(
     source: Source, options: PackOptions, labels: LabelVocabulary | None, total: int | None = None, progress: bool = True
 ) -> str:
-    """Packs 1,000 examples, drawn by hash, into a temporary folder, and extrapolates.
+    """Packs 1,000 examples, which are drawn by hash, into a temporary folder, and extrapolates.
 
     Args:
-        source, options, labels, progress: as of `pack`.
-        total: examples to estimate for; the first 20,000 are read then. None reads the whole source and counts.
+        source, options, labels, progress: as for `pack`.
+        total: the number of examples to estimate for; only the first 20,000 of the source are read then. None reads the
+            whole source and counts its examples.
 
     Returns:
-        some lines of text.
+        a few lines of text: what was measured, then time, size and disk space for all examples.
 
     Raises:
         PackError: if too much of the sample is bad.
         EmptySourceError: if the source yields no usable example.
     """
-    drawn: list[tuple[int, int, SourceExample]] = []  # a heap: the largest hash is the next to go
-    num_read = num_rejected = 0
-    started = time.perf_counter()
-    with progress_bar("reading the source", "examples", shown=progress) as bar:
-        for example in itertools.islice(source.examples(), _READ if total else None):
-            bar.update()
-            num_read += 1
-            if isinstance(example, Rejection):
-                num_rejected += 1
-                continue
-            entry = (-hash_id(example.id, "estimate", options.seed), num_read, example)
-            heapq.heappush(drawn, entry) if len(drawn) < _SAMPLE else heapq.heappushpop(drawn, entry)
-    reading = time.perf_counter() - started
-    examples = [example for _, _, example in drawn]
+    sample = _draw_sample(source, options.seed, _READ if total else None, progress)
+    examples = sample.examples
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
-        sample = dataclasses.replace(source, examples=lambda: iter(examples), files=[])
-        info = pack(sample, Path(scratch) / "sample", options, labels, progress=progress)
+        drawn = dataclasses.replace(source, examples=lambda: iter(examples), files=[])
+        info = pack(drawn, Path(scratch) / "sample", options, labels, progress=progress)
         packing = time.perf_counter() - started
     packed = sum(info.num_examples(split) for split in info.splits)
     size = sum(shard.num_bytes for shards in info.splits.values() for shard in shards) / max(packed, 1)
     spooled = sum(len(pickle.dumps(example, pickle.HIGHEST_PROTOCOL)) for example in examples) / len(examples)
-    kept = (num_read - num_rejected) / num_read * packed / len(examples)
-    total = total or num_read
+    kept = (sample.num_read - sample.num_rejected) / sample.num_read * packed / len(examples)
+    total = total or sample.num_read
     workers = num_workers(options.workers, len(examples))
     seconds = total * packing / len(examples)
     elsewhere = ", ".join(f"{_duration(seconds * workers / count)} by {count}" for count in _OTHERS if count > workers)
     return "\n".join(
         [
-            f"measured: {num_read:,} examples read at {num_read / reading:,.0f}/s; {len(examples):,} packed by {workers} "
-            f"worker(s) at {len(examples) / packing:,.0f}/s, start-up included; {size / 1e3:.1f} KB a record, "
+            f"measured: {sample.num_read:,} examples read at {sample.num_read / sample.seconds:,.0f}/s; {len(examples):,} packed "
+            f"by {workers} worker(s) at {len(examples) / packing:,.0f}/s, start-up included; {size / 1e3:.1f} KB a record, "
             f"{kept:.1%} of the input kept",
             f"{total:,} examples would take about",
-            f"  {_duration(total * reading / num_read)} to read the source",
+            f"  {_duration(total * sample.seconds / sample.num_read)} to read the source",
             f"  {_duration(seconds)} to pack with {workers} worker(s), as fast as these{'; ' + elsewhere if elsewhere else ''}",
             f"  {total * kept * size / 1e9:,.2f} GB for the dataset, in {-(-total // options.examples_per_shard):,} shards",
             f"  {total * (spooled + 100) / 1e9:,.2f} GB of disk beside it while packing",
         ]
     )
+
+
+class _Sample(NamedTuple):
+    """Examples that were drawn from a source, the numbers of rows that were read and rejected, and the time that it took."""
+
+    examples: list[SourceExample]
+    num_read: int
+    num_rejected: int
+    seconds: float
+
+
+def _draw_sample(source: Source, seed: int, limit: int | None, progress: bool) -> _Sample:
+    drawn: list[tuple[int, int, SourceExample]] = []  # a heap: the largest hash is the next to go
+    num_read = num_rejected = 0
+    started = time.perf_counter()
+    with progress_bar("reading the source", "examples", shown=progress) as bar:
+        for example in itertools.islice(source.examples(), limit):
+            bar.update()
+            num_read += 1
+            if isinstance(example, Rejection):
+                num_rejected += 1
+                continue
+            entry = (-hash_id(example.id, "estimate", seed), num_read, example)
+            heapq.heappush(drawn, entry) if len(drawn) < _SAMPLE else heapq.heappushpop(drawn, entry)
+    return _Sample([example for _, _, example in drawn], num_read, num_rejected, time.perf_counter() - started)
 
 
 def _duration(seconds: float) -> str:

@@ -1,8 +1,8 @@
-"""Any picture file -> an upright 8-bit JPEG at a given short side, or a clear reason why not.
+"""Turns an image file of any format into an upright 8-bit JPEG of a given short side, or says why that is not possible.
 
-The usual case, a grey or RGB JPEG, is decoded by OpenCV with DCT scaling (it releases the GIL and is twice as fast
-as Pillow); everything else (palette, alpha, CMYK, 16 bit, animation, PNG, GIF, WebP, …) goes through Pillow. Shrinking
-averages over areas or blurs first, so nothing aliases.
+The usual case, a grey or RGB JPEG, is decoded by OpenCV with DCT scaling, which is twice as fast as Pillow and releases the
+GIL. Everything else (palette, alpha, CMYK, 16 bit, animation, PNG, GIF, WebP, …) is decoded by Pillow. Images are averaged over
+areas or blurred before they are shrunk, so nothing aliases.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # damaged files are reported by us, once, with their names
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # packing reports damaged files, once and by name
 import cv2
 
-Image.MAX_IMAGE_PIXELS = None  # `max_pixels` below is the limit, and it knows about DCT scaling
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` below is the limit; it takes DCT scaling into account
 
 _ORIENTATION_TAG = 0x0112
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 class BadImageError(ValueError):
-    """An image that cannot be packed; the message says why."""
+    """An image that cannot be packed. The message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +34,11 @@ class ImageOptions:
     """How images are stored.
 
     Attributes:
-        short_side: pixels; larger images are shrunk to it, keeping their aspect. Smaller ones are never enlarged.
-            None passes images through as they are.
+        short_side: the length of the shorter side in pixels. Larger images are shrunk to it and keep their aspect ratio;
+            smaller ones are never enlarged. None keeps all sizes.
         quality: JPEG quality, 1–100, of images that are re-encoded.
-        max_pixels: the largest bitmap that is ever decoded. A JPEG counts after DCT scaling, so a 90-megapixel photo
-            is fine where it is shrunk; a 90-megapixel PNG (270 MB of pixels) is not.
+        max_pixels: the largest bitmap that is decoded, in pixels. A JPEG counts after DCT scaling: a photo of 90 megapixels
+            is packed where it is shrunk, and a PNG of 90 megapixels (270 MB) is rejected.
     """
 
     short_side: int | None = 256
@@ -54,7 +54,7 @@ class ImageOptions:
 
 @dataclasses.dataclass(frozen=True)
 class PreparedImage:
-    """JPEG bytes with their size in pixels; `reencoded` is False where the original bytes were kept."""
+    """An encoded JPEG and its size in pixels. `reencoded` is False if the original bytes were kept."""
 
     data: bytes
     height: int
@@ -63,13 +63,18 @@ class PreparedImage:
 
 
 def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
-    """Turns encoded bytes of any format that Pillow reads into what a record stores.
+    """Turns encoded bytes of any format that Pillow reads into the JPEG that a record stores.
 
-    A JPEG that is upright, grey or RGB and no larger than asked for keeps its bytes. Of an animation the first frame is
-    taken; transparency is put on white; EXIF orientation is applied (training decoders ignore it).
+    An upright JPEG, grey or RGB, that is no larger than `options.short_side` keeps its bytes. Of an animation the first frame
+    is taken. Transparent pixels become white. EXIF orientation is applied, since decoders for training ignore it.
 
     Raises:
-        BadImageError: for bytes that are empty, no image, truncated, or larger than `options.max_pixels`.
+        BadImageError: for bytes that are empty, no image, truncated, or an image larger than `options.max_pixels`.
+
+    Example:
+        >>> image = prepare_image(Path("photo.png").read_bytes(), ImageOptions(short_side=256))
+        >>> image.height, image.width, image.data[:2]
+        (256, 341, b'\\xff\\xd8')
     """
     if not data:
         raise BadImageError("empty image")
@@ -80,7 +85,9 @@ def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
     if is_jpeg and _is_cut_off(data):
         raise BadImageError("truncated: zeros stand where the rest of the JPEG should be")
     plain_jpeg = is_jpeg and header.mode in ("L", "RGB")
-    plain_jpeg = plain_jpeg and data.rstrip(b"\0").endswith(_END_OF_IMAGE)  # else truncated, perhaps: Pillow tells
+    plain_jpeg = plain_jpeg and data.rstrip(b"\0").endswith(
+        _END_OF_IMAGE
+    )  # otherwise it may be truncated, which Pillow notices
     reduction = next((r for r in (8, 4, 2) if plain_jpeg and min(width, height) >= r * short_side), 1)
     if width * height > options.max_pixels * reduction**2:
         raise BadImageError(
@@ -88,7 +95,7 @@ def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
             f"max_pixels is {options.max_pixels:,}"
         )
     if plain_jpeg and min(width, height) <= short_side and _is_upright(header):
-        _decode_jpeg(data, 8)  # a cheap look at the whole stream
+        _decode_jpeg(data, 8)  # cheap, and it fails where the stream is damaged
         return PreparedImage(data, height, width, reencoded=False)
     bgr = _decode_jpeg(data, reduction) if plain_jpeg else _decode_with_pillow(header)
     bgr = _shrink(bgr, short_side)
@@ -99,7 +106,7 @@ def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
 
 
 def check_jpeg(data: bytes) -> tuple[int, int]:
-    """Decodes a stored image completely and returns its (height, width).
+    """Decodes a stored image completely and returns its (height, width) in pixels.
 
     Raises:
         BadImageError: if it does not decode.
@@ -122,7 +129,10 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a download into preallocated space broke off: decoders take the zeros for grey pixels and do not complain."""
+    """Whether the end of the file is missing and filled with zeros, which decoders take for grey pixels.
+
+    A download into preallocated space that broke off leaves such files.
+    """
     return data.endswith(b"\0\0") and data.find(_END_OF_IMAGE, data.rfind(_START_OF_SCAN)) < 0
 
 
@@ -184,5 +194,5 @@ def _shrink(bgr: np.ndarray, short_side: int) -> np.ndarray:
 
 @functools.cache
 def use_one_thread() -> None:
-    """Keeps OpenCV from starting a thread per core inside each of our worker processes."""
+    """Keeps OpenCV from starting a thread for each core inside of every worker process."""
     cv2.setNumThreads(1)

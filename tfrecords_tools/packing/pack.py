@@ -1,14 +1,16 @@
 """Packs a source into a dataset folder.
 
-Three passes, so that memory stays small whatever the input and the bytes are the same for any number of workers:
+Packing takes three passes. So memory stays small however large the input is, and any number of workers writes the same bytes.
 
-1. *spool*: the source is read once; examples (paths and texts, not pixels) go to one file, their places to a table beside it.
-2. *plan*: label vocabulary, duplicate ids, splits; records are ordered by hash and cut into shards by ranges of it.
-3. *write*: an engine makes the shards. That of this module has one process a core read images and encode records, and one
-   writer put them into shards, in order; `beam` spreads the shards over machines.
+1. *Spool*: the source is read once. Its examples (paths and texts, not pixels) are written to one file, and where each of them
+   stands in that file to a table beside it.
+2. *Plan*: the label vocabulary, duplicate ids and splits are found. Records are ordered by a hash of their ids, and each shard
+   takes a range of hashes.
+3. *Write*: an engine makes the shards. The engine of this module starts one process for each core, which reads images and
+   encodes records, while this process writes them into shards in order. The engine of `beam` spreads the shards over machines.
 
-Everything happens in a staging folder beside the output, which takes the output's name once it is complete. A pack that was
-killed is resumed by running it again: the source is read anew, shards that are finished are not made anew.
+Everything happens in a staging folder beside the output, which is renamed to the output when it is complete. A pack that was
+killed is resumed by running it again: the source is read again, and shards that are finished are kept.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ from tfrecords_tools.sources.example import Rejection, Source
 
 _OURS = (
     *(DATASET_FILE, LABELS_FILE, REJECTED_FILE, CROISSANT_FILE, CLASS_DESCRIPTIONS_FILE, INDEX_FOLDER),
-    ".features",  # what mm_keras caches beside a dataset, of records that overwriting deletes
+    ".features",  # mm_keras caches encodings there, of records that overwriting deletes
     *(tfds_files.FEATURES_FILE, tfds_files.INFO_FILE, tfds_files.NAMES_FILE),
 )
 _VERSIONED = ("opencv-python-headless", "pillow", "numpy")
@@ -62,14 +64,18 @@ class PackOptions:
     """How a source is packed.
 
     Attributes:
-        images: size and quality of the stored images.
-        fractions: splits to draw (name -> fraction) for examples to which the source gives none.
-        seed: of the splits and of the order of the records.
-        examples_per_shard: about how many records go into one shard.
-        keep_without_image: keep a record whose image is missing or unreadable, without its image, where it has a text;
-            it is reported either way. False leaves it out.
-        max_bad_fraction: stop when more than this fraction of the input is bad: a wrong image folder, most likely.
-        workers: processes; None = one a core. The bytes do not depend on it.
+        images: the size and quality of the stored images.
+        fractions: maps split names to the fractions by which a split is drawn for examples to which the source gives none.
+        seed: another seed draws other splits and another order of the records.
+        examples_per_shard: about how many records a shard holds.
+        keep_without_image: whether a record whose image is missing or unreadable is kept without its image, if it has a text.
+            Otherwise it is left out. Both are reported in rejected.jsonl.
+        max_bad_fraction: packing stops with an error when more than this fraction of the input is bad, 0–1. The usual reason
+            is a wrong image folder.
+        workers: the number of worker processes; None starts one for each core. The bytes do not depend on it.
+
+    Example:
+        >>> PackOptions(images=ImageOptions(short_side=320), fractions={"train": 0.9, "test": 0.1})
     """
 
     images: ImageOptions = dataclasses.field(default_factory=ImageOptions)
@@ -91,7 +97,7 @@ class PackOptions:
 
 
 class ShardPlan(NamedTuple):
-    """A shard to make, and the places of its examples in the spool."""
+    """A shard to make: its split, its file name, and where its examples stand in the spool."""
 
     split: str
     name: str
@@ -99,11 +105,13 @@ class ShardPlan(NamedTuple):
 
 
 class Job:
-    """What an engine is given: a staging folder to make shards in, from spooled examples.
+    """The work of an engine: it makes shards of spooled examples.
 
     Attributes:
-        spool, folder, settings: where examples come from, where shards go, how the former become the latter.
-        fingerprint: of all that the shards' bytes depend on.
+        spool: holds the examples.
+        folder: the staging folder for the shards.
+        settings: how examples become records.
+        fingerprint: a hash of everything that the bytes of the shards depend on.
         workers: as in `PackOptions`.
         progress: whether to show progress bars.
     """
@@ -114,7 +122,7 @@ class Job:
         self._max_bad_fraction = options.max_bad_fraction
 
     def reject(self, position: int, rejection: Rejection) -> None:
-        """Notes a bad example.
+        """Adds a bad example, given by its position in the source, to the report.
 
         Raises:
             PackError: as soon as too much of the input is known to be bad.
@@ -137,11 +145,11 @@ class Job:
 
 
 Engine = Callable[[Job, Iterable[ShardPlan]], Iterator[FinishedShard]]
-"""Makes the planned shards, or finds them in the folder, and yields them in order; reports each rejection to the job."""
+"""Yields the planned shards in order, after it made those that the folder does not hold. It reports rejections to the job."""
 
 
 def write_here(job: Job, plans: Iterable[ShardPlan]) -> Iterator[FinishedShard]:
-    """The engine for one machine: worker processes encode, and run ahead into the next shards while one is written."""
+    """The engine for one machine: while a shard is written, worker processes already encode records of the next ones."""
     plans, ahead = itertools.tee((plan, finished_shard(job.folder, plan.name)) for plan in plans)
     total = sum(job.spool.sizes.values())
     bar = progress_bar("packing", "examples", total, job.progress)
@@ -177,18 +185,15 @@ def pack(
 ) -> DatasetInfo:
     """Packs `source` into the dataset folder `output`.
 
-    Everything happens in a staging folder beside the output, which takes the output's name once it is complete. A pack that
-    was killed is resumed by running it again: the source is read anew, shards that are finished are not made anew.
-
     Args:
-        source: what to pack.
+        source: the raw dataset, as its source module declares it.
         output: the folder to make. It appears complete or not at all.
         options: see `PackOptions`.
-        labels: a given vocabulary (of the training data, say); examples with other labels are left out and reported.
-            None takes the source's own, or collects it from its examples.
-        overwrite: replace a dataset that is already there.
-        progress: show progress bars on standard error.
-        engine: what makes the shards.
+        labels: a given vocabulary, such as that of the training data. Examples with other labels are left out and reported.
+            None takes the vocabulary of the source, or collects the labels of its examples.
+        overwrite: whether to replace a dataset that is already there.
+        progress: whether to show progress bars on standard error.
+        engine: makes the shards; see `write_here` and `beam.make_engine`.
 
     Returns:
         the description of the packed dataset.
@@ -197,6 +202,13 @@ def pack(
         PackError: if the output is taken, or too much of the source is bad.
         EmptySourceError: if the source yields no usable example.
         BusyError: if another process is packing into the same output.
+        OSError: if the disk is full or fails; packing again goes on from the finished shards.
+
+    Example:
+        >>> source = table.make_source(["products.csv"], table.Columns(image="image", text=("title",), label="category"))
+        >>> info = pack(source, "data/products", PackOptions(examples_per_shard=500))
+        >>> info.num_examples("train")
+        840
     """
     output = Path(output).absolute()
     _check_output(output, overwrite)
@@ -250,7 +262,7 @@ def _write_rejected(folder: Path, rejections: list[tuple[int, Rejection]]) -> No
 
 
 def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: LabelVocabulary) -> str:
-    """Of all that the shards' bytes depend on, but for the contents of the image files."""
+    """A hash of all that the bytes of the shards depend on, except for the contents of the image files."""
     settings = dataclasses.replace(options, workers=None)
     versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
     parts = (spool.digest, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)

@@ -1,4 +1,4 @@
-"""The files of one shard: its records, their index, and, until the dataset is complete, what they count for."""
+"""The files of one shard: its records, their index, and, until the dataset is complete, their counts and rejections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from tfrecords_tools.sources.example import Rejection
 
 @dataclasses.dataclass(frozen=True)
 class FinishedShard:
-    """A shard that is on the disk, what its records count for, and the (position, rejection) pairs found on the way."""
+    """A shard that is on the disk.
+
+    Attributes:
+        split: the split that it belongs to.
+        info: its entry in dataset.json.
+        counts: what its records add to the statistics of the split.
+        rejections: (position in the source, rejection) pairs of its examples.
+    """
 
     split: str
     info: ShardInfo
@@ -27,14 +34,22 @@ class FinishedShard:
 
 
 def files_of(name: str) -> tuple[str, str, str]:
-    """What `write_shard` makes, the last at the end: it vouches for the others."""
+    """The files of a shard. The last of them is written last, and so says that the others are complete."""
     return name, index_file(name), f"{name}.json"
 
 
 def write_shard(
     folder: Path, split: str, name: str, results: Iterable[tuple[int, Result]], settings: Settings
 ) -> FinishedShard:
-    """Writes the records among (position, result) pairs; a shard of that name is replaced, or on an error left as it was."""
+    """Writes the files of a shard; older files of that name are replaced.
+
+    Args:
+        folder: the staging folder.
+        split: the split that the shard belongs to.
+        name: the file name of the shard.
+        results: (position in the source, result) pairs, in the order of the records.
+        settings: how the examples became records.
+    """
     writer, counts, rejections = ShardWriter(folder / name), Counter(), []
     index = ShardIndex(split, name, settings.text_fields, settings.labels)
     try:
@@ -58,7 +73,7 @@ def write_shard(
 
 
 def finished_shard(folder: Path, name: str) -> FinishedShard | None:
-    """The shard of that name, if an earlier try finished it."""
+    """The shard of that name, if an earlier pack finished it, and otherwise None."""
     shard, index, facts = (folder / file for file in files_of(name))
     if not (facts.is_file() and shard.is_file() and index.is_file()):
         return None

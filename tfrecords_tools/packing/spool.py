@@ -1,4 +1,4 @@
-"""The spool: a source read once onto the disk, so that memory stays the same whatever the input."""
+"""The spool: the examples of a source, read once and written to the disk, so that memory does not grow with the input."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ class EmptySourceError(ValueError):
 
 
 class Place(NamedTuple):
-    """An example in the spool: its number in the source's order, and its offset in the file."""
+    """An example in the spool: its position in the source, from 0, and its offset in the spool's file, in bytes."""
 
     position: int
     offset: int
 
 
 class Spool:
-    """Reads a source: the examples into one file, what planning needs to know of each into an SQLite table beside it.
+    """Reads a source into a file of examples, and an SQLite table beside it that holds what planning needs of each.
 
     Args:
         path: the file to make.
-        source: what to read.
-        fractions: splits to draw for examples to which the source gives none.
-        seed: of the splits and of the order of the records.
-        progress: show a progress bar on standard error.
+        source: the source to read.
+        fractions: maps split names to the fractions by which a split is drawn for examples to which the source gives none.
+        seed: another seed draws other splits and another order of the records.
+        progress: whether to show a progress bar on standard error.
 
     Attributes:
-        path: of the file.
-        sizes: split name -> number of examples.
-        label_names: all that were seen.
-        rejections: (position among the examples, rejection) pairs.
-        num_seen: examples and rejected rows.
-        digest: sha256 of the examples.
-        splits_drawn: whether the source gave none, so that all splits follow from the ids.
+        path: the path of the file.
+        sizes: maps each split to its number of examples.
+        label_names: the labels of all examples.
+        rejections: (position in the source, rejection) pairs.
+        num_seen: the number of examples and rejected rows.
+        digest: a sha256 of the examples, in hex.
+        splits_drawn: whether the source gives no splits at all, so that each split follows from the id of the example.
 
     Raises:
         EmptySourceError: if the source yields no usable example.
@@ -96,10 +96,14 @@ class Spool:
         self._reject_duplicates()
 
     def reject(self, position: int, rejection: Rejection) -> None:
+        """Adds a rejection to the report; `position` says where in the source it belongs."""
         self.rejections.append((position, rejection))
 
     def shards(self, split: str, num_shards: int) -> Iterator[list[Place]]:
-        """Yields the examples of each shard of a split: those in its range of the hash, in the order of their hashes."""
+        """Yields the places of the examples of each shard of a split, in the order of the hashes of their ids.
+
+        Each shard has an equal range of hashes, so shards differ in size a little, and some may be empty.
+        """
         rows = self._plan.execute("SELECT hash, position, offset FROM rows WHERE split = ? ORDER BY hash, position", (split,))
         groups = itertools.groupby(rows, lambda row: (row[0] * num_shards) >> 63)
         group = next(groups, None)
@@ -111,7 +115,7 @@ class Spool:
                 yield []
 
     def close(self) -> None:
-        """Deletes what was spooled."""
+        """Deletes the files of the spool."""
         self._plan.close()
         for path in (self.path, self._plan_path):
             path.unlink(missing_ok=True)
@@ -132,13 +136,13 @@ class Spool:
 
 
 def _bytes_of(example: SourceExample) -> bytes:
-    """All that an example says, for a digest."""
+    """The content of an example as bytes, for a digest."""
     image = example.image if isinstance(example.image, bytes) else repr(example.image).encode()
     rest = (example.id, example.where, example.texts, example.labels, example.split, example.weight)
     return image + repr(rest).encode("utf-8", "backslashreplace")
 
 
 def read_spooled(file: BinaryIO, offset: int) -> SourceExample:
-    """Reads one example back (from our own file, written moments ago: unpickling is safe)."""
+    """Reads the example at an offset of the spool's file, in bytes. Unpickling is safe: this program wrote the file."""
     file.seek(offset)
     return pickle.load(file)

@@ -1,15 +1,15 @@
 """The staging folder of a pack: hidden beside the output until the dataset is complete, then renamed to it.
 
     .products.packing/
-        lock                               held by the pack that runs; a kill releases it
-        fingerprint                        of the input and the options
-        train-00000-of-00004.tfrecord      finished shards, each with
-        index/train-00000-of-00004.parquet the index of its records, and
-        train-00000-of-00004.tfrecord.json what they count for
-        tasks/                             of the engines that have any
+        lock                                  held by the pack that runs; it is released when that is killed
+        fingerprint                           a hash of the input and the options
+        train-00000-of-00004.tfrecord         a finished shard
+        index/train-00000-of-00004.parquet    the index of its records
+        train-00000-of-00004.tfrecord.json    its counts and rejections
+        tasks/                                examples by shard, for workers of the Beam engine
 
-What a killed or interrupted pack left there, the same pack takes up again: shards that are finished are not made anew. A pack
-of another input or with other options clears it first, so that no two runs are ever mixed.
+When a pack was killed or interrupted, running it again keeps the finished shards. A pack of another input or with other options
+deletes them first, so that no two packs are ever mixed.
 """
 
 from __future__ import annotations
@@ -34,16 +34,26 @@ class BusyError(RuntimeError):
 
 
 class Staging:
-    """Context of one pack; left by an error, it removes the folder, but keeps it where going on makes sense.
+    """A context manager for one pack, which makes the staging folder and locks it.
 
-    That is after an interrupt, or an error of the operating system: a full disk, a share that went away. Of a full disk it
-    says what to do.
+    After an error the folder is deleted, since the same error would come again. After an interrupt or an error of the operating
+    system (a full disk, a share that went away) it is kept, so that packing again goes on from the finished shards. The error
+    of a full disk says what to do.
 
     Args:
-        output: the folder that the dataset will have.
+        output: the dataset folder that the staging folder becomes.
+
+    Attributes:
+        path: the staging folder.
 
     Raises:
         BusyError: if another process is packing into the same output.
+
+    Example:
+        >>> with Staging(Path("data/products")) as staging:
+        ...     staging.begin(fingerprint)
+        ...     ...  # write the shards into staging.path
+        ...     staging.publish()
     """
 
     def __init__(self, output: Path):
@@ -63,8 +73,8 @@ class Staging:
         self._lock.release()
         if isinstance(error, Exception) and not isinstance(error, OSError):
             shutil.rmtree(self.path, ignore_errors=True)
-        for left in self.path.glob(f"{SPOOL_FILE}*"):  # large, and made anew
-            left.unlink()
+        for path in self.path.glob(f"{SPOOL_FILE}*"):  # they are large, and the next pack reads the source again
+            path.unlink()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = (
                 f"{len(self.finished_shards()):,} finished shard(s) are kept in {self.path}; make room and run the same "
@@ -73,23 +83,23 @@ class Staging:
             raise OSError(error.errno, f"{error.strerror}: {advice}", error.filename or str(self.path)) from error
 
     def finished_shards(self) -> list[Path]:
-        """The files that say of a shard that it is complete."""
+        """The files that mark the shards that are complete, such as train-00000-of-00004.tfrecord.json."""
         return [path for path in self.path.glob("*.tfrecord.json") if not path.name.startswith(UNFINISHED)]
 
     def begin(self, fingerprint: str) -> None:
-        """Clears what another pack left."""
+        """Deletes the shards that a pack of another input or with other options left."""
         shutil.rmtree(self.path / TASKS_FOLDER, ignore_errors=True)
         path = self.path / _FINGERPRINT
         if not path.is_file() or path.read_text() != fingerprint:
-            for left in [*self.path.glob("*.tfrecord*"), path]:
-                left.unlink(missing_ok=True)
+            for stale in [*self.path.glob("*.tfrecord*"), path]:
+                stale.unlink(missing_ok=True)
             shutil.rmtree(self.path / INDEX_FOLDER, ignore_errors=True)
             path.write_text(fingerprint)
 
     def publish(self) -> None:
-        """Gives the folder the output's name; a dataset that is there is replaced."""
-        for left in [*self.path.glob("*.tfrecord.json"), self.path / _FINGERPRINT, self.path / _LOCK]:
-            left.unlink(missing_ok=True)
+        """Renames the staging folder to the output; a dataset that is there is replaced."""
+        for path in [*self.path.glob("*.tfrecord.json"), self.path / _FINGERPRINT, self.path / _LOCK]:
+            path.unlink(missing_ok=True)
         if self._output.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{self._output.name}.old-", dir=self._output.parent))
             self._output.replace(retired / self._output.name)

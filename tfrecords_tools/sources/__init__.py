@@ -1,7 +1,9 @@
-"""One module a raw format: each has `iter_examples(...)`, and `make_source(...)`, which declares it for packing.
+"""Reads raw datasets: each format has one module with `make_source` for packing and `COMMAND` for the command line.
 
-Import `Source` and `SourceExample` from `example`. What formats share is in `files` (text, CSV, folders), `json_stream` (large
-JSON) and `disk_index` (joins that exceed the memory); `tags` makes labels of the words that tell definitions apart.
+Import `Source`, `SourceExample` and `Rejection` from `example`, and `make_source` from the module of a format. `command` finds
+the commands. Formats share `files` (text, CSV, folders), `table_rows` (tables), `json_stream` (large JSON files), `disk_index`
+(joins that exceed the memory), and `tags` (labels made of class texts). `imagenet_val` and `webvision_metadata` belong to the
+formats that they are named after.
 
-May import: dataset, progress.
+May import: dataset.
 """

@@ -7,11 +7,12 @@
         {"images": […], "annotations": [{"image_id": 9, "category_id": 51, "bbox": […], …}],
          "categories": [{"id": 51, "name": "bowl", "supercategory": "kitchen"}]}
 
-- All captions of an image stand in the field `caption`, each once, white space and line breaks set to single spaces.
-- Labels are names of categories, each once an image; an image without objects has none. Without instances files nothing
-  is labelled: captions files have no categories.
-- Files are given by split; an image is keyed by its file name, so one that stands in two splits is found.
-- Files are read item by item and joined on the disk: memory stays small though instances_train2017.json is 450 MB.
+- The captions of an image are texts of the field `caption`, without repetition. White space and line breaks become single
+  spaces.
+- The labels of an image are the names of the categories of its objects, without repetition. An image without objects has none.
+  Without instances files nothing is labelled, since captions files have no categories.
+- Files are given by split. The id of an image is its file name, so an image that is in two splits is reported.
+- Files are read item by item and joined on the disk. So memory stays small, although instances_train2017.json has 450 MB.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def make_source(captions: dict[str, Path], instances: dict[str, Path], images: d
     """Declares COCO files as a source.
 
     Args:
-        captions: captions files by split; the split "" = drawn.
-        instances: instances files by split.
-        images: image folders by split; that of "" serves splits without their own.
+        captions: maps splits to captions files. For the split "" splits are drawn.
+        instances: maps splits to instances files.
+        images: maps splits to image folders. The folder of "" serves all splits that have none.
 
     Raises:
         SourceError: if there is neither a captions nor an instances file, or a split has no image folder.
@@ -63,7 +64,7 @@ def make_source(captions: dict[str, Path], instances: dict[str, Path], images: d
 def iter_examples(
     captions: dict[str, Path], instances: dict[str, Path], images: dict[str, Path]
 ) -> Iterator[SourceExample | Rejection]:
-    """Yields an example per image of each split, and what refers to images or categories that are not there."""
+    """Yields an example for each image of each split, and rejections of what refers to unknown images or categories."""
     for split in {**captions, **instances}:
         files = [Path(by_split[split]) for by_split in (captions, instances) if split in by_split]
         folder = Path(images.get(split) or images[""])

@@ -1,4 +1,4 @@
-"""How a source appears on the command line: each source module has a `COMMAND`, which `tfrecords-tools pack` finds."""
+"""The commands of sources: the module of each format has a `COMMAND`, which `tfrecords-tools pack` finds by itself."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class SourceCommand:
     """The sub-command of `tfrecords-tools pack` for one source.
 
     Attributes:
-        name: what users type.
+        name: the name of the source on the command line.
         help: one line for the list of sources.
-        epilog: examples that run, and what else there is to know.
-        add_arguments: adds the source's own arguments to its parser.
-        make_source: makes the source of the parsed arguments.
+        epilog: the end of the help page: examples that run, and notes.
+        add_arguments: a function that adds the arguments of the source to a parser.
+        make_source: a function that makes the source from the parsed arguments.
     """
 
     name: str
@@ -53,5 +53,5 @@ def split_paths(pairs: list[str]) -> dict[str, Path]:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """ "a, b" -> ("a", "b"); nothing stands for an empty tuple."""
+    """ "a, b" -> ("a", "b"); an empty text gives an empty tuple."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,4 +1,4 @@
-"""Values by key on the disk, for joins of more rows than memory holds."""
+"""An index of values by key that lies on the disk, for joins of more rows than fit into memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ _BATCH = 10_000
 
 
 class DiskIndex:
-    """JSON values by key, several a key, in a file of its own. First add all, then look up.
+    """JSON values by key in a temporary file. A key may have several values. All values are added first, and then looked up.
 
-    The file lies in SQLite's folder for temporary files (see `open_scratch`).
+    The file lies in SQLite's folder for temporary files (see `open_scratch`). It is deleted at the end of the `with` block.
 
-        with DiskIndex() as index:
-            index.add("a", 1)
-            index.add("b", {"x": 2})
-            index.add("a", 3)
-            index.get("a")        -> [1, 3]
-            list(index.groups())  -> [("a", [1, 3]), ("b", [{"x": 2}])]
+    Example:
+        >>> with DiskIndex() as index:
+        ...     index.add("a", 1)
+        ...     index.add("b", {"x": 2})
+        ...     index.add("a", 3)
+        ...     index.get("a"), list(index.groups())
+        ([1, 3], [('a', [1, 3]), ('b', [{'x': 2}])])
     """
 
     def __init__(self):
@@ -37,6 +38,7 @@ class DiskIndex:
         self._rows.close()
 
     def add(self, key: str, value: Any) -> None:
+        """Adds a value that JSON can hold."""
         self._waiting.append((_safe(key), json.dumps(value)))
         if len(self._waiting) == _BATCH:
             insert(self._rows, self._waiting)
@@ -46,7 +48,7 @@ class DiskIndex:
         if not self._indexed:
             insert(self._rows, self._waiting)
             with disk_errors():
-                self._rows.execute("CREATE INDEX by_key ON rows (key)")  # now: sorting once is faster than inserting in order
+                self._rows.execute("CREATE INDEX by_key ON rows (key)")  # sorting once is faster than inserting in order
             self._indexed = True
         rows = self._rows.execute("SELECT value FROM rows WHERE key = ? ORDER BY rowid", (_safe(key),))
         return [json.loads(value) for (value,) in rows]
@@ -61,5 +63,5 @@ class DiskIndex:
 
 
 def _safe(key: str) -> str:
-    """A key that SQLite takes: half of a surrogate pair, which JSON can spell, has no UTF-8."""
+    """The key in a form that SQLite stores: JSON can spell half of a surrogate pair, which UTF-8 cannot."""
     return key.encode("utf-8", "backslashreplace").decode()

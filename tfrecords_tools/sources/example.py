@@ -1,4 +1,4 @@
-"""What a source yields: examples still to be packed, and rows that it could not read."""
+"""The types that sources share: a source, its examples, and the rejections of rows that it could not read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class RecordImage:
-    """The image of a packed record, named by its place.
+    """The image of a record that was packed before.
 
     Attributes:
-        shard, offset: where the record is.
-        resize: treat it as any image; else its bytes are stored again as they are.
+        shard: the file that holds the record.
+        offset: the byte at which the record begins.
+        resize: whether packing resizes it like any other image. Otherwise its bytes are stored unchanged.
     """
 
     shard: Path
@@ -26,13 +27,16 @@ class SourceExample:
     """One example before packing.
 
     Attributes:
-        id: unique in the dataset.
-        where: where it comes from ("products.csv:17"), for messages.
-        image: a path, encoded bytes, the image of a record, or None where the source names no image.
-        texts: per text field its texts; empty strings count as missing.
-        labels: label names; empty = unlabelled.
-        split: the split that the source gives, or None to draw one.
-        weight: example weight.
+        id: an id that is unique in the dataset.
+        where: the place in the source ("products.csv:17"), for messages.
+        image: a path, encoded bytes, the image of a record, or None if the source names no image.
+        texts: maps each text field to its texts. Empty texts count as missing.
+        labels: the names of its labels; empty if it is unlabelled.
+        split: the split that the source gives; None if one is to be drawn.
+        weight: the weight of the example in training.
+
+    Example:
+        >>> SourceExample("a1", "products.csv:2", Path("images/a1.jpg"), {"title": ["Mug, blue"]}, ["kitchen"])
     """
 
     id: str
@@ -46,7 +50,14 @@ class SourceExample:
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A line of rejected.jsonl: what could not be packed as given, why, and what was done about it."""
+    """A line of rejected.jsonl: an example or row that could not be packed as it stands.
+
+    Attributes:
+        id: the id of the example; "" if the row has none.
+        where: the place in the source.
+        reason: what is wrong.
+        action: what was done about it.
+    """
 
     id: str
     where: str
@@ -56,19 +67,19 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A raw data set: how to iterate over it, and what it declares about itself.
+    """A raw dataset, as `make_source` of its module declares it.
 
     Attributes:
-        name: of the source module, for provenance.
-        examples: starts a fresh iteration over the examples and the rows that could not be read.
-        text_fields: field name -> whether its text is derived from the label (a class description).
+        name: the name of the source's module, for provenance.
+        examples: a function that returns a new iterator over the examples and the rejections of rows that could not be read.
+        text_fields: maps each text field to whether its text is derived from the label, as a class description is.
         multi_label: whether an example may carry several labels.
-        files: the source's own files (not the images), for provenance.
-        options: what it was asked for, JSON-serialisable, for provenance.
-        labels: label names in the order of the source's own numbering, with those that no example has; None = the sorted
-            names of those that examples have.
-        images: how its images are stored already and will stay (`ImageOptions` as a dict); None = as packing says.
-        ceilings: best accuracy that any model can expect, by the modalities it sees; known only for drawn data.
+        files: the files of the source, without its images, for provenance.
+        options: the options of the source, for provenance. JSON can hold them.
+        labels: the names of all labels in the order of the source's numbering. None stands for the names that occur in
+            examples, sorted.
+        images: how its images are stored already, if packing keeps their bytes (`ImageOptions` as a dict); otherwise None.
+        ceilings: maps the modalities that a model sees to the best accuracy to expect; known only for the drawn sample.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Reading what sources share: text and CSV files that may be large, compressed or dirty, and folders of images."""
+"""Reads files that several sources have: text and CSV files, which may be large, compressed or damaged, and image folders."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _CELL_LIMIT = 2**20
 
 
 class SourceError(ValueError):
-    """A source that cannot be read at all: a missing file or column, another format, another encoding."""
+    """A source that cannot be read at all, because a file or column is missing, or has another format or encoding."""
 
 
 def open_bytes(path: str | Path) -> BinaryIO:
-    """Opens a file behind its UTF-8 byte order mark, if it has one, and decompressed where its name ends in .gz.
+    """Opens a file for reading bytes. A UTF-8 byte order mark is skipped, and a file whose name ends in .gz is decompressed.
 
     Raises:
         SourceError: if there is no such file, or its compression is damaged.
@@ -43,7 +43,7 @@ def open_bytes(path: str | Path) -> BinaryIO:
 
 
 def open_text(path: str | Path) -> TextIO:
-    """Opens UTF-8 text, with or without byte order mark, gzipped where the name ends in .gz; line ends stay as they are.
+    """Opens UTF-8 text, with or without byte order mark, compressed if its name ends in .gz. Line ends are kept.
 
     Raises:
         SourceError: if there is no such file.
@@ -53,7 +53,7 @@ def open_text(path: str | Path) -> TextIO:
 
 @contextlib.contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turns what a damaged file raises while it is read into a `SourceError` that names it."""
+    """Turns the errors of reading a damaged file into a `SourceError` that names the file."""
     try:
         yield
     except UnicodeError as error:
@@ -63,7 +63,7 @@ def reading(path: str | Path) -> Iterator[None]:
 
 
 def iter_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yields (line number, line) of the lines that are not blank, without white space around them."""
+    """Yields (line number, line) of all lines that are not blank. Numbers begin at 1; white space around lines is removed."""
     with open_text(path) as file, reading(path):
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -117,14 +117,19 @@ def name_cells(where: str, header: list[str], cells: list[str] | str) -> tuple[s
 
 
 def read_pairs(path: str | Path, header: tuple[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Reads key and text from a CSV: the columns that its header says, or without a header its two columns.
+    """Reads keys and texts from a CSV file: from two columns by their names, or without a header from its only two columns.
 
     Args:
-        path: the file.
-        header: names of the two columns, in any case. A first row that begins with the first name is a header, too.
+        path: the CSV file.
+        header: the names of the two columns; case does not matter. A first row that begins with the first name is a header,
+            even if it lacks the second name.
 
     Returns:
-        the texts by key (the first of a repeated key), and ("name:line", reason) of the rows that are none.
+        a dict of the texts by key (the first one of a repeated key), and ("name:line", reason) of the rows that are no pairs.
+
+    Example:
+        >>> read_pairs("classes.csv", ("LabelName", "DisplayName"))
+        ({'/m/011k07': 'Tortoise'}, [('classes.csv:3', "malformed row: expected 2 cells with a LabelName; found 1")])
     """
     path, pairs, problems = Path(path), {}, []
     names = [name.lower() for name in header]
@@ -152,15 +157,15 @@ def read_pairs(path: str | Path, header: tuple[str, str]) -> tuple[dict[str, str
 def read_class_texts(
     path: str | Path, header: tuple[str, str], names: dict[str, str]
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Reads texts of classes: a CSV of class and text, or the class_descriptions.jsonl of `tfrecords_tools.collect`.
+    """Reads texts of classes from a CSV file, or from the class_descriptions.jsonl that `tfrecords_tools.collect` writes.
 
     Args:
         path: the file.
-        header: names of the CSV's columns.
-        names: of the classes, by key; a text may be given for a key or for a name.
+        header: the names of the two columns of the CSV file, which hold the class and its text.
+        names: maps the keys of the classes to their names; the file may give a text for a key or for a name.
 
     Returns:
-        the texts by key, and ("name:line", reason) of the rows that are none.
+        a dict of the texts by key, and ("name:line", reason) of the rows that are no texts of classes.
     """
     path = Path(path)
     if path.suffix == ".jsonl":
@@ -178,7 +183,7 @@ def read_class_texts(
 
 
 def read_synsets(path: str | Path) -> dict[str, str]:
-    """Reads lines `n01440764 tench, Tinca tinca` as wnid -> first name ("" where a line has the wnid alone)."""
+    """Reads lines such as `n01440764 tench, Tinca tinca` into {"n01440764": "tench"}; the name is "" if a line has none."""
     synsets: dict[str, str] = {}
     for number, line in iter_lines(path):
         wnid, _, names = line.partition(" ")
@@ -189,20 +194,20 @@ def read_synsets(path: str | Path) -> dict[str, str]:
 
 
 def joined_text(value: Any) -> str:
-    """A JSON value as one text: ["fish", "lake"] -> "fish, lake"; null and objects -> ""."""
+    """Turns a JSON value into one text: ["fish", "lake"] -> "fish, lake". null and objects become ""."""
     if isinstance(value, list):
         return ", ".join(filter(None, map(joined_text, value)))
     return "" if value is None or isinstance(value, dict) else str(value).strip()
 
 
 def unique_names(names: dict[str, str]) -> dict[str, str]:
-    """Class names to use as labels, by key: "crane (n02012849)" where several keys share a name, the key where it has none."""
+    """Makes class names unique: "crane (n02012849)" if several keys share a name, and the key if there is no name."""
     counts = Counter(names.values())
     return {key: name if name and counts[name] == 1 else f"{name} ({key})" if name else key for key, name in names.items()}
 
 
 def iter_images(folder: Path, _above: frozenset = frozenset()) -> Iterator[Path]:
-    """Yields the image files in and below a folder, sorted; links are followed, hidden files are not images."""
+    """Yields the paths of the image files in and below a folder, sorted. Links are followed, and hidden files are skipped."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in _above:  # a link to a folder above
         return

@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k: images with five captions each, in the formats in which they go around; also Karpathy's JSON.
+"""Flickr8k and Flickr30k: images with five captions each, in all formats that are in use, among them Karpathy's JSON.
 
     Flickr8k.token.txt, results_20130124.token    1000092795.jpg#0<TAB>Two young guys with shaggy hair .
     captions.txt (Kaggle)                         image,caption
@@ -8,9 +8,10 @@
     dataset_flickr8k.json, dataset_coco.json      {"images": [{"filename": "1.jpg", "split": "train",
       (Karpathy; COCO adds "filepath")              "sentences": [{"raw": "A dog ."}, …]}, …]}
 
-- Which format a file has, its first line says. All captions of an image stand in the field `caption`; nothing is labelled.
-- Karpathy's JSON has its own splits (COCO's `restval` stays a split of that name). The others take them from lists of
-  names such as Flickr_8k.trainImages.txt; an image that is in no list is left out and reported.
+- The format of a file is known from its first line. The captions of an image are texts of the field `caption`. There are no
+  labels.
+- Karpathy's JSON has splits (COCO's `restval` stays a split of that name). For the other formats they are given by lists of
+  names such as Flickr_8k.trainImages.txt; an image that is in none of the lists is left out and reported.
 - Captions whose image does not exist (`2258277193_586949ec62.jpg.1` in Flickr8k) are packed without it and reported.
 """
 
@@ -25,7 +26,7 @@ from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 from tfrecords_tools.sources.files import SourceError, iter_csv, iter_lines
 from tfrecords_tools.sources.json_stream import iter_json
 
-_Row = tuple[str, str, str]  # where, image name, caption
+_Row = tuple[str, str, str]  # place in the file, image name, caption
 
 
 def make_source(captions: Path, image_root: Path, split_lists: dict[str, Path] | None = None) -> Source:
@@ -34,7 +35,7 @@ def make_source(captions: Path, image_root: Path, split_lists: dict[str, Path] |
     Args:
         captions: a file in one of the formats above.
         image_root: the folder of the images.
-        split_lists: files with an image name a line, by split; none = splits are drawn.
+        split_lists: maps splits to files with an image name on each line. Without them splits are drawn.
 
     Raises:
         SourceError: if a file is missing, a name stands in two lists, or lists are given for Karpathy's JSON.
@@ -56,7 +57,7 @@ def make_source(captions: Path, image_root: Path, split_lists: dict[str, Path] |
 
 
 def iter_examples(captions: Path, image_root: Path, split_lists: dict[str, Path]) -> Iterator[SourceExample | Rejection]:
-    """Yields an example per image, and the rows that could not be read."""
+    """Yields an example for each image, and rejections of rows that could not be read."""
     captions, image_root = Path(captions), Path(image_root)
     if captions.suffix == ".json":
         yield from _karpathy(captions, image_root)

@@ -1,16 +1,16 @@
 """A folder of images whose sub-folders are their classes.
 
     root/cat/1.jpg                 label "cat"            root/train/cat/1.jpg      split "train", label "cat"
-    root/cat/1.txt                 its captions, a line each (with `captions`)
-    root/fruit/apple/2.png         label "fruit/apple", or with `label` "first" or "last" one of the two
+    root/cat/1.txt                 with `captions`: the captions of 1.jpg, one on each line
+    root/fruit/apple/2.png         label "fruit/apple"; with `label` "first" it is "fruit", with "last" "apple"
     root/3.jpg                     no label
 
-- All formats of images count, by suffix; files of other kinds and hidden ones are no images. Folders are walked in sorted
-  order and through links. A record is keyed by the path below the root.
-- The first level is taken for splits where all its folders have names of splits (train, training, val, valid, validation,
-  dev, test, testing) and no image lies beside them; `splits` says so or denies it.
-- `class_texts` (a CSV label,description, or class_descriptions.jsonl) become the field `class_description`, derived from
-  the label.
+- Files with the suffix of an image format are images, except hidden files. Folders are read in sorted order, and links are
+  followed. The id of a record is the path of its image below the root.
+- The first level of folders are splits if all of them have names of splits (train, training, val, valid, validation, dev, test,
+  testing) and no image lies beside them. `splits` decides otherwise.
+- `class_texts` (a CSV file label,description, or class_descriptions.jsonl) become the field `class_description`, which is
+  derived from the label.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def make_source(
 
     Args:
         root: the folder.
-        label: "path" = all folders between the root (or split) and the image; "first" or "last" = one of them.
-        splits: whether the first level are splits; None = where their names say so.
-        captions: read the lines of `<name>.txt` beside `<name>.jpg` as the field `caption`.
-        class_texts: texts of the classes.
+        label: "path" makes labels of all folders between the root (or split) and the image, "first" and "last" of one of them.
+        splits: whether the first level of folders are splits; None decides by their names.
+        captions: whether the lines of `<name>.txt` beside `<name>.jpg` are read as the field `caption`.
+        class_texts: a file with texts of the classes; None if there is none.
 
     Raises:
         SourceError: if there is no such folder or file, or `label` is unknown.
@@ -66,7 +66,7 @@ def make_source(
 def iter_examples(
     root: Path, label: str, splits: bool, captions: bool, class_texts: Path | None
 ) -> Iterator[SourceExample | Rejection]:
-    """Yields an example per image, and captions that could not be read."""
+    """Yields an example for each image, and rejections of captions and class texts that could not be read."""
     root, class_descriptions = Path(root), {}
     if class_texts:
         class_descriptions, problems = read_class_texts(class_texts, ("label", "description"), {})

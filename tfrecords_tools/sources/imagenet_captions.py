@@ -7,12 +7,13 @@
     synset_words.txt, LOC_synset_mapping.txt  n01440764 tench, Tinca tinca
     texts of the classes                      wnid,description in a CSV, or class_descriptions.jsonl
 
-- An image is keyed by <wnid>/<file name>. Images without an entry (two thirds of ImageNet) have no texts, or are left out
-  with `captioned_only`. An entry of a class that is there, but whose image is not, is packed without its image and
-  reported; entries of other classes are ignored, so that a subset of ImageNet needs no subset of the file.
-- Labels are wnids, since names repeat (crane, maillot), numbered in the order of the synset file: with the 1,000 sorted
-  wnids, as everywhere. `label_names` makes them names, "crane (n02012849)" where one repeats.
-- `tags` become one text, "fish, lake". Texts of classes stand in `class_description` and are derived from the label.
+- The id of a record is <wnid>/<file name>. Two thirds of ImageNet's images have no entry in imagenet_captions.json. They are
+  packed without texts, or left out with `captioned_only`. If the images of a class are there, but not that of an entry, the
+  entry is packed without its image and reported. Entries of other classes are ignored, so a subset of ImageNet can be packed
+  with the whole file.
+- Labels are wnids, since some names repeat (crane, maillot). They are numbered in the order of the synset file, which for the
+  1,000 sorted wnids is the usual numbering. With `label_names` labels are names, such as "crane (n02012849)" if one repeats.
+- `tags` become one text, "fish, lake". Texts of classes are the field `class_description`, which is derived from the label.
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ _WNID = re.compile(r"n\d{8}(?=_|\Z)")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to read.
+    """What to read of ImageNet.
 
     Attributes:
-        images: by split, the folder that holds the folders of the classes, or the images of all classes; the split "" = drawn.
-            The captions belong to the first.
-        val_labels: classes of the validation images in a flat folder, see `read_val_labels`.
-        captions: imagenet_captions.json; None = images alone.
-        fields: text fields, of `FIELDS`.
-        synsets: names of the classes, and their order; None = wnids in sorted order.
-        label_names: labels are the classes' names instead of their wnids.
-        class_texts: texts of the classes by wnid or name.
-        captioned_only: leave out images without an entry.
+        images: maps splits to folders, which hold a folder for each class, or the images of all classes. For the split ""
+            splits are drawn. The captions belong to the first folder.
+        val_labels: the file with the classes of validation images in a flat folder, see `read_val_labels`.
+        captions: the path of imagenet_captions.json; None packs images without captions.
+        fields: the text fields to read, some of `FIELDS`.
+        synsets: the file with the names and the order of the classes; None sorts the wnids.
+        label_names: whether labels are the names of the classes instead of their wnids.
+        class_texts: a file with texts of the classes by wnid or name; None if there is none.
+        captioned_only: whether images without an entry are left out.
     """
 
     images: dict[str, Path]
@@ -118,7 +119,7 @@ def _check_needs_no_val_labels(folders: dict[str, Path]) -> None:
 
 
 def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
-    """Yields an example per image, class by class, and entries and images that belong to no class."""
+    """Yields an example for each image, class by class, and rejections of entries and images that belong to no class."""
     names = _label_names(options)
     texts: dict[str, str] = {}
     if options.class_texts:
@@ -153,7 +154,7 @@ def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
 
 
 def _captions_of(wnid: str, index: DiskIndex, options: Options) -> Generator[Rejection, None, dict[str, dict[str, str]]]:
-    """Returns the texts of a class's images by file name; yields the entries that repeat one."""
+    """Returns the texts of the images of a class by file name; yields rejections of further entries of an image."""
     captions: dict[str, dict[str, str]] = {}
     for name, texts in index.get(wnid):
         if name in captions:
@@ -163,13 +164,13 @@ def _captions_of(wnid: str, index: DiskIndex, options: Options) -> Generator[Rej
 
 
 def _label_names(options: Options) -> dict[str, str]:
-    """Labels by wnid, in the order of the synset file; empty without one."""
+    """The labels by wnid, in the order of the synset file; empty if there is none."""
     synsets = read_synsets(options.synsets) if options.synsets else {}
     return unique_names(synsets) if options.label_names else {wnid: wnid for wnid in synsets}
 
 
 def _read_captions(options: Options, index: DiskIndex) -> Iterator[Rejection]:
-    """Adds (file name, texts) by wnid to the index."""
+    """Adds the file names and texts of all entries to the index, by wnid."""
     for position, (_, entry) in enumerate(iter_json(options.captions)):
         entry = entry if isinstance(entry, dict) else {}
         name, wnid = entry.get("filename"), entry.get("wnid")
@@ -180,9 +181,9 @@ def _read_captions(options: Options, index: DiskIndex) -> Iterator[Rejection]:
 
 
 def _by_class(folder: Path, val_labels: dict[str, str]) -> Iterator[tuple[str, list[Path]]]:
-    """Yields (wnid, images of that class), sorted; "" for images of no class.
+    """Yields each wnid with the paths of its images, sorted. Images of no class have the wnid "".
 
-    Memory holds one class, and the paths of a flat folder of validation images, whose classes come mixed.
+    Memory holds the paths of one class, and those of a flat folder of validation images, whose classes are mixed.
     """
     mixed: dict[str, list[Path]] = {}
     for wnid, paths in itertools.groupby(iter_images(folder), lambda path: _wnid(path.parent.name) or _wnid(path.name)):

@@ -1,15 +1,15 @@
-"""The classes of ImageNet's validation images as they are released: in one flat folder, named by number.
+"""Reads the classes of ImageNet's validation images, which are released in one flat folder and named by number.
 
     val/ILSVRC2012_val_00000001.JPEG … ILSVRC2012_val_00050000.JPEG
 
-    of the devkit, in ILSVRC2012_devkit_t12/data/:
-        ILSVRC2012_validation_ground_truth.txt    an ILSVRC2012_ID a line, in the order of the images: 490
+    The devkit has in ILSVRC2012_devkit_t12/data/:
+        ILSVRC2012_validation_ground_truth.txt    an ILSVRC2012_ID on each line, in the order of the images: 490
         meta.mat                                  synsets with ILSVRC2012_ID, WNID, num_children
-    of Kaggle:
+    Kaggle has:
         LOC_val_solution.csv                      ImageId,PredictionString
                                                   ILSVRC2012_val_00000001,n01751748 111 108 441 193
 
-An ILSVRC2012_ID is not the place of the wnid in sorted order (490 is n01751748, the 66th), so that it needs meta.mat.
+An ILSVRC2012_ID is not the place of the wnid in sorted order: 490 is n01751748, the 66th. So the ground truth needs meta.mat.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _WNID = re.compile(r"n\d{8}")
 
 
 def read_val_labels(path: str | Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Reads the devkit's ground truth or Kaggle's solution, whichever the file holds.
+    """Reads the ground truth of the devkit or the solution of Kaggle; the first line of the file tells which it is.
 
     Args:
-        path: the file. The devkit's needs meta.mat, see `meta_of`.
+        path: the file. The ground truth of the devkit needs meta.mat, see `meta_of`.
 
     Returns:
-        {"ILSVRC2012_val_00000001": "n01751748", …}, and ("name:line", reason) of the rows of a CSV that are none.
+        {"ILSVRC2012_val_00000001": "n01751748", …}, and ("name:line", reason) of the rows of a CSV file that could not be read.
 
     Raises:
-        SourceError: if the file holds neither, if meta.mat is missing or no such file, or if a line of the ground truth is no
-            class of meta.mat: lines count images, so that no line can be left out.
+        SourceError: if the file is neither of the two, or meta.mat is missing or damaged. Also if a line of the ground truth
+            is no class of meta.mat; it cannot be left out, since the numbers of lines are those of the images.
     """
     path = Path(path)
     _, first = next(iter_lines(path), (0, ""))
@@ -50,10 +50,10 @@ def read_val_labels(path: str | Path) -> tuple[dict[str, str], list[tuple[str, s
 
 
 def meta_of(path: str | Path) -> Path | None:
-    """The meta.mat that a ground truth is read with: beside it, or in ../data/; None where the file needs none.
+    """The path of meta.mat, which lies beside a ground truth or in ../data/; None if the file needs none.
 
     Raises:
-        SourceError: if it is needed and not there.
+        SourceError: if the file needs a meta.mat that is not there.
     """
     path = Path(path)
     _, first = next(iter_lines(path), (0, ""))
@@ -85,7 +85,7 @@ def _read_ground_truth(path: Path) -> dict[str, str]:
 
 
 def _read_meta(path: Path) -> dict[int, str]:
-    """ILSVRC2012_ID -> wnid of the synsets without children, which are the classes; those above them have IDs, too."""
+    """Maps the ILSVRC2012_IDs of the classes to wnids. Classes are synsets without children; other synsets have IDs, too."""
     from scipy.io import loadmat
 
     try:
@@ -100,7 +100,7 @@ def _read_meta(path: Path) -> dict[int, str]:
 
 
 def _read_solution(path: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """The class of an image is that of its boxes: "n01751748 111 108 441 193 n01751748 …", five words a box."""
+    """Reads Kaggle's file, which gives the class of an image with each box: "n01751748 111 108 441 193 n01751748 …"."""
     labels: dict[str, str] = {}
     problems: list[tuple[str, str]] = []
     for where, row in iter_csv(path, _KAGGLE):

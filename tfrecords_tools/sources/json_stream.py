@@ -1,4 +1,4 @@
-"""Large JSON files, one item at a time: COCO's instances are 450 MB of text and some 3 GB once parsed as a whole."""
+"""Reads large JSON files item by item. COCO's instances are 450 MB of text, which would take some 3 GB if parsed at once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ import ijson
 
 from tfrecords_tools.sources.files import SourceError, open_bytes, reading
 
-_Events = Iterator[tuple[str, Any]]  # of ijson: ("start_map", None), ("map_key", "id"), ("number", 9), ("end_map", None), …
+_Events = Iterator[
+    tuple[str, Any]
+]  # events of ijson: ("start_map", None), ("map_key", "id"), ("number", 9), ("end_map", None), …
 _DEPTH = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
 def iter_json(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """Yields the content of a large JSON file piece by piece: (key, item) for each item of each list of the top object.
+    """Yields a (key, item) pair for each item of each list in the top-level object of a JSON file.
 
-    {"info": {…}, "images": [{…}, {…}]} -> ("info", {…}), ("images", {…}), ("images", {…}); the items of a file that is
-    one list have the key "". Memory holds one item at a time.
+    {"info": {…}, "images": [{…}, {…}]} gives ("info", {…}), ("images", {…}), ("images", {…}). If the whole file is one list,
+    the key is "". Memory holds one item at a time.
 
     Raises:
-        SourceError: where the file is no JSON; the message shows the place.
+        SourceError: if the file is not JSON. The message shows the place. Items before that place have been yielded.
+
+    Example:
+        >>> [item["file_name"] for key, item in iter_json("instances_val2017.json") if key == "images"][:1]
+        ['000000397133.jpg']
     """
     with open_bytes(path) as file, reading(path):
         try:
@@ -45,18 +51,18 @@ def _items(events: _Events) -> Iterator[tuple[str, Any]]:
                 yield key, _value(event, value, events)
     else:
         raise ijson.JSONError(f"expected a list or an object, and found the {event} {value!r}")
-    for _ in events:  # what follows the end is an error, which ijson raises
+    for _ in events:  # ijson raises an error if anything follows the end
         pass
 
 
 def _list(events: _Events) -> Iterator[Any]:
-    """The items of a list whose beginning was read."""
+    """Yields the items of a list, whose first event was read already."""
     for event, value in itertools.takewhile(lambda pair: pair[0] != "end_array", events):
         yield _value(event, value, events)
 
 
 def _value(event: str, value: Any, events: _Events) -> Any:
-    """The whole value that an event begins."""
+    """The complete value whose first event is given."""
     if event not in _DEPTH:
         return value
     builder, depth = ijson.ObjectBuilder(), 0

@@ -1,4 +1,4 @@
-"""Open Images V4–V7 with image-level labels, and texts of the classes (ImageD): multi-label.
+"""Open Images V4–V7, a multi-label dataset, with image-level labels and texts of the classes (as in ImageD).
 
     oidv7-class-descriptions-boxable.csv      LabelName,DisplayName         (V4–V6: without this header)
                                               /m/011k07,Tortoise
@@ -10,14 +10,14 @@
                                               (or the class_descriptions.jsonl of tfrecords_tools.collect)
     images/0001eeaf4aed83f9.jpg               or images/validation/0001eeaf4aed83f9.jpg
 
-- An image has the classes whose confidence is at least `min_confidence`. 0 is a verified "not there". Where a person and
-  a machine both judged, the person counts; else the highest confidence does.
-- With a class list, its classes alone are labels, numbered in its order; labels of others are ignored.
-- Definitions stand in the field `class_description`, a text a class of the image; they are derived from the label.
-- `tags` makes the labels of the words that tell definitions apart, see tfrecords_tools/sources/tags.py, instead of classes.
-- Images with a few-shot class form a split of their own, `few_shot`, so that training never sees that class.
-- An image without any label left is rejected. Rows are sorted on the disk: those of an image need not stand together,
-  and memory stays small. The temporary folder (TMPDIR) takes some 60 bytes a row.
+- An image has the classes whose confidence is at least `min_confidence`. A confidence of 0 means that a person did not see
+  the class. If a person and a machine judged, the judgement of the person counts, and otherwise the highest confidence.
+- A class list limits the labels to its classes, and numbers them in its order. Labels of other classes are ignored.
+- Definitions are the field `class_description`, with a text for each class of the image. They are derived from the label.
+- With `tags`, labels are not classes but the words that distinguish definitions, see tfrecords_tools/sources/tags.py.
+- Images with a few-shot class are put into the split `few_shot`, so that training never sees that class.
+- An image that has no label left is rejected. Rows are sorted on the disk, so those of an image may be anywhere in the file,
+  and memory stays small. They take some 60 bytes each in the temporary folder (TMPDIR).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tfrecords_tools.sources.tags import MAX_DOCUMENT_FREQUENCY, class_tags
 
 FEW_SHOT = "few_shot"
 TEXT_FIELD = "class_description"
-_FOLDERS = {"val": "validation"}  # where their names differ
+_FOLDERS = {"val": "validation"}  # folders that are not named like their split
 _COLUMNS = ("ImageID", "LabelName", "Confidence")
 _Problems = list[tuple[str, str]]
 
@@ -46,17 +46,18 @@ class Options:
     """What to read of Open Images.
 
     Attributes:
-        annotations: (split, file of image-level labels) pairs; several files a split are merged; "" = draw the split.
-        classes: the class list; None = labels are called by their ids (/m/011k07), and all are read.
-        definitions: texts of the classes.
-        image_root: the folder of the images; None = there are none.
-        present_images: leave out, without a word, images that are annotated but not in `image_root`.
-        min_confidence: of a label, 0–1, above 0.
-        few_shot: names or ids of classes to hold out.
-        few_shot_below: hold out the classes that fewer images have.
-        tags: label with the tags of the definitions instead of classes.
-        max_document_frequency: of a tag.
-        any_alphabet: tags may have letters other than a–z.
+        annotations: (split, file of image-level labels) pairs. Several files of a split are merged. For the split "" splits
+            are drawn.
+        classes: the file of the class list; None reads all classes, and their ids (/m/011k07) are the labels.
+        definitions: the file with texts of the classes; None if there is none.
+        image_root: the folder of the images; None packs no images.
+        present_images: whether images that are annotated but not in `image_root` are left out without a report.
+        min_confidence: the least confidence of a label, above 0 and at most 1.
+        few_shot: names or ids of classes whose images are put into the split `few_shot`.
+        few_shot_below: classes that fewer images have are few-shot classes, too.
+        tags: whether labels are tags made of the definitions instead of classes.
+        max_document_frequency: the largest fraction of the definitions that a tag may occur in, 0–1.
+        any_alphabet: whether tags may have letters other than a–z.
     """
 
     annotations: list[tuple[str, Path]]
@@ -107,7 +108,7 @@ _OWN_FILES = ("annotations", "classes", "definitions", "image_root")
 
 
 def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
-    """Yields an example per annotated image, sorted by id, and the rows that could not be read."""
+    """Yields an example for each annotated image, sorted by id, and rejections of rows that could not be read."""
     classes = _Classes(options)
     yield from (Rejection("", where, reason, "row not used") for where, reason in classes.problems)
     folders = {split: _image_folder(options.image_root, split) for split, _ in options.annotations}
@@ -136,13 +137,13 @@ def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
 
 
 class _Classes:
-    """Names, texts and tags of the classes.
+    """The names, texts and tags of the classes.
 
     Attributes:
-        texts: definitions by class id.
-        vocabulary: of the dataset; None = what examples have.
-        held_out: ids of the classes that are held out by name.
-        problems: rows of the files that could not be read.
+        texts: maps ids of classes to their definitions.
+        vocabulary: the labels of the dataset; None stands for those of its examples.
+        held_out: the ids of the few-shot classes that are named in the options.
+        problems: ("name:line", reason) of the rows of the files that could not be read.
     """
 
     def __init__(self, options: Options):
@@ -168,14 +169,14 @@ class _Classes:
         return not self._names or label in self._names
 
     def labels(self, labels: list[str]) -> list[str]:
-        """Names of classes, or their tags."""
+        """The labels of an image that has the classes with these ids: their names, or their tags."""
         if self._tags is None:
             return [self._names.get(label, label) for label in labels]
         return sorted({tag for label in labels for tag in self._tags.get(label, ())})
 
 
 def _read(path: Path, number: int, classes: _Classes, index: DiskIndex) -> Iterator[Rejection]:
-    """Adds (number of the file, class, whether a person judged, confidence) by image to the index."""
+    """Adds [number of the file, class, whether a person judged, confidence] of each row to the index, by image."""
     for where, row in iter_csv(path, _COLUMNS):
         if isinstance(row, str):
             yield Rejection("", where, row)
@@ -193,7 +194,7 @@ def _read(path: Path, number: int, classes: _Classes, index: DiskIndex) -> Itera
 
 
 def _positive(rows: list[list], min_confidence: float) -> list[str]:
-    """Class ids of an image's rows that are there with enough confidence, sorted."""
+    """The ids of the classes that an image has with enough confidence according to its rows, sorted."""
     verdicts: dict[str, tuple[bool, float]] = {}
     for _, label, by_person, confidence in rows:
         verdicts[label] = max(verdicts.get(label, (False, 0.0)), (by_person, confidence))
@@ -201,7 +202,7 @@ def _positive(rows: list[list], min_confidence: float) -> list[str]:
 
 
 def _rare(index: DiskIndex, options: Options) -> set[str]:
-    """Ids of the classes that fewer than `few_shot_below` images have."""
+    """The ids of the classes that fewer than `few_shot_below` images have."""
     if not options.few_shot_below:
         return set()
     counts: Counter = Counter()

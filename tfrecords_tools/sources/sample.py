@@ -1,15 +1,15 @@
-"""A drawn catalogue for trying everything without a download: seeded pictures, with titles and descriptions.
+"""A catalogue of products that is drawn at random, to try everything without a download: pictures, titles, descriptions.
 
-A class is a pair: an *item* that only the picture shows (a mug, a lamp, …) and a *material* that only the text tells
-(oak, steel, …). So neither modality alone can name the class, and `ceilings` says how far each can get. Brand, colour,
-background and prices are drawn independently of the class.
+A class is a pair of an *item* that only the picture shows (a mug, a lamp, …) and a *material* that only the text names (oak,
+steel, …). So neither modality alone can tell the class, and `ceilings` computes how far each can get. Brand, colour and
+background are drawn independently of the class.
 
-The noise of real catalogues, at these rates (fractions of the examples):
+The catalogue has the noise of real ones. These are the fractions of the examples:
 
     title missing                .01        title present but irrelevant         .05
     description missing          .34        description present but irrelevant   .05
-    relevant title that does not tell the material                               .30
-    wrong label (another class at random; per tag in the multi-label variant)    .02
+    relevant title that does not name the material                               .30
+    wrong label (another class at random; with multi_label drawn for each tag)   .02
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def make_source(num_examples: int = 3000, seed: int = 0, multi_label: bool = Fal
     """Declares the sample as a source.
 
     Args:
-        num_examples: how many to draw; a longer draw begins with the same examples.
-        seed: of everything that is drawn.
-        multi_label: label each example with two tags, its item and its material, instead of one class.
+        num_examples: how many examples to draw. More examples begin with the same ones.
+        seed: another seed draws other examples.
+        multi_label: whether each example is labelled with two tags, its item and its material, instead of one class.
 
     Raises:
         ValueError: if `num_examples` is not positive.
@@ -81,7 +81,7 @@ def make_source(num_examples: int = 3000, seed: int = 0, multi_label: bool = Fal
 
 
 def iter_examples(num_examples: int, seed: int, multi_label: bool = False) -> Iterator[SourceExample]:
-    """Yields the examples; each depends on the seed and its own index alone."""
+    """Yields the examples. Each of them depends only on the seed and its index."""
     classes = [(item, material) for item in ITEMS for material in MATERIALS]
     for index in range(num_examples):
         rng = np.random.default_rng((seed, index))
@@ -97,12 +97,13 @@ def iter_examples(num_examples: int, seed: int, multi_label: bool = False) -> It
 
 
 def ceilings() -> dict[str, float]:
-    """The expected accuracy of the best possible classifier, by the modalities it sees.
+    """The expected accuracy of the best possible classifier, by the modalities that it sees.
 
-    A modality that tells an attribute narrows the classes down, the rest is a guess: with probability k that the text
-    tells the material, the picture alone is right in 1/M, the text alone in k/I + (1-k)/(I·M), both in k + (1-k)/M of
-    the true labels (I items, M materials). A guess that is right with probability p meets a noisy label, wrong with
-    probability w over C classes, with (1-w)·p + w·(1-p)/(C-1). On a finite split a classifier may exceed this by chance.
+    A modality that shows an attribute leaves fewer classes, among which the classifier has to guess. Let there be I items and M
+    materials, and let the text name the material with probability k. Then the picture alone gives the true class with
+    probability 1/M, the text alone with k/I + (1-k)/(I·M), and both with k + (1-k)/M. If a guess is the true class with
+    probability p, and a label is wrong with probability w, over C classes, then the guess equals the label with probability
+    (1-w)·p + w·(1-p)/(C-1). On a finite split a classifier may exceed this by chance.
     """
     num_items, num_materials = len(ITEMS), len(MATERIALS)
     num_classes, wrong = num_items * num_materials, RATES["wrong_label"]
@@ -180,7 +181,8 @@ def _ellipse(x: float, y: float, radius_x: float, radius_y: float) -> np.ndarray
     return np.stack([x + radius_x * np.cos(angle), y + radius_y * np.sin(angle)], axis=1)
 
 
-# Per item: polygons in [-1, 1]², painted one over the other; tone 1 = the item's colour, 0 = the background's.
+# The polygons of each item, within [-1, 1]², painted one over the other. The tone 1 is the colour of the item, and 0 that of
+# the background.
 _SHAPES = {
     "bottle": [(_box(-0.4, -0.2, 0.4, 1.0), 1.0), (_box(-0.15, -0.8, 0.15, -0.2), 0.85), (_box(-0.2, -1, 0.2, -0.8), 0.6)],
     "chair": [

@@ -1,14 +1,14 @@
-"""A table with a row an example: CSV, TSV, JSON Lines, Parquet, or a pandas DataFrame. Column roles are explicit.
+"""A table in which each row is an example: CSV, TSV, JSON Lines, Parquet, or a pandas DataFrame. Columns are given roles.
 
     id,image,title,description,category                    --image=image --text=title,description --label=category
     a1,images/a1.jpg,"Mug, blue","Dishwasher safe",kitchen
 
-- Image paths are relative to the table's folder, or to `image_root`. An empty cell: the example has no image.
+- Image paths are relative to the folder of the table, or to `image_root`. An empty cell means that there is no image.
 - In JSON Lines and Parquet a text or label cell may hold a list (five captions, three tags).
 - `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label.
-- Every cell is text as it stands: "NA" and "None" stay words, 007 keeps its zeros.
+- Cells are read as text without any change: "NA" and "None" stay words, and 007 keeps its zeros.
 - CSV and TSV cells may be quoted with `"`; a cell that begins with a bare `"` must double it.
-- A row that cannot be read (too many cells, broken JSON, no id) is rejected with its line; the others go on.
+- A row that cannot be read (too many cells, broken JSON, no id) is rejected with its line number, and the others are packed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which column plays which role; `text` are also the names of the text fields."""
+    """The names of the columns by their roles; None if there is no such column.
+
+    Attributes:
+        image: holds paths of images.
+        text: columns of texts; their names become the text fields.
+        label: holds label names.
+        id: holds ids, which are unique in the dataset. By default ids are made of the file name and the row.
+        split: holds split names.
+        weight: holds the weights of the examples.
+    """
 
     image: str | None = None
     text: tuple[str, ...] = ()
@@ -40,6 +49,7 @@ class Columns:
     weight: str | None = None
 
     def named(self) -> list[str]:
+        """The names of all columns that have a role."""
         single = (self.image, self.label, self.id, self.split, self.weight)
         return [column for column in (*single, *self.text) if column]
 
@@ -59,13 +69,17 @@ def make_source(
         tables: files (.csv, .tsv, .jsonl, .parquet) or DataFrames, read one after the other.
         columns: the role of each column.
         label_separator: splits a label cell into several labels; makes the dataset multi-label.
-        multi_label: label cells may hold lists.
-        image_root: folder of the image paths; default: the folder of the table (for a DataFrame the working folder).
-        encoding: of CSV, TSV and JSON Lines; default UTF-8, with or without BOM, or UTF-16 with BOM.
+        multi_label: whether label cells may hold lists.
+        image_root: the folder to which image paths are relative; by default that of the table, or the working folder for a
+            DataFrame.
+        encoding: the encoding of CSV, TSV and JSON Lines files; by default UTF-8, or UTF-16 if there is a byte order mark.
         derived_from_label: text columns that are computed from the label, such as a description of the class.
 
     Raises:
         TableError: if a table is missing, of an unknown format, or lacks a column, or if the roles contradict each other.
+
+    Example:
+        >>> make_source(["products.csv"], Columns(image="image", text=("title", "description"), label="category"))
     """
     _check_roles(columns, label_separator, derived_from_label)
     for table in tables:
@@ -109,7 +123,7 @@ def _check_roles(columns: Columns, label_separator: str | None, derived_from_lab
 
 
 def check_columns(table: str | Path | pandas.DataFrame, columns: Columns, encoding: str | None = None) -> None:
-    """Raises a TableError if the table cannot be read, or lacks a column, or has several of one name."""
+    """Raises a TableError if the table cannot be read, lacks a column, or has several columns of one name."""
     present = column_names(table, encoding)
     repeated = [name for name in present if present.count(name) > 1]
     if repeated:
@@ -128,7 +142,7 @@ def iter_examples(
     image_root: str | Path | None = None,
     encoding: str | None = None,
 ) -> Iterator[SourceExample | Rejection]:
-    """Yields an example per row, or the reason why a row is none."""
+    """Yields an example for each row, or a rejection for a row that cannot be read."""
     in_memory = not isinstance(table, str | Path)
     root = Path(image_root) if image_root else Path() if in_memory else Path(table).parent
     stem = "row" if in_memory else Path(table).stem

@@ -1,4 +1,4 @@
-"""The rows of a table, whatever its format: CSV, TSV, JSON Lines, Parquet, or a pandas DataFrame."""
+"""Reads the rows of a table: a CSV, TSV, JSON Lines or Parquet file, or a pandas DataFrame."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 class TableError(SourceError):
-    """A table that cannot be read at all: a missing column, another format, another encoding."""
+    """A table that cannot be read at all, because it lacks a column, or has another format or encoding."""
 
 
 def table_name(table) -> str:
+    """The name of a table for messages: its file name, or "DataFrame"."""
     return Path(table).name if isinstance(table, str | Path) else "DataFrame"
 
 
 def column_names(table, encoding) -> list[str]:
+    """The names of the columns of a table.
+
+    Those of a JSON Lines file are the keys in its first 1,000 rows. `encoding` is that of a text file; None guesses it.
+
+    Raises:
+        TableError: if there is no such file, or it cannot be read.
+    """
     if not isinstance(table, str | Path):
         return [str(column) for column in table.columns]
     path = Path(table)
@@ -42,7 +50,7 @@ def column_names(table, encoding) -> list[str]:
 
 
 def iter_rows(table, encoding) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yields (where, row), or (where, what is wrong with the row)."""
+    """Yields (place, row) pairs such as ("products.csv:17", {"id": "a1"}), or (place, reason) if a row cannot be read."""
     name = table_name(table)
     if not isinstance(table, str | Path):
         for index, values in enumerate(table.itertuples(index=False, name=None)):
@@ -92,7 +100,7 @@ def _iter_json_lines(file, name: str) -> Iterator[tuple[str, dict[str, Any] | st
 
 
 class _Optional(dict):
-    """A JSON object: a key that a line leaves out is a missing value."""
+    """A JSON object, in which a key that is left out has the value None."""
 
     def __missing__(self, key):
         return None

@@ -1,14 +1,14 @@
-"""Tags from class texts: the words that tell a class from the others (the ImageD data set, §4).
+"""Makes tags of class texts: the words that distinguish a class from the others (the ImageD dataset, section 4).
 
     {"/m/dog": "The dog is a domesticated wolf.", "/m/cat": "The cat is a small domesticated carnivore."}
     -> {"/m/dog": ["dog", "wolf"], "/m/cat": ["carnivore", "cat", "small"]}      (a word may occur in half of the texts)
 
-A text is lower-cased and split into NLTK's word tokens; of these, words of letters alone are kept. Tags are the words that
-occur in at most a fraction P of the texts (ImageD: 0.2 %; of its 601 texts, the words that occur in one). An image has the
-tags of all its classes.
+A text is lower-cased and split into NLTK's word tokens, of which only those that consist of letters are kept. Tags are the
+words that occur in at most a fraction P of the texts. ImageD takes 0.2 %, which means words that occur in one of its 601 texts.
+An image has the tags of all its classes.
 
-ImageD reports 10,718 tags. From its published definitions this gives 10,717, and the missing one is "nan": pandas reads the
-empty definition of Ladder as the number NaN, whose text is a word that occurs once.
+ImageD reports 10,718 tags. This module makes 10,717 of the published definitions. The missing tag is "nan": the definition of
+Ladder is empty, and pandas reads it as the number NaN.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def class_tags(
     """The tags of each class, sorted.
 
     Args:
-        texts: a text a class; an empty one counts as a document too.
+        texts: maps each class to its text. An empty text counts as a text, too.
         max_document_frequency: the largest fraction of the texts that a tag may occur in, 0–1.
-        any_alphabet: words may have letters other than a–z, for texts that are not English.
+        any_alphabet: whether words may have letters other than a–z, for texts that are not English.
 
     Raises:
         ValueError: for a fraction outside 0–1, or one so small that no word can be a tag.
@@ -54,7 +54,7 @@ def class_tags(
 
 
 def word_tokenizer() -> Callable[[str], list[str]]:
-    """A function: text -> its word tokens in lower case, full stops at the ends of sentences apart.
+    """Returns a function that splits a text into word tokens in lower case; a full stop at the end of a sentence is a token.
 
     Raises:
         RuntimeError: if NLTK is not installed.

@@ -1,16 +1,16 @@
-"""Any TensorFlow Datasets dataset, by a mapping of its features.
+"""Datasets of TensorFlow Datasets (TFDS). Options say which features are image, texts and label.
 
     FeaturesDict({"image": Image(…), "objects": Sequence({"label": ClassLabel(80)}), "captions": Sequence({"text": Text()})})
     --image=image --text=caption=captions/text --label=objects/label
 
-- The dataset is a folder that TFDS prepared (…/coco_captions/2014/1.1.0), or a name ("coco/2017") that is prepared already
-  in `data_dir`; nothing is downloaded.
-- A feature inside others is named by its path. `caption=captions/text` calls a text field other than its feature; one with
-  several texts an example becomes a field with several.
-- Images keep the bytes that TFDS stored. Labels are the names of a ClassLabel, in its order (-1 = no label), or texts or
-  numbers as they stand. A label inside a Sequence makes the dataset multi-label.
-- Records are keyed by TFDS' own ids, "train.tfrecord-00000-of-00002__7", or by a feature. The splits are those of the
-  dataset; "validation" is called "val".
+- The dataset is a folder that TFDS prepared (…/coco_captions/2014/1.1.0), or the name ("coco/2017") of a dataset that was
+  prepared in `data_dir`. Nothing is downloaded.
+- A feature inside of others is given by its path. `caption=captions/text` gives a text field another name than its feature. If
+  a feature holds several texts, so does the field.
+- Images keep the bytes that TFDS stored. Labels are the names of a ClassLabel in its order (-1 stands for no label), or texts
+  or numbers. A label inside of a Sequence makes the dataset multi-label.
+- The ids of records are those of TFDS, "train.tfrecord-00000-of-00002__7", or the values of a feature. Splits are those of the
+  dataset; "validation" becomes "val".
 
 Needs tensorflow_datasets: pip install 'mm_keras[tfds]'
 """
@@ -30,14 +30,14 @@ from tfrecords_tools.sources.files import SPLIT_NAMES, SourceError
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Which dataset to read, and which feature plays which role.
+    """The dataset to read, and the roles of its features.
 
     Attributes:
-        dataset: the folder of a prepared dataset, or a name.
-        image, label, id: paths of features; None = there is none. An `id` must be unique over all splits.
-        text: field name -> path of its feature.
-        splits: of the dataset; None = all.
-        data_dir: where named datasets lie; None = TFDS' own default.
+        dataset: the folder of a prepared dataset, or its name.
+        image, label, id: the paths of features; None if there is no such feature. An id must be unique over all splits.
+        text: maps text fields to the paths of their features.
+        splits: the splits to read; None reads all.
+        data_dir: the folder of datasets that are given by name; None is the default of TFDS.
     """
 
     dataset: str
@@ -80,7 +80,7 @@ def make_source(options: Options) -> Source:
 
 
 def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
-    """Yields an example per example of the dataset, and those whose values have no place in a record."""
+    """Yields the examples of the dataset, and rejections of those with values that a record cannot hold."""
     tfds = _tfds()
     builder = _builder(options)
     features = builder.info.features
@@ -133,7 +133,7 @@ def _builder(options: Options):
 
 
 def _feature(features, path: str) -> tuple[Any, bool]:
-    """The feature at a path, without the Sequences around it, and whether there are any."""
+    """The feature at a path without the Sequences around it, and whether there are any Sequences."""
     feature, repeated = features, False
     for name in path.split("/"):
         feature, inside = _unwrap(feature)
@@ -164,7 +164,7 @@ def _value(values: dict, path: str) -> Any:
 
 
 def _image(value: Any) -> bytes | None:
-    """Stored bytes as they are; pixels, which plain tensors hold, as PNG."""
+    """The stored bytes of an image. Pixels, which features without an encoding hold, are encoded as PNG."""
     if isinstance(value, bytes):
         return value or None
     import cv2
@@ -175,7 +175,7 @@ def _image(value: Any) -> bytes | None:
 
 
 def _texts(value: Any) -> list[str]:
-    """A text, number or array of these as a list of texts."""
+    """Turns a text, a number, or an array of these into a list of texts."""
     values = value.reshape(-1).tolist() if getattr(value, "ndim", 0) else [value]
     return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in values]
 

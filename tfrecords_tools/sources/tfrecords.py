@@ -1,14 +1,15 @@
-"""Datasets of ours, packed again: re-sharded, filtered, merged, split anew, with columns joined by id from a table.
+"""Datasets that were packed before: re-sharded, filtered, merged, split anew, or joined by id with columns of a table.
 
     data/products/dataset.json, train-00000-of-00002.tfrecord, …
     weights.csv      id,weight,summary                 --join=weights.csv --join_id=id --weight=weight --text=summary
                      a1,0.5,"A blue mug"
 
-- Image bytes are kept exactly, and read where they are: only texts pass through the temporary folder. `resize` shrinks.
-- Records keep their id, split, texts, labels and weight. A row of the joined table replaces those that it has a column for.
-- Labels keep their numbering; of several datasets, names that are new follow. Equal ids are duplicates: the first counts,
-  unless `prefix_ids` makes them "products/a1".
-- A damaged shard is an error: nothing is packed from it.
+- The bytes of images are kept, and read from the shards when they are packed; only texts pass through the temporary folder.
+  `resize` resizes images instead.
+- Records keep their id, split, texts, labels and weight. A row of the joined table replaces those for which it has a column.
+- Labels keep their numbering. If there are several datasets, the new names of the later ones follow. Of records with equal ids
+  the first is packed, unless `prefix_ids` makes ids different: "products/a1".
+- A damaged shard is an error, and nothing is packed.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ from tfrecords_tools.sources.files import SourceError, iter_lines
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to take from datasets.
+    """Which records of which datasets to pack, and what to change in them.
 
     Attributes:
-        folders: of the datasets, in order.
-        splits: only these; None = all.
-        labels: only records with one of these labels, and of their labels only these; None = all.
-        require: only records that have all of these: "image", "label" or text fields.
-        ids: only records whose ids stand in this file, one a line.
-        without_ids: no records whose ids stand in this file.
-        prefix_ids: put the name of the dataset's folder before ids.
-        resplit: forget splits; packing draws new ones.
-        resize: make images anew, as large as packing says.
-        join: a table whose columns are added, or replace what records have.
-        columns: of the joined table; `id` says which record a row belongs to, `text` names text fields.
-        label_separator: splits a label cell of the joined table; the dataset is then multi-label.
-        multi_label: label cells of the joined table may hold lists.
-        derived_from_label: joined texts that are computed from the label.
+        folders: the dataset folders, in order.
+        splits: the splits to read; None reads all.
+        labels: only records with one of these labels are packed, and they lose all other labels; None keeps all.
+        require: only records that have all of these are packed: "image", "label", and text fields.
+        ids: a file with an id on each line; only these records are packed. None packs all.
+        without_ids: a file with an id on each line; these records are left out. None leaves none out.
+        prefix_ids: whether the name of the dataset's folder is put before ids.
+        resplit: whether packing draws new splits.
+        resize: whether packing resizes images, to the size in its options.
+        join: a table whose columns are added to the records, or replace their values; None joins nothing.
+        columns: the columns of the joined table. `id` holds ids of records, and `text` names text fields.
+        label_separator: splits a label cell of the joined table into several labels; the dataset is then multi-label.
+        multi_label: whether label cells of the joined table may hold lists.
+        derived_from_label: joined text fields that are computed from the label.
     """
 
     folders: tuple[Path, ...]
@@ -67,11 +68,11 @@ class Options:
 
 
 def make_source(options: Options) -> Source:
-    """Declares datasets as a source; their dataset.json files and the joined table's columns are checked here.
+    """Declares datasets as a source. Their dataset.json files and the columns of the joined table are checked here.
 
     Raises:
         SourceError: if the datasets contradict each other, or an option names what they do not have.
-        FileNotFoundError: if a folder is no dataset.
+        FileNotFoundError: if a folder holds no dataset.json.
     """
     if not options.folders:
         raise SourceError("name at least one dataset folder")
@@ -108,7 +109,7 @@ def make_source(options: Options) -> Source:
 
 
 def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
-    """Yields the wanted records of all datasets; at the end, what the joined table left over."""
+    """Yields the chosen records of all datasets as examples, and rejections of rows of the joined table."""
     wanted = {line for _, line in iter_lines(options.ids)} if options.ids else None
     unwanted = {line for _, line in iter_lines(options.without_ids)} if options.without_ids else set()
     with contextlib.ExitStack() as stack:
@@ -144,7 +145,7 @@ def _example(record: Record, info: DatasetInfo, image: RecordImage | None, where
 
 
 def _is_wanted(example: SourceExample, options: Options) -> bool:
-    """Whether an example passes the filters; labels that are not wanted are taken from it."""
+    """Whether an example passes the filters. Labels that were not chosen are removed from it."""
     if options.labels is not None:
         example.labels = [label for label in example.labels if label in options.labels]
         if not example.labels:
@@ -154,7 +155,7 @@ def _is_wanted(example: SourceExample, options: Options) -> bool:
 
 
 class _Join:
-    """The rows of the joined table, on the disk, by the id of the record that each belongs to."""
+    """The rows of the joined table by the ids of their records, in an index on the disk."""
 
     def __init__(self, options: Options):
         self._options, self._index = options, DiskIndex()
@@ -167,7 +168,7 @@ class _Join:
         self._index.__exit__()
 
     def problems(self) -> Iterator[Rejection]:
-        """Reads the table; yields the rows that cannot be read."""
+        """Reads the table, and yields rejections of the rows that cannot be read."""
         for row in table.iter_examples(self._options.join, self._options.columns, self._options.label_separator):
             if isinstance(row, Rejection):
                 yield dataclasses.replace(row, action="row not used")
@@ -176,7 +177,7 @@ class _Join:
             self._index.add(row.id, [row.where, row.texts, row.labels, row.split, row.weight])
 
     def apply(self, example: SourceExample) -> Iterator[Rejection]:
-        """Puts the row of an example into it; yields further rows of the same id."""
+        """Changes an example by the row with its id, and yields rejections of further rows with this id."""
         self._records += 1
         rows = self._index.get(example.id)
         if not rows:
@@ -193,7 +194,7 @@ class _Join:
         example.weight = weight if columns.weight else example.weight
 
     def left_over(self) -> Iterator[Rejection]:
-        """Yields how many records have no row, and how many rows have no record.
+        """Yields reports of how many records have no row, and how many rows have no record.
 
         Raises:
             SourceError: if no row has the id of a record.
@@ -209,7 +210,7 @@ class _Join:
 
 
 def _text_fields(infos: list[DatasetInfo], options: Options) -> dict[str, bool]:
-    """Field -> whether it is derived from the label, of all datasets and the joined table."""
+    """Maps the text fields of all datasets and the joined table to whether they are derived from the label."""
     fields: dict[str, bool] = {}
     for info in infos:
         for field, derived in info.text_fields.items():

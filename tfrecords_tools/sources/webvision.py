@@ -1,8 +1,8 @@
 """WebVision 1.0 and 2.0: images that search engines returned for the names of classes, with the text around them.
 
-The release, 1.0 and 2.0 (1.0 has 1,000 classes and 2.4 M images, 2.0 5,000 and 16 M):
+Version 1.0 has 1,000 classes and 2.4 million images, version 2.0 has 5,000 and 16 million. Both are released as:
 
-    info/synsets.txt                 n01440764 tench, Tinca tinca          line = class, from 0
+    info/synsets.txt                 n01440764 tench, Tinca tinca          line i is class i, from 0
     info/train_filelist_google.txt   google/q0001/abc.jpg 0                path and class; also _flickr, _all
     info/train_meta_list_google.txt  google/q0001.json 1                   line i belongs to line i of the file list;
                                                                            position in the JSON list, from 1
@@ -10,20 +10,22 @@ The release, 1.0 and 2.0 (1.0 has 1,000 classes and 2.4 M images, 2.0 5,000 and 
     info/queries_google.txt          1 tench                               2.0: one queries.txt
     google/q0001.json                [{"id": "abc", "title": "Tench", "description": "…", "tags": ["fish"]}, …]
 
-The layout of the 2.0 benchmark, where images of all queries of a class lie together, and metadata is joined by id:
+The benchmark of 2.0 has another layout. The images of all queries of a class lie together, and metadata is joined by id:
 
     meta/synsets.txt                 n01440764
     meta/train.txt                   n01440764/abc.jpg 0                   the images lie in train/ (or beside meta/)
     meta/val.txt                     val000001.jpg 57
     google/*.json, flickr/*.json     as above
 
-- Records are keyed by the listed path: equal base names are different images, and one image may be in several classes.
-- The JSON files lie beside the images, in metadata/, in google_json/, or below a `metadata_root` of your own.
-- All text is optional. `tags` become one text, "fish, lake". `query`, the words that found an image, says what its class is.
-- An image whose metadata is not there is packed without its texts and reported, with the reason, in rejected.jsonl.
-- `holdout=0.04` splits the training images as in the paper: 4 % of each class by hash, half `val`, half `test`.
-- Memory does not grow with the number of images. A join by id goes through a file in the temporary folder (TMPDIR):
-  some 300 bytes an image.
+- The id of a record is the path in the list, since different images have equal file names, and one image may be in several
+  classes.
+- The JSON files lie beside the images, in metadata/, in google_json/, or below `metadata_root`.
+- All texts are optional. `tags` become one text, "fish, lake". `query` holds the words by which an image was found; it is
+  derived from the label.
+- An image without metadata is packed without texts, and reported with the reason in rejected.jsonl.
+- `holdout=0.04` splits the training images as in the paper: of each class 4 % are drawn by hash, half `val`, half `test`.
+- Memory does not grow with the number of images. A join by id takes some 300 bytes for each image in the temporary folder
+  (TMPDIR).
 """
 
 from __future__ import annotations
@@ -52,7 +54,14 @@ _WNID = re.compile(r"n\d{8}\Z")
 
 @dataclasses.dataclass(frozen=True)
 class FileList:
-    """A list of images, the list that pairs it with metadata where there is one, and the folder of the images."""
+    """A list of images.
+
+    Attributes:
+        split: the split of the images.
+        path: the file of the list.
+        meta_path: the file that names the metadata of each image, line by line; None if there is none.
+        images: the folder to which the paths in the list are relative.
+    """
 
     split: str
     path: Path
@@ -61,10 +70,13 @@ class FileList:
 
 
 def make_source(options: Options) -> Source:
-    """Declares a WebVision folder as a source; its lists are found and compared before anything is read.
+    """Declares a WebVision folder as a source. Its lists are found and checked before anything is read.
 
     Raises:
-        SourceError: if a list is missing, if two that belong together differ in length, or if options contradict each other.
+        SourceError: if a list is missing, two lists that belong together differ in length, or options contradict each other.
+
+    Example:
+        >>> make_source(Options(Path("webvision"), sources="google", num_classes=50, fields=("title", "tags")))
     """
     _check_options(options)
     labels = _labels(options)
@@ -91,7 +103,7 @@ def make_source(options: Options) -> Source:
 
 
 def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
-    """Yields an example per listed image; one whose metadata is not there comes without texts, with the reason before it."""
+    """Yields an example for each image in the lists. An image without metadata has no texts, and its report precedes it."""
     labels = _labels(options)
     lists = _file_lists(options)
     holdout = None
@@ -176,7 +188,7 @@ def _file_lists(options: Options) -> list[FileList]:
 
 
 def _image_folder(options: Options, split: str, first: Path) -> Path:
-    """The folder below which the first listed image lies, or at least its folder, or that has a usual name."""
+    """The folder that holds the first image of a list, or at least the image's folder, or that has a usual name."""
     if options.image_root:
         return options.image_root
     named = [options.root / name.format(split) for name in _IMAGE_FOLDERS]
@@ -187,7 +199,7 @@ def _image_folder(options: Options, split: str, first: Path) -> Path:
 
 
 def _rows(file_list: FileList) -> Iterator[tuple[str, str, int | None, str]]:
-    """Yields (where, path, class or None, line of the metadata list or "") of each line."""
+    """Yields (place in the list, path, class or None, line of the metadata list or "") for each line."""
     metas = (line for _, line in iter_lines(file_list.meta_path)) if file_list.meta_path else itertools.repeat("")
     for (number, line), meta in zip(iter_lines(file_list.path), metas, strict=False):
         yield f"{file_list.path.name}:{number}", *_split_line(line), meta

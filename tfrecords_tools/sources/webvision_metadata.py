@@ -1,6 +1,7 @@
-"""The texts of WebVision's images: JSON lists by query, visited in the order of the images, or joined by id on the disk.
+"""Reads the texts of WebVision's images from JSON files, and holds the options of the source.
 
-`Options` says which of them are read.
+In the released layout there is a JSON file for each query, and files are read in the order of the images. In the layout of the
+benchmark all of them are joined with the images by id, on the disk.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from tfrecords_tools.sources.disk_index import DiskIndex
 from tfrecords_tools.sources.files import SourceError, iter_lines, joined_text
 
 Texts = dict[str, list[str]]
-Found = tuple[Texts, str, str]  # the texts, what is wrong ("" = nothing), and what was done about it
+Found = tuple[Texts, str, str]  # the texts, the problem ("" if there is none), and what was done about it
 _WITHOUT, _BY_ID = "kept without its texts", "kept with the texts of its id"
-_KEPT_OPEN = 4  # JSON files; images come query by query
+_KEPT_OPEN = 4  # parsed JSON files to keep, since images are listed query by query
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +28,17 @@ class Options:
 
     Attributes:
         root: the folder that holds info/ or meta/.
-        layout: "release" (info/) or "benchmark" (meta/); None = whichever of the two is there.
-        splits: of `SPLITS`; None = train and val, with a holdout train alone. Test images have no public labels.
+        layout: "release" (info/) or "benchmark" (meta/); None takes the one that is there.
+        splits: the splits to read, some of "train", "val", "test". None reads train and val, and with a holdout only train.
+            Test images have no public labels.
         sources: "google", "flickr" or "all".
-        fields: text fields, of `FIELDS`.
-        num_classes: only the first so many classes (mini-WebVision: Google's images of the first 50).
-        label_names: labels are the classes' names instead of their wnids.
-        holdout: fraction of each class's training images to split off, half `val`, half `test`; 0 = none.
-        seed: of the holdout.
-        image_root, metadata_root: where images and JSON files lie, if not in the usual places below `root`.
+        fields: the text fields to read, some of "title", "description", "tags", "query".
+        num_classes: how many of the first classes are read; None reads all. Mini-WebVision has Google's images of the first 50.
+        label_names: whether labels are the names of the classes instead of their wnids.
+        holdout: the fraction of each class's training images to split off, half as `val`, half as `test`; 0 splits off none.
+        seed: another seed draws another holdout.
+        image_root: the folder of the images; None looks in the usual places below `root`.
+        metadata_root: the folder of the JSON files; None looks in the usual places below `root`.
     """
 
     root: Path
@@ -52,16 +55,21 @@ class Options:
 
     @property
     def is_benchmark(self) -> bool:
+        """Whether the folder has the layout of the benchmark."""
         return self.layout == "benchmark" or (self.layout is None and (self.root / "meta").is_dir())
 
     @property
     def read_splits(self) -> tuple[str, ...]:
+        """The splits to read."""
         return self.splits or (("train",) if self.holdout else ("train", "val"))
 
 
 @contextlib.contextmanager
 def open_metadata(options: Options) -> Iterator[Callable[[str, str], Found]]:
-    """Yields a function: (image path, line of the metadata list or "") -> texts, what is wrong, what was done about it."""
+    """Yields a function that finds the texts of an image by its path and its line of the metadata list ("" if there is none).
+
+    It returns the texts, the problem ("" if there is none), and what was done about it.
+    """
     if not options.is_benchmark:
         yield _QueryFiles(options).find
     elif not options.fields:
@@ -73,7 +81,7 @@ def open_metadata(options: Options) -> Iterator[Callable[[str, str], Found]]:
 
 
 class _QueryFiles:
-    """Metadata by query: google/q0001.json holds that of google/q0001/*.jpg."""
+    """Finds metadata by query: google/q0001.json holds the metadata of google/q0001/*.jpg."""
 
     def __init__(self, options: Options):
         self._fields = options.fields
@@ -107,7 +115,7 @@ class _QueryFiles:
 
 
 def _pick(entries: list, position: int | None, image_id: str, name: str) -> tuple[dict | None, str]:
-    """The entry at a position (from 1), unless another one has the id that the image is named after."""
+    """The entry at a position (from 1), unless another entry has the id in the image's name; and the problem, or ""."""
     entry = entries[position - 1] if position and position <= len(entries) else None
     if isinstance(entry, dict) and str(entry.get("id")) == image_id:
         return entry, ""
@@ -137,7 +145,7 @@ def _texts_of(entry: dict, fields: tuple[str, ...]) -> Texts:
 
 
 def _queries(options: Options) -> dict[str, str]:
-    """Query texts by image folder ("google/q0001")."""
+    """The texts of the queries by image folder, such as "google/q0001"."""
     queries = {}
     for source in ("google", "flickr"):
         files = [options.root / "info" / name for name in (f"queries_{source}.txt", "queries.txt")]
@@ -152,7 +160,7 @@ def _queries(options: Options) -> dict[str, str]:
 
 
 def _fill(index: DiskIndex, options: Options) -> list[str]:
-    """Indexes the metadata by image id; returns what is wrong with files."""
+    """Adds the texts of all images to the index by image id, and returns the problems of files that could not be read."""
     problems, matched = [], False
     root = options.metadata_root or options.root
     for source in ("google", "flickr"):
@@ -173,7 +181,7 @@ def _fill(index: DiskIndex, options: Options) -> list[str]:
 
 
 def _joined(index: DiskIndex, image_id: str, problems: list[str]) -> Found:
-    """The texts of an id; an image that several queries found has several entries, of which the first counts."""
+    """The texts of an image id. If several queries found an image, it has several entries, of which the first is taken."""
     entries = index.get(image_id)
     if entries:
         return entries[0], "", ""

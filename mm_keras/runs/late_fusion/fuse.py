@@ -72,17 +72,7 @@ def late_fusion(
 
     answers = build_answers(models, specs, features)
     logits, voting, labels = _ask(answers, features, held_out.split(split), batch_size)
-    if method == "vote":
-        values = np.stack([_threshold_logits(part, spec) for part, spec in zip(parts, specs, strict=True)])
-        combination = MajorityVote(features.multi_label, values)
-    elif method == "stacking":
-        patterns = voting_patterns(specs, features)
-        values = fit_stacking(logits, voting, labels, features.multi_label, patterns)
-        combination = Stacking(features.multi_label, values, patterns)
-    else:
-        fit = fit_weights if method == "weights" else fit_weights_per_label
-        values = fit(logits, voting, labels, features.multi_label)
-        combination = WeightedSum(features.multi_label, values)
+    combination, values = _fit(method, parts, specs, features, (logits, voting, labels))
     model = build_late_fusion(answers, combination)
     fused = _combine(combination, logits, voting)
 
@@ -109,6 +99,27 @@ def late_fusion(
         print(f"  {part.path}: {metric} {value:.3f}{weight}")
     print(f"  fused: {metric} {evaluate_logits(fused, labels, features.multi_label)[metric]:.3f}")
     return new.path
+
+
+def _fit(
+    method: str,
+    parts: Sequence[RunFolder],
+    specs: Sequence[FeatureSpec],
+    features: FeatureSpec,
+    examples: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> tuple[keras.Layer, np.ndarray]:
+    """The layer that combines the models' answers, and the thresholds, weights or logistic layers in it."""
+    logits, voting, labels = examples
+    if method == "vote":
+        values = np.stack([_threshold_logits(part, spec) for part, spec in zip(parts, specs, strict=True)])
+        return MajorityVote(features.multi_label, values), values
+    if method == "stacking":
+        patterns = voting_patterns(specs, features)
+        values = fit_stacking(logits, voting, labels, features.multi_label, patterns)
+        return Stacking(features.multi_label, values, patterns), values
+    fit = fit_weights if method == "weights" else fit_weights_per_label
+    values = fit(logits, voting, labels, features.multi_label)
+    return WeightedSum(features.multi_label, values), values
 
 
 def _check_folders(new: RunFolder, parts: Sequence[RunFolder]) -> None:

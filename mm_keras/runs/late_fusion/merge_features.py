@@ -19,7 +19,7 @@ def merge_features(features: Mapping[str, FeatureSpec]) -> FeatureSpec:
     """All that any of the runs sees.
 
     Args:
-        features: of each run, by its name.
+        features: the features of each run, by the run's name.
 
     Returns:
         their labels; the image, if any sees it, and all text fields.

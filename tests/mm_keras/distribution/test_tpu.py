@@ -74,5 +74,5 @@ def test_tpu_is_that_of_the_argument_the_environment_or_the_machine(fake_tpu, mo
 
 def test_tpu_that_is_not_there_is_an_error_that_says_how_to_name_one(monkeypatch):
     monkeypatch.delenv("TPU_NAME", raising=False)
-    with pytest.raises(ValueError, match=r"TPU 'local' is not to be reached: .*; name one in TPU_NAME, or as strategy="):
+    with pytest.raises(ValueError, match=r"TPU 'local' cannot be reached: .*; name one in TPU_NAME, or as strategy="):
         make_strategy("tpu")

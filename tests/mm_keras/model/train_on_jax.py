@@ -169,7 +169,7 @@ def measure() -> list[str]:
 
 
 def cut_and_fuse(folder: Path) -> list[str]:
-    """Brings two models together in every way, saves the fused model, and cuts it behind the embeddings."""
+    """Brings two models together in every way, saves each fused model, and cuts the last one behind its embeddings."""
     whole = _features(multi_label=False)
     parts = [whole.only(["image", "title"]), whole.only(["story"])]
     inputs = _batch(whole)[0]
@@ -178,14 +178,14 @@ def cut_and_fuse(folder: Path) -> list[str]:
         "majority vote": MajorityVote(False, np.zeros((2, NUM_LABELS))),
         "stacking": Stacking(False, np.ones((3, 3, NUM_LABELS)), voting_patterns(parts, whole)),
     }
+    answers = build_answers([_build("concatenation", features) for features in parts], parts, whole)
     for combination in combinations.values():
-        models = [_build("concatenation", features) for features in parts]
-        fused = build_late_fusion(build_answers(models, parts, whole), combination)
+        fused = build_late_fusion(answers, combination)
         check_saving(fused, inputs, folder)
-        encoders, rest = split_at_embeddings(fused, whole.modalities)
-        encoded = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in encoders(inputs).items()}
-        encoded |= {present(modality): inputs[present(modality)] for modality in whole.modalities}
-        np.testing.assert_allclose(outputs_of(rest, encoded)[0], outputs_of(fused, inputs)[0], atol=1e-5)
+    encoders, rest = split_at_embeddings(fused, whole.modalities)
+    encoded = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in encoders(inputs).items()}
+    encoded |= {present(modality): inputs[present(modality)] for modality in whole.modalities}
+    np.testing.assert_allclose(outputs_of(rest, encoded)[0], outputs_of(fused, inputs)[0], atol=1e-5)
     return list(combinations)
 
 

@@ -1,3 +1,7 @@
+import os
+import stat
+from pathlib import Path
+
 import pytest
 
 from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
@@ -11,6 +15,15 @@ def test_file_gets_its_name_when_it_is_complete(tmp_path):
         assert (path.read_text(), temporary.suffix, temporary.parent) == ("old", ".json", tmp_path)
     assert path.read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["facts.json"]
+
+
+def test_content_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
+    calls = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(stat.S_ISDIR(os.fstat(file).st_mode)) or sync(file))
+    monkeypatch.setattr(Path, "replace", lambda path, target: calls.append(target.name) or replace(path, target))
+    write_text(tmp_path / "facts.json", "new")
+    assert calls == [False, "facts.json", True]  # the file, its new name, the folder
 
 
 def test_error_keeps_the_older_file_and_leaves_nothing_else(tmp_path):

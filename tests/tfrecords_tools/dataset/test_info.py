@@ -15,9 +15,19 @@ def test_folder_without_a_description_says_how_to_make_one(tmp_path):
         DatasetInfo.load(tmp_path)
 
 
-def test_other_schema_version_is_named(dataset):
-    _change(dataset, schema_version=99)
-    with pytest.raises(ValueError, match="schema_version 99; this version reads 1"):
+@pytest.mark.parametrize("version", [99, 0, "1", None])
+def test_other_schema_version_is_refused_by_name_with_what_to_do(dataset, version):
+    _change(dataset, schema_version=version)
+    message = (
+        rf"dataset\.json has schema_version {version!r}; this version reads 1\. Pack the dataset again: tfrecords-tools pack"
+    )
+    with pytest.raises(ValueError, match=message):
+        DatasetInfo.load(dataset)
+
+
+def test_description_that_is_no_object_has_no_version(dataset):
+    (dataset / "dataset.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"dataset\.json has schema_version None; this version reads 1"):
         DatasetInfo.load(dataset)
 
 
@@ -48,4 +58,4 @@ def test_saving_a_loaded_description_changes_nothing(dataset):
     before = (dataset / "dataset.json").read_bytes()
     DatasetInfo.load(dataset).save(dataset)
     assert (dataset / "dataset.json").read_bytes() == before
-    assert not list(dataset.glob("*.tmp"))
+    assert not list(dataset.glob("unfinished-*"))

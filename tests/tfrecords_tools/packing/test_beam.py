@@ -128,7 +128,7 @@ def test_unknown_beam_option_is_an_error(engine):
 
 
 def test_command_line_hands_what_stands_behind_the_dashes_to_beam(call, tmp_path, bytes_of):
-    arguments = ["pack", "sample", "--num=40", "--examples_per_shard=8"]
+    arguments = ["pack", "sample", "--num_examples=40", "--examples_per_shard=8"]
     assert call(main, *arguments, f"--output={tmp_path / 'a' / 'sample'}")[0] == 0
     beam = ["--engine=beam", "--", "--runner=DirectRunner"]
     assert call(main, *arguments, f"--output={tmp_path / 'b' / 'sample'}", *beam)[0] == 0

@@ -13,20 +13,20 @@ def _numbers(pattern, text):
 
 
 def test_estimate_of_a_source_agrees_with_what_packing_it_makes(call, tmp_path):
-    status, out, _ = call(main, "pack", "sample", "--num=3000", f"--output={tmp_path / 'sample'}", "--estimate")
+    status, out, _ = call(main, "pack", "sample", "--num_examples=1200", f"--output={tmp_path / 'sample'}", "--estimate")
     assert status == 0
     assert not (tmp_path / "sample").exists()
-    call(main, "pack", "sample", "--num=3000", f"--output={tmp_path / 'sample'}")
+    call(main, "pack", "sample", "--num_examples=1200", f"--output={tmp_path / 'sample'}")
     info = DatasetInfo.load(tmp_path / "sample")
     size = sum(shard.num_bytes for split in info.splits for shard in info.shards(split))
     (kilobytes,) = _numbers(r"([\d.]+) KB a record, 100\.0% of the input kept", out)
-    assert kilobytes * 1e3 * 3000 == pytest.approx(size, rel=0.05)
-    assert "3,000 examples read" in out
-    assert "\n3,000 examples would take about\n" in out
+    assert kilobytes * 1e3 * 1200 == pytest.approx(size, rel=0.05)
+    assert "1,200 examples read" in out
+    assert "\n1,200 examples would take about\n" in out
 
 
 def test_estimate_for_more_examples_than_there_are_scales_everything(call, tmp_path):
-    arguments = ["pack", "sample", "--num=300", f"--output={tmp_path / 'sample'}"]
+    arguments = ["pack", "sample", "--num_examples=300", f"--output={tmp_path / 'sample'}"]
     outputs = [call(main, *arguments, f"--estimate={count}")[1] for count in ("14e6", "28_000_000")]
     sizes = [_numbers(r"([\d.]+) GB for the dataset, in ([\d,]+) shards", out) for out in outputs]
     assert sizes[1][0] == pytest.approx(2 * sizes[0][0], rel=0.02)

@@ -22,8 +22,11 @@ NUM_SHARDS = 7
 
 
 def _sync_of_shard(number):
-    """Which call of fsync that of a shard's records is: those of its index and the folder precede it, two more follow."""
-    return 5 * number + 2
+    """Which call of fsync is that of a shard's records: a shard has three files, and each syncs its folder, too.
+
+    The index of the shard precedes its records, and the file of its counts follows them.
+    """
+    return 6 * number + 2
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def check_resumed(pack_rows, bytes_of, tmp_path, monkeypatch):
         assert [path.name for path in tmp_path.iterdir()] == [staging.name]
         finished = {path.name.removesuffix(".json") for path in staging.glob("*.tfrecord.json")}
         assert len(finished) == num_finished
-        assert not [*staging.glob("*.tfrecord.tmp"), *staging.glob("spool*")]
+        assert not [*staging.rglob("unfinished-*"), *staging.glob("spool*")]
         made = {name: (staging / name).stat().st_mtime_ns for name in finished}
         monkeypatch.undo()
         pack_rows()

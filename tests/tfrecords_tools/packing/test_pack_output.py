@@ -149,7 +149,7 @@ def _wait_for(condition, seconds=30):
 def test_killed_pack_leaves_no_dataset_and_no_workers(tmp_path):
     script = (
         "import sys; from tfrecords_tools.packing.pack import PackOptions, pack; from tfrecords_tools.sources import sample;"
-        "pack(sample.make_source(5_000), sys.argv[1], PackOptions(workers=2), progress=False)"
+        "pack(sample.make_source(2_000), sys.argv[1], PackOptions(workers=2), progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, tmp_path / "dataset"], stderr=subprocess.DEVNULL)
 
@@ -173,8 +173,8 @@ PACK = """
 import sys
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import sample
-options = PackOptions(workers=int(sys.argv[2]), examples_per_shard=60, seed=int(sys.argv[3]))
-pack(sample.make_source(900), sys.argv[1], options, progress=False)
+options = PackOptions(workers=int(sys.argv[2]), examples_per_shard=20, seed=int(sys.argv[3]))
+pack(sample.make_source(300), sys.argv[1], options, progress=False)
 """
 
 

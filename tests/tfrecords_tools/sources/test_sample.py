@@ -9,7 +9,7 @@ from PIL import Image
 
 from tfrecords_tools.sources.sample import ITEMS, MATERIALS, RATES, ceilings, iter_examples, make_source
 
-NUM = 4000
+NUM = 1600
 CLASSES = [(item, material) for item in ITEMS for material in MATERIALS]
 
 

@@ -1,12 +1,8 @@
 import gzip
-import json
 import os
-import resource
-import sqlite3
 
 import pytest
 
-from tfrecords_tools.sources.disk_index import DiskIndex
 from tfrecords_tools.sources.files import (
     SourceError,
     iter_csv,
@@ -18,7 +14,6 @@ from tfrecords_tools.sources.files import (
     read_synsets,
     unique_names,
 )
-from tfrecords_tools.sources.json_stream import iter_json
 
 
 def test_lines_have_their_numbers_and_no_white_space(write):
@@ -110,46 +105,6 @@ def test_names_that_several_keys_share_name_the_key():
     }
 
 
-@pytest.mark.parametrize("indent", [None, 2])
-def test_json_is_read_item_by_item(write, indent):
-    content = {"info": {"y": [1, "]"]}, "images": [{"id": 9, "name": 'a"b,é\u2028'}, {"id": 123}], "none": [], "n": 12.5}
-    path = write("c.json", json.dumps(content, indent=indent))
-    expected = [("info", content["info"]), *(("images", item) for item in content["images"]), ("n", 12.5)]
-    assert list(iter_json(path)) == expected
-    listed = [{"a": 1}, [2], "x", 345]
-    assert list(iter_json(write("l.json", json.dumps(listed, indent=indent)))) == [("", item) for item in listed]
-
-
-def test_empty_json_containers_have_no_items(write):
-    assert [list(iter_json(write("c.json", text))) for text in ("[]", "{}", "\ufeff[ ]\n")] == [[], [], []]
-
-
-def test_json_items_are_handed_on_while_the_file_is_read(write):
-    path = write("c.json", '[{"a": 1}, {"a": 2}, ' + " " * 200_000 + "broken")
-    items = iter_json(path)
-    assert [next(items), next(items)] == [("", {"a": 1}), ("", {"a": 2})]
-    with pytest.raises(SourceError, match=r"c\.json is no JSON"):
-        next(items)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "premature EOF"),
-        ("<html>", "invalid char in json text. <html>"),
-        ('"a"', "expected a list or an object"),
-        ('[{"a": 1}, {"a": ', "premature EOF"),
-        ('[{"a": 1} {"a": 2}]', r"after array element.* \[{\"a\": 1} {\"a\": 2}\]"),
-        ('{"images": [1, 2]', "premature EOF"),
-        ('{"images" [1]}', r"separated by a colon .* {\"images\" \[1\]}"),
-        ("[1] x", "trailing garbage"),
-    ],
-)
-def test_broken_json_names_the_file_and_the_place(write, text, message):
-    with pytest.raises(SourceError, match=rf"c\.json is no JSON: .*{message}"):
-        list(iter_json(write("c.json", text)))
-
-
 def test_images_are_walked_in_order_through_links_but_not_in_circles(tmp_path):
     for name in ("b/2.jpg", "b/10.JPEG", "a.png", "b/notes.txt", "b/.hidden.jpg", ".git/x.jpg", "c/d/e.webp"):
         (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -160,23 +115,3 @@ def test_images_are_walked_in_order_through_links_but_not_in_circles(tmp_path):
     (tmp_path / "root" / "c" / "circle").symlink_to(tmp_path / "root")
     found = [path.relative_to(tmp_path / "root").as_posix() for path in iter_images(tmp_path / "root")]
     assert found == ["a.png", "b/10.JPEG", "b/2.jpg", "c/d/e.webp", "link/f.gif"]
-
-
-def test_disk_index_finds_values_by_key_in_the_order_added():
-    with DiskIndex() as index:
-        for key, value in [("b", 1), ("a", {"x": ["é"]}), ("b", None), ("\ud800", 4)]:
-            index.add(key, value)
-        assert [index.get(key) for key in ("a", "b", "none", "\ud800")] == [[{"x": ["é"]}], [1, None], [], [4]]
-        assert list(index.groups()) == [("\\ud800", [4]), ("a", [{"x": ["é"]}]), ("b", [1, None])]
-
-
-def test_disk_index_keeps_rows_on_the_disk():
-    with DiskIndex() as index:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for number in range(60_000):
-            index.add(str(number % 20_000), [number, "x" * 2000])
-        assert [value[0] for value in index.get("7")] == [7, 20_007, 40_007]
-        assert sum(len(values) for _, values in index.groups()) == 60_000
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # KB, of 120,000 added
-    with pytest.raises(sqlite3.ProgrammingError):
-        index.get("7")
