@@ -57,9 +57,9 @@ def estimate(
     elsewhere = ", ".join(f"{_duration(seconds * workers / count)} by {count}" for count in _OTHERS if count > workers)
     return "\n".join(
         [
-            f"measured: {sample.num_read:,} examples read at {sample.num_read / sample.seconds:,.0f}/s; {len(examples):,} "
-            f"packed by {workers} worker(s) at {len(examples) / packing:,.0f}/s, start-up included; {size / 1e3:.1f} KB a "
-            f"record, {kept:.1%} of the input kept",
+            f"measured: {sample.num_read:,} examples read at {sample.num_read / sample.seconds:,.0f}/s; "
+            f"{len(examples):,} packed by {workers} worker(s) at {len(examples) / packing:,.0f}/s, start-up included; "
+            f"{size / 1e3:.1f} KB a record, {kept:.1%} of the input kept",
             f"{total:,} examples would take about",
             f"  {_duration(total * sample.seconds / sample.num_read)} to read the source",
             f"  {_duration(seconds)} to pack with {workers} worker(s), as fast as these{'; ' + elsewhere if elsewhere else ''}",
