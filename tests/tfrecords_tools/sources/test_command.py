@@ -17,7 +17,7 @@ def test_paths_are_given_by_split():
     assert split_paths([]) == {}
 
 
-@pytest.mark.parametrize(("pairs", "split"), [(["val=a", "val=b"], "'val'"), (["a", "b"], "any split")])
+@pytest.mark.parametrize(("pairs", "split"), [(["val=a", "val=b"], "'val'"), (["a", "b"], "'any split'")])
 def test_two_paths_of_a_split_are_an_error(pairs, split):
     with pytest.raises(ValueError, match=rf"given twice for {split}: a and b"):
         split_paths(pairs)
