@@ -117,6 +117,7 @@ def test_kept_model_is_that_of_the_best_line(trained_run, dataset, features):
     assert _validate(model, dataset, features)["top_1"] == pytest.approx(max(line["val_top_1"] for line in _lines(trained_run)))
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_validated_and_kept(tmp_path, dataset, features, train_small):
     """Of weights that jump about, the kept model has those that the best line was measured with: the average."""
     optimizer = functools.partial(make_optimizer, learning_rate=0.05, schedule=make_constant_schedule, average=0.9)
@@ -130,7 +131,7 @@ def test_averaged_weights_are_validated_and_kept(tmp_path, dataset, features, tr
     assert _lines(tmp_path / "run")[0]["val_cross_entropy"] != _lines(tmp_path / "plain")[0]["val_cross_entropy"]
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("multi_label", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_mixed_examples_are_learned_from_and_validated_without(request, tmp_path, train_small, multi_label):
     dataset, features = (
         request.getfixturevalue(f"multi_label_{name}" if multi_label else name) for name in ("dataset", "features")
@@ -266,6 +267,7 @@ def test_loss_gets_the_label_counts_of_the_training_split(tmp_path, dataset, tra
     assert got == [(False, [counts[label] for label in range(len(features.labels))])]
 
 
+@pytest.mark.slow
 def test_first_of_other_metrics_chooses_the_epoch(tmp_path, multi_label_dataset, train_small):
     names = ("macro_recall", "imaged_f1", "binned_mAP", "ece")
     train_small(
