@@ -52,7 +52,7 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
                 # Ctrl-C would end the workers without saving; it does not reach the process group that is made here.
                 workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, process_group=0))
         print(f"{count} workers; output of all but the first is in {logs}", file=sys.stderr, flush=True)
-        failed = _wait(workers)
+        failed = wait_for_workers(workers)
     finally:
         terminate()
         _kill_after_grace(workers)
@@ -73,7 +73,7 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
     return EXIT_CODE if status < 0 else status
 
 
-def _wait(workers: list[subprocess.Popen]) -> int | None:
+def wait_for_workers(workers: list[subprocess.Popen]) -> int | None:
     """Waits until all workers have ended with 0, and returns None, or until one has failed, and returns its index.
 
     When a worker fails, the others fail soon after, since it is gone. So all that fail within half a second are compared. The

@@ -39,7 +39,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     if kind == "multi_worker":
         return multi_worker.start()
     if kind == "tpu":
-        return _make_tpu_strategy(tpu or os.environ.get("TPU_NAME") or "local")
+        return make_tpu_strategy(tpu or os.environ.get("TPU_NAME") or "local")
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return _make_mirrored_strategy(tuple(device.name for device in devices))
 
@@ -82,7 +82,8 @@ def _make_mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 
 
 @functools.cache
-def _make_tpu_strategy(name: str) -> tf.distribute.Strategy:
+def make_tpu_strategy(name: str) -> tf.distribute.Strategy:
+    """Connects to the TPU of that name, or to that of this machine for "local"; see `make_strategy`."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         if name != "local":

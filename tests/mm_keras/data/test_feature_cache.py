@@ -210,6 +210,7 @@ def test_each_distinct_text_is_encoded_once_and_only_as_long_as_it_is(folder, pa
     assert np.ptp(_everything(cache)["title_encoded"], axis=0).max() > 0
 
 
+@pytest.mark.slow
 def test_of_several_texts_training_draws_one_an_epoch_and_evaluation_takes_the_first(
     tmp_path, pack_examples, make_small_features, build_frozen
 ):
@@ -281,6 +282,7 @@ def test_training_on_the_cache_keeps_a_whole_model(folder, tmp_path, train_small
         np.testing.assert_allclose(kept(inputs), model(inputs), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_without_the_cache_learns_the_same(folder, tmp_path, train_small, make_small_features, build_frozen):
     build = functools.partial(build_frozen, modality_dropout=0.0)
     losses = [
@@ -291,7 +293,14 @@ def test_training_without_the_cache_learns_the_same(folder, tmp_path, train_smal
     assert losses[0][-1] < 0.95 * losses[0][0]
 
 
-@pytest.mark.parametrize("what", ["augmented images", "a trained tower", "switched off", "dropped tokens"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "augmented images",
+        "a trained tower",
+        *(pytest.param(what, marks=pytest.mark.slow) for what in ("switched off", "dropped tokens")),
+    ],
+)
 def test_nothing_is_cached_where_that_would_be_another_training(
     folder, tmp_path, train_small, make_small_features, build_frozen, what
 ):

@@ -26,7 +26,9 @@ TITLES = make_spec(image=None, fields=("title",))
 
 def _of_workers(make, folder, count, batch_size, **options):
     """For each worker its batches' ids."""
-    made = [make(folder, "train", TITLES, batch_size, worker=Worker(index, count), **options) for index in range(count)]
+    made = [
+        make(Split.open(folder, "train"), TITLES, batch_size, worker=Worker(index, count), **options) for index in range(count)
+    ]
     assert {(batches.steps, batches.num_examples, batches.batch_size) for batches in made} == {
         (made[0].steps, made[0].num_examples, batch_size)
     }

@@ -69,7 +69,7 @@ def test_killed_worker_ends_all_and_the_training_is_resumed(
 
     kill = {"worker": worker, "step": STEPS + 5, "signal": signal.SIGKILL}
     with monkeypatch.context() as patch:
-        patch.setattr("mm_keras.distribution.local_workers._wait", wait_for_all)
+        patch.setattr("mm_keras.distribution.local_workers.wait_for_workers", wait_for_all)
         assert run_topology(one_file, tmp_path, {"run": OFTEN}, kill, workers=2) == EXIT_CODE
     err = capfd.readouterr().err
     assert f"worker {worker} of 2 was ended by SIGKILL, so all are ended" in err

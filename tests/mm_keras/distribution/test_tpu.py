@@ -54,9 +54,9 @@ def fake_tpu(monkeypatch):
     monkeypatch.setattr(tf.distribute, "TPUStrategy", lambda resolver: f"strategy of {resolver}")
     monkeypatch.delenv("TPU_NAME", raising=False)
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    strategy._make_tpu_strategy.cache_clear()
+    strategy.make_tpu_strategy.cache_clear()
     yield calls
-    strategy._make_tpu_strategy.cache_clear()
+    strategy.make_tpu_strategy.cache_clear()
 
 
 def test_tpu_is_that_of_the_argument_the_environment_or_the_machine(fake_tpu, monkeypatch):

@@ -243,6 +243,7 @@ print(json.dumps([results[1:] for results in found.values()]))
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_measure_what_one_does(run_python):
     multi_label, multi_class = json.loads(run_python(MIRRORED).splitlines()[-1])
     for one, two in (multi_label, multi_class):

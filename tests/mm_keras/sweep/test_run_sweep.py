@@ -37,7 +37,8 @@ seed, size = int(bound["train.seed"]), int(bound["train.batch_size"])
 rows = [{"inputs": name, "trained": "together", "top_1": size / 100 + seed / 10} for name in ("image", "all")]
 rows.append({"inputs": "image", "trained": "alone", "top_1": 0.25})
 (folder / "report" / "evaluation.json").write_text(json.dumps({"rows": rows, "seconds": 2.0}))
-(folder / "run.json").write_text(json.dumps({"seconds": {"total": 10.0 + seed}, "parameters": 1000, "weight_bytes": 4000}))
+facts = {"format_version": 1, "seconds": {"total": 10.0 + seed}, "parameters": 1000, "weight_bytes": 4000}
+(folder / "run.json").write_text(json.dumps(facts))
 """
 
 
@@ -127,7 +128,7 @@ def test_other_bindings_are_other_trainings(stand_in):
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        ('config = "quickstart.gin"\n[sweep]\ntrain.batchsize = [1]', r"batchsize=1: .*'batchsize'"),
+        ('config = "quickstart.gin"\n[sweep]\ntrain.batchsize = [1]', r"batchsize=1: .*\n.*no parameter 'batchsize'"),
         ('config = "quikstart.gin"', "did you mean quickstart.gin"),
         ('config = "quickstart.gin"\nbindings = ["train_and_evaluate.evaluate = None"]', "nothing to compare"),
         (

@@ -32,7 +32,8 @@ value = 1 - abs(size - 32) / 100
 (folder / "checkpoints").mkdir(exist_ok=True)
 (folder / "checkpoints" / "step-0000000001.safetensors").touch()
 (folder / "metrics.jsonl").unlink(missing_ok=True)
-(folder / "run.json").write_text(json.dumps({"followed": "val_top_1", "parameters": 10, "seconds": {"total": 1.5}}))
+facts = {"format_version": 1, "followed": "val_top_1", "parameters": 10, "seconds": {"total": 1.5}}
+(folder / "run.json").write_text(json.dumps(facts))
 (folder / "training.json").touch()
 patience = time.time() + 20
 for epoch in (1, 2, 3):

@@ -216,6 +216,7 @@ def test_trained_model_survives_saving_without_its_folder(save_use, tmp_path):
     assert len(loaded.trainable_weights) == 2
 
 
+@pytest.mark.slow
 def test_run_with_a_trained_model_is_exported_from_its_folder_alone(dataset, save_use, train_small, tmp_path):
     spec = make_saved_model_embedder(save_use(), trainable=True)
     train_small(

@@ -92,9 +92,8 @@ def cut_off(dataset):
     return run
 
 
-@pytest.mark.parametrize(
-    "case", ["image tower trained on augmented pictures", pytest.param("on cached features", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["image tower trained on augmented pictures", "on cached features"])
 def test_training_that_is_killed_twice_ends_as_an_unbroken_one(tmp_path, dataset, unbroken, case):
     folder = tmp_path / "run"
     options = CASES[case] | {"checkpoint_minutes": OFTEN}
@@ -121,7 +120,7 @@ def test_training_that_is_killed_anywhere_ends_as_an_unbroken_one(tmp_path, data
         _assert_same([weights[name] for name in weights.files], folder, unbroken(case))
 
 
-@pytest.mark.parametrize("step", [STEPS, EPOCHS * STEPS])
+@pytest.mark.parametrize("step", [pytest.param(STEPS, marks=pytest.mark.slow), EPOCHS * STEPS])
 def test_training_goes_on_from_the_last_steps_of_epochs(tmp_path, dataset, unbroken, cut_off, step):
     cut_off(tmp_path / "run", step, **CASES["last epoch kept"])
     model = train_tiny(dataset, tmp_path / "run", resume=True, **CASES["last epoch kept"])
@@ -141,6 +140,7 @@ def test_training_that_lacks_nothing_but_its_end_comes_to_it(tmp_path, dataset, 
     _assert_same(model.get_weights(), tmp_path / "run", unbroken("last epoch kept"))
 
 
+@pytest.mark.slow
 def test_averages_of_weights_are_not_mistaken_for_the_weights(tmp_path, dataset, cut_off):
     options = {"cached": True, "make_optimizer": functools.partial(make_optimizer, average=0.9, accumulate=2)}
     expected = train_tiny(dataset, tmp_path / "unbroken", **options).get_weights(), _lines(tmp_path / "unbroken")
@@ -170,6 +170,7 @@ def _terminate_at(step):
     return on_train_batch_begin
 
 
+@pytest.mark.slow
 def test_training_that_is_asked_to_end_while_it_validates_stops_there(tmp_path, dataset, unbroken, monkeypatch):
     folder, case = tmp_path / "run", "on cached features"
     with monkeypatch.context() as patch, pytest.raises(Preempted, match=f"after step {STEPS}; its last checkpoint is"):
@@ -196,7 +197,7 @@ def broken_off(tmp_path, run_of_five_steps):
     return Path(shutil.copytree(run_of_five_steps, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("how", ["cut short", "a byte changed"])
+@pytest.mark.parametrize("how", [pytest.param("cut short", marks=pytest.mark.slow), "a byte changed"])
 def test_checkpoint_that_is_not_whole_is_told_of_and_the_one_before_is_taken(broken_off, dataset, unbroken, capsys, how):
     before, last = checkpoints(broken_off / "checkpoints")
     data = bytearray(last.read_bytes())

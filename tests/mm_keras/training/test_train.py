@@ -117,6 +117,7 @@ def test_kept_model_is_that_of_the_best_line(trained_run, dataset, features):
     assert _validate(model, dataset, features)["top_1"] == pytest.approx(max(line["val_top_1"] for line in _lines(trained_run)))
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_validated_and_kept(tmp_path, dataset, features, train_small):
     """Of weights that jump about, the kept model has those that the best line was measured with: the average."""
     optimizer = functools.partial(make_optimizer, learning_rate=0.05, schedule=make_constant_schedule, average=0.9)
@@ -130,7 +131,7 @@ def test_averaged_weights_are_validated_and_kept(tmp_path, dataset, features, tr
     assert _lines(tmp_path / "run")[0]["val_cross_entropy"] != _lines(tmp_path / "plain")[0]["val_cross_entropy"]
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("multi_label", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_mixed_examples_are_learned_from_and_validated_without(request, tmp_path, train_small, multi_label):
     dataset, features = (
         request.getfixturevalue(f"multi_label_{name}" if multi_label else name) for name in ("dataset", "features")
@@ -152,13 +153,14 @@ def test_plateau_lowers_the_rate_by_the_metric_of_the_best_epoch(tmp_path, datas
 
     def plateau(steps, model):
         schedule = functools.partial(make_plateau_schedule, patience=1, min_delta=2.0)  # nothing is ever better by 2
-        made.append(make_optimizer(steps, model, schedule=schedule))
+        made.append(make_optimizer(steps, model, learning_rate=1e-2, schedule=schedule))
         return made[-1]
 
-    train_small(dataset, tmp_path / "run", epochs=3, make_optimizer=plateau)
+    train_small(dataset, tmp_path / "run", epochs=6, make_optimizer=plateau)
     values = [line["val_top_1"] for line in _lines(tmp_path / "run")]
-    assert values.index(max(values)) == 2  # the kept state is of the beginning of that epoch's end: lowered once
-    assert float(made[0].learning_rate) == pytest.approx(1e-3 / 2)
+    best = values.index(max(values))
+    assert best >= 2  # the kept state is of the beginning of that epoch's end: lowered at the end of all epochs but the first
+    assert float(made[0].learning_rate) == pytest.approx(1e-2 / 2 ** (best - 1))
     assert float(made[0].plateau["best"]) == pytest.approx(values[0])
 
 
@@ -265,6 +267,7 @@ def test_loss_gets_the_label_counts_of_the_training_split(tmp_path, dataset, tra
     assert got == [(False, [counts[label] for label in range(len(features.labels))])]
 
 
+@pytest.mark.slow
 def test_first_of_other_metrics_chooses_the_epoch(tmp_path, multi_label_dataset, train_small):
     names = ("macro_recall", "imaged_f1", "binned_mAP", "ece")
     train_small(

@@ -199,7 +199,10 @@ def unbroken(tmp_path_factory, bytes_of):
     return bytes_of(folder)
 
 
-@pytest.mark.parametrize(("kill_after", "workers"), [(0, 1), (1, 1), (3, 2), (9, 1), (14, 2)])
+@pytest.mark.parametrize(
+    ("kill_after", "workers"),
+    [(3, 2), (9, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 1), (1, 1), (14, 2)))],
+)
 def test_killed_pack_is_resumed_to_the_same_bytes(tmp_path, unbroken, kill_after, workers, bytes_of):
     folder = tmp_path / "dataset"
     _pack(folder, workers, kill_after=kill_after)

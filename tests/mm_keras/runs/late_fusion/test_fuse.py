@@ -114,14 +114,14 @@ def test_fusion_beats_its_parts_where_each_tells_half(fuse, runs, method):
     assert rows["image"]["top_1"] == pytest.approx(score["image"], abs=0.06)  # without titles, the fused run is the other one
 
 
-@pytest.mark.parametrize("method", ["weights_per_label", "stacking"])
+@pytest.mark.parametrize("method", [pytest.param("weights_per_label", marks=pytest.mark.slow), "stacking"])
 def test_multi_label_fusion_beats_its_parts_where_each_tells_half(fuse, runs, method):
     score = [_rows(runs[True] / name)[name]["micro_f1"] for name in ("image", "title")]
     assert max(score) < 0.7
     assert _rows(fuse(method, multi_label=True))["all"]["tuned_micro_f1"] > 0.8
 
 
-@pytest.mark.parametrize("method", ["weights", "stacking"])
+@pytest.mark.parametrize("method", ["weights", pytest.param("stacking", marks=pytest.mark.slow)])
 def test_run_that_tells_nothing_does_no_harm(fuse, method):
     run = fuse(method, ("image", "title", "noise"))
     if method == "weights":
@@ -201,6 +201,7 @@ def test_rows_are_what_the_whole_model_says_with_inputs_hidden(fuse, pairs):
         assert {metric: row[metric] for metric in expected} == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_runs_that_see_several_inputs_are_fused_too(trained_run, tmp_path):
     """And they may share some: here the title."""
     run = late_fusion(tmp_path / "fused", [trained_run, trained_run / "baselines" / "title"], "stacking")
