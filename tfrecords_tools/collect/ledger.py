@@ -94,5 +94,5 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """The number of URLs that are "done", that are "waiting", and that failed with each error class."""
-        what = "CASE status WHEN 'failed' THEN error ELSE status END"
-        return dict(self._database.execute(f"SELECT {what}, count(*) FROM urls GROUP BY 1 ORDER BY 1").fetchall())
+        outcome = "CASE status WHEN 'failed' THEN error ELSE status END"
+        return dict(self._database.execute(f"SELECT {outcome}, count(*) FROM urls GROUP BY 1 ORDER BY 1").fetchall())

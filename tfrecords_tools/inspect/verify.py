@@ -43,8 +43,8 @@ def verify(folder: str | Path, progress: bool = True) -> list[str]:
     seen: dict[str, str] = {}
     listed = [shard.file for shards in info.splits.values() for shard in shards]
     known = {*listed, *map(index_file, listed)}
-    there = [*folder.glob("*.tfrecord*"), *folder.glob(f"{INDEX_FOLDER}/*")]
-    for name in sorted(path.relative_to(folder).as_posix() for path in there):
+    paths = [*folder.glob("*.tfrecord*"), *folder.glob(f"{INDEX_FOLDER}/*")]
+    for name in sorted(path.relative_to(folder).as_posix() for path in paths):
         if name not in known:
             problems.append(f"{name}: not listed in dataset.json")
     total = sum(info.num_examples(split) for split in info.splits)
@@ -148,8 +148,8 @@ def _check_index(folder: Path, shard: str, index: ShardIndex) -> list[str]:
         f"lists what is not in {shard}": [name for name in listed_rows if name not in rows],
         f"says other things than {shard}": differing,
     }
-    told = [f"{file}: {kind}: {_enumerated(names)}" for kind, names in kinds.items() if names]
-    return told or [f"{file}: lists other offsets, or another order, than {shard} has"]
+    problems = [f"{file}: {kind}: {_enumerated(names)}" for kind, names in kinds.items() if names]
+    return problems or [f"{file}: lists other offsets, or another order, than {shard} has"]
 
 
 def _but_place(row: dict) -> dict:

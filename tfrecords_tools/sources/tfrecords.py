@@ -150,8 +150,8 @@ def _is_wanted(example: SourceExample, options: Options) -> bool:
         example.labels = [label for label in example.labels if label in options.labels]
         if not example.labels:
             return False
-    there = {"image": example.image, "label": example.labels, **{key: "".join(value) for key, value in example.texts.items()}}
-    return all(there.get(field) for field in options.require)
+    present = {"image": example.image, "label": example.labels, **{key: "".join(value) for key, value in example.texts.items()}}
+    return all(present.get(field) for field in options.require)
 
 
 class _Join:

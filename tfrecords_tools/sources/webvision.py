@@ -135,11 +135,11 @@ def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
 def _check_options(options: Options) -> None:
     if options.layout not in (None, *LAYOUTS):
         raise SourceError(f"layout must be one of {', '.join(LAYOUTS)}. Received: {options.layout!r}")
-    there = [layout for layout, folder in LAYOUTS.items() if (options.root / folder).is_dir()]
-    if options.layout is None and len(there) != 1:
-        finding = "both info/ (the release) and" if there else "neither info/ (the release) nor"
+    layouts = [layout for layout, folder in LAYOUTS.items() if (options.root / folder).is_dir()]
+    if options.layout is None and len(layouts) != 1:
+        folders = "both info/ (the release) and" if layouts else "neither info/ (the release) nor"
         raise SourceError(
-            f"{options.root} holds {finding} meta/ (the benchmark's layout)" + "; say which (--layout)" * bool(there)
+            f"{options.root} holds {folders} meta/ (the benchmark's layout)" + "; say which (--layout)" * bool(layouts)
         )
     for name, chosen, known in (("splits", options.read_splits, SPLITS), ("fields", options.fields, FIELDS)):
         unknown = [value for value in chosen if value not in known]
