@@ -97,6 +97,7 @@ def test_webvision_goes_from_pack_to_export(name, bindings, tmp_path, capsys):
     assert (tmp_path / "run" / "text_model_0").is_dir() == ("use" in name)
 
 
+@pytest.mark.slow
 def test_caption_study_goes_from_a_table_to_an_exported_late_fusion(bindings, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     of_image = [*bindings["captions_image.gin"], "DATASET = 'data'", "train.epochs = 1"]

@@ -156,7 +156,7 @@ def test_plateau_lowers_the_rate_by_the_metric_of_the_best_epoch(tmp_path, datas
         made.append(make_optimizer(steps, model, learning_rate=1e-2, schedule=schedule))
         return made[-1]
 
-    train_small(dataset, tmp_path / "run", epochs=6, make_optimizer=plateau)
+    train_small(dataset, tmp_path / "run", epochs=6, make_optimizer=plateau, val_split="train")
     values = [line["val_top_1"] for line in _lines(tmp_path / "run")]
     best = values.index(max(values))
     assert best >= 2  # the kept state is of the beginning of that epoch's end: lowered at the end of all epochs but the first
@@ -297,7 +297,8 @@ def test_unlabelled_training_examples_are_left_out(tmp_path, pack_examples, trai
     assert "20 training examples an epoch, 2 steps of 10" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [True, False])
 def test_auxiliary_heads_train_and_are_not_in_the_run(dataset, train_small, build_small_model, tmp_path, cached):
     def build(features):
         model = build_small_model(features)
