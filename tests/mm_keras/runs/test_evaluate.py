@@ -64,9 +64,8 @@ def test_rows_are_what_the_whole_model_says_with_inputs_hidden(tmp_path, request
     assert list(rows) == list(COMBINATIONS)
     for name, (metrics, found) in expected.items():
         assert rows[name]["present"] == found
-        assert rows[name].pop("mAP", None) == pytest.approx(
-            metrics.pop("mAP", None), abs=2e-3
-        )  # rounding may swap two examples
+        if multi_label:  # examples without the shown inputs are equal but for rounding, which orders them
+            assert rows[name]["mAP"] == pytest.approx(metrics.pop("mAP"), abs=2e-3)
         assert {metric: rows[name][metric] for metric in metrics} == pytest.approx(metrics, abs=1e-6)
     names = ("micro_f1", "macro_f1", "mAP") if multi_label else ("top_1", "top_5")
     assert set(names) <= set(rows["all"])
@@ -97,9 +96,6 @@ def test_frozen_encoders_run_once_for_all_evaluations(tmp_path, dataset, train_s
     assert (dataset / CACHE_FOLDER).is_dir()
     for name, (metrics, found) in _recompute(run, dataset).items():
         assert rows[name]["present"] == found
-        assert rows[name].pop("mAP", None) == pytest.approx(
-            metrics.pop("mAP", None), abs=2e-3
-        )  # rounding may swap two examples
         assert {metric: rows[name][metric] for metric in metrics} == pytest.approx(metrics, abs=1e-6)
     for row, expected in zip(rows.values(), whole, strict=True):
         assert row == pytest.approx(expected, abs=1e-6)
