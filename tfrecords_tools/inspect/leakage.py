@@ -84,7 +84,7 @@ def find_leaks(folder: str | Path, max_distance: int = 4, progress: bool = True)
     return sorted(
         (
             Leak(ids[a], names[splits[a]], ids[b], names[splits[b]], distance, labels[a] == labels[b])
-            for a, b, distance in _near_pairs(np.array(hashes, np.uint64), np.array(splits), max_distance)
+            for a, b, distance in near_pairs(np.array(hashes, np.uint64), np.array(splits), max_distance)
         ),
         key=lambda leak: (leak.distance, leak.id, leak.other_id),
     )
@@ -102,7 +102,7 @@ def perceptual_hash(jpeg: bytes) -> int:
     return int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes(), "big")
 
 
-def _near_pairs(hashes: np.ndarray, splits: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
+def near_pairs(hashes: np.ndarray, splits: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
     """Yields (index, other index, distance) of the hashes of different splits that differ in at most `max_distance` bits.
 
     Hashes are cut into max_distance + 1 bands of bits. Two near hashes are equal in at least one band, so only hashes that are

@@ -141,10 +141,17 @@ def _spread(counts: Counter, logarithmic: bool = False) -> dict:
     weights = np.array([counts[value] for value in values.tolist()])
     quantiles = np.quantile(values, [0, 0.5, 0.95, 1], weights=weights, method="inverted_cdf").astype(int).tolist()
     spread = dict(zip(("min", "median", "p95", "max"), quantiles, strict=True))
-    return spread | {"histogram": _histogram(values, weights, logarithmic)}
+    return spread | {"histogram": make_histogram(values, weights, logarithmic)}
 
 
-def _histogram(values: np.ndarray, weights: np.ndarray, logarithmic: bool) -> list[list[int]]:
+def make_histogram(values: np.ndarray, weights: np.ndarray, logarithmic: bool) -> list[list[int]]:
+    """Bins integers: [low, high, count] each, both ends inclusive, without the empty bins at the ends.
+
+    Args:
+        values: distinct integers in ascending order, int64 [N].
+        weights: how often each occurs, int64 [N].
+        logarithmic: whether bins grow with the values; they do too where equal bins would be too wide for small values.
+    """
     low, high = int(values[0]), int(values[-1])
     width = -(-(high - low + 1) // _MAX_EQUAL_BINS)
     if logarithmic or (width > 1 and high > 10 * low):

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tfrecords_tools.inspect.leakage import _near_pairs, find_leaks, perceptual_hash
+from tfrecords_tools.inspect.leakage import find_leaks, near_pairs, perceptual_hash
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources.example import Source, SourceExample
 
@@ -64,7 +64,7 @@ def test_all_near_pairs_are_found_whatever_band_differs():
         [sum(1 << int(bit) for bit in rng.choice(64, 4, replace=False)) for _ in range(100)], np.uint64
     )
     hashes, splits = np.concatenate([hashes, near]), np.concatenate([splits, (splits[:100] + 1) % 3])
-    found = {frozenset(pair[:2]) for pair in _near_pairs(hashes, splits, 4)}
+    found = {frozenset(pair[:2]) for pair in near_pairs(hashes, splits, 4)}
     assert {frozenset((index, 300 + index)) for index in range(100)} <= found
     assert all((int(hashes[a]) ^ int(hashes[b])).bit_count() <= 4 for a, b in map(tuple, found))
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.inspect import text_stats
-from tfrecords_tools.inspect.stats import _histogram, compute_stats, format_stats
+from tfrecords_tools.inspect.stats import compute_stats, format_stats, make_histogram
 from tfrecords_tools.inspect.text_stats import TextStats, words_of
 from tfrecords_tools.packing.pack import PackOptions, pack
 
@@ -175,7 +175,7 @@ def test_examples_per_label_are_counted_in_a_logarithmic_histogram(tmp_path, mak
 @pytest.mark.parametrize("values", [[3], [0, 50], [0, 5, 5000], [120, 256], [1, 3000], [10, 100], [999, 1000, 1001], [0]])
 def test_histograms_hold_every_value_once_in_few_bins(values):
     for logarithmic in (False, True):
-        bins = _histogram(np.array(values), np.arange(1, len(values) + 1), logarithmic)
+        bins = make_histogram(np.array(values), np.arange(1, len(values) + 1), logarithmic)
         assert sum(count for _, _, count in bins) == sum(range(1, len(values) + 1))
         assert all(sum(low <= value <= high for low, high, _ in bins) == 1 for value in values)
         assert all(after[0] == before[1] + 1 for before, after in itertools.pairwise(bins))
@@ -184,7 +184,7 @@ def test_histograms_hold_every_value_once_in_few_bins(values):
 
 def test_bins_are_equal_unless_values_spread_over_more_than_a_decade():
     def widths(*values):
-        return [high - low + 1 for low, high, _ in _histogram(np.array(values), np.ones(len(values), int), False)]
+        return [high - low + 1 for low, high, _ in make_histogram(np.array(values), np.ones(len(values), int), False)]
 
     assert widths(3, 9) == [1] * 7
     assert set(widths(120, 256)) == {4}
