@@ -64,7 +64,7 @@ def test_rows_are_what_the_whole_model_says_with_inputs_hidden(tmp_path, request
     assert list(rows) == list(COMBINATIONS)
     for name, (metrics, found) in expected.items():
         assert rows[name]["present"] == found
-        if multi_label:  # examples without the shown inputs are equal but for rounding, which orders them
+        if multi_label and found < expected["all"][1]:  # those without the shown inputs are equal; rounding orders them
             assert rows[name]["mAP"] == pytest.approx(metrics.pop("mAP"), abs=2e-3)
         assert {metric: rows[name][metric] for metric in metrics} == pytest.approx(metrics, abs=1e-6)
     names = ("micro_f1", "macro_f1", "mAP") if multi_label else ("top_1", "top_5")
