@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
+import pytest
 
 import mm_keras
 from mm_keras.data.text import make_pretrained_tokenizer
@@ -18,39 +20,34 @@ from mm_keras.tf_text_model.embedder import make_saved_model_embedder
 from mm_keras.tf_text_model.encoder import build_saved_model_encoder
 from tests.mm_keras.model.harness import LAYERS
 
-_PREDICT = """
-import sys
-from mm_keras.runs.predict import Predictor
-print(Predictor(sys.argv[1]).features.modalities)
-"""
+# Loads models; then loads runs and answers with them.
 _LOAD = """
 import json, sys
+import numpy as np
 from mm_keras.runs.load_model import load_model
-classes = []
-for path in sys.argv[1:]:
-    classes.append(type(load_model(path).layers[-1]).__name__)
+request = json.load(sys.stdin)
+classes = [type(load_model(path).layers[-1]).__name__ for path in request["models"]]
+from mm_keras.runs.run_folder import RunFolder
+for folder, inputs, output in request["runs"]:
+    with np.load(inputs) as file:
+        np.save(output, RunFolder(folder).load_model()[0].predict_on_batch(dict(file)))
 print(json.dumps(classes))
 """
 
 
-def _run(code, *arguments):
-    process = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
-def test_run_that_reads_texts_in_windows_loads_in_a_fresh_process(tiny_bert, tmp_path):
+def _make_run(folder, tiny_bert):
+    """A run that reads texts in windows."""
     text = TokenText("title", make_pretrained_tokenizer([], tiny_bert), 16)
     features = FeatureSpec(None, (text,), ("a", "b"), False)
 
     def encoder(spec, name):
         return build_transformer_encoder(spec, tiny_bert, windows=2, name=name)
 
-    run = RunFolder(tmp_path)
+    run = RunFolder(folder)
     run.start(overwrite=False)
-    features.save(tmp_path)
+    features.save(folder)
     build_two_tower(features, text_encoder=encoder).save(run.best)
-    assert "title" in _run(_PREDICT, tmp_path)
+    return folder
 
 
 def _registered_layers():
@@ -68,12 +65,41 @@ def _registered_layers():
     }
 
 
-def test_every_registered_layer_loads_in_a_fresh_process(save_use, tmp_path):
+@pytest.fixture(scope="module")
+def models(save_use):
+    """Layer -> a model that ends in it."""
     models = {name: part.build() for name, part in LAYERS.items()}
     spec = make_saved_model_embedder(save_use(), trainable=True)
-    models["SavedModelEncoder"] = build_saved_model_encoder(StringText("title", spec))
-    assert set(models) == _registered_layers()
+    return models | {"SavedModelEncoder": build_saved_model_encoder(StringText("title", spec))}
+
+
+@pytest.fixture(scope="module")
+def loaded(models, tmp_path_factory, trained_run, bert_run, tiny_bert, make_inputs):
+    """What one fresh process has loaded: (the last layers of `models`, run -> its answer there and its answer here)."""
+    folder = tmp_path_factory.mktemp("loaded")
+    request, answers = {"models": [], "runs": []}, {}
     for name, model in models.items():
-        model.save(tmp_path / f"{name}.keras")
-    paths = [tmp_path / f"{name}.keras" for name in models]
-    assert json.loads(_run(_LOAD, *paths).splitlines()[-1]) == list(models)
+        model.save(folder / f"{name}.keras")
+        request["models"].append(str(folder / f"{name}.keras"))
+    for name, run in {"words": trained_run, "wordpiece": bert_run, "windows": _make_run(folder / "run", tiny_bert)}.items():
+        model, features = RunFolder(run).load_model()
+        inputs, output = folder / f"{name}.npz", folder / f"{name}.npy"
+        np.savez(inputs, **make_inputs(features))
+        request["runs"].append([str(run), str(inputs), str(output)])
+        answers[name] = (output, model.predict_on_batch(make_inputs(features)))
+    command = [sys.executable, "-c", _LOAD]
+    done = subprocess.run(command, cwd=folder, input=json.dumps(request), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    classes = json.loads(done.stdout.splitlines()[-1])
+    return classes, {name: (np.load(output), expected) for name, (output, expected) in answers.items()}
+
+
+def test_every_registered_layer_loads_in_a_fresh_process(models, loaded):
+    assert set(models) == _registered_layers()
+    assert loaded[0] == list(models)
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "windows"])
+def test_run_answers_the_same_in_a_fresh_process(loaded, kind):
+    found, expected = loaded[1][kind]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
