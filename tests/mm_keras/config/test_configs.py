@@ -1,17 +1,29 @@
-"""Every config in configs/ runs on sample data of its kind."""
+"""Every config in configs/ runs on sample data of its kind.
 
-import keras
+The towers of keras.applications are stood in for by small ones; the slow tests build the real ones.
+"""
+
+import contextlib
+
 import pytest
 
 from mm_keras.cli.main import main
 from mm_keras.config.parse import CONFIG_FOLDER
+from mm_keras.model.architectures import ARCHITECTURES
+from tests.mm_keras.drawn_towers import drawn_towers
 from tfrecords_tools.sources import sample
 
 CONFIGS = sorted(path.name for path in CONFIG_FOLDER.glob("*.gin"))
 
 
+@pytest.fixture(scope="module", params=["drawn towers", pytest.param("real towers", marks=pytest.mark.slow)])
+def towers(request):
+    with drawn_towers() if request.param == "drawn towers" else contextlib.nullcontext():
+        yield
+
+
 @pytest.fixture(scope="module")
-def bindings(tmp_path_factory, tiny_bert, save_use, webvision):
+def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision):
     """Config -> the bindings with which it runs on sample data, in small."""
     folder = tmp_path_factory.mktemp("config_data")
     rows = ["id,image,title,description,category,tags"]
@@ -21,7 +33,7 @@ def bindings(tmp_path_factory, tiny_bert, save_use, webvision):
         tags = example.labels[0].split()
         rows.append(f'{example.id},{example.id}.jpg,"{title}","{description}",{tags[0]},{" ".join(tags)}')
     (folder / "products.csv").write_text("\n".join(rows) + "\n")
-    backbone = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
+    backbone = ARCHITECTURES["mobilenet_v2"].build(input_shape=(32, 32, 3), name="mobilenet_v2")
     backbone.save_weights(folder / "mobilenet_v2.weights.h5")
     few = ["sample_dataset.num_examples = 100", "train.batch_size = 16"]
     of_webvision = [
@@ -84,7 +96,14 @@ def test_config_passes_a_dry_run(name, bindings, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["webvision_use.gin", pytest.param("webvision_bert_mobilenet.gin", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "webvision_use_texts.gin",
+        pytest.param("webvision_use.gin", marks=pytest.mark.slow),
+        pytest.param("webvision_bert_mobilenet.gin", marks=pytest.mark.slow),
+    ],
+)
 def test_webvision_goes_from_pack_to_export(name, bindings, tmp_path, capsys):
     few = ["train.epochs = 1", f"DATASET = '{tmp_path}/data'", "make_features.image_size = (32, 32)"]
     flags = [f"--gin_bindings={binding}" for binding in [*bindings[name], *few]]
