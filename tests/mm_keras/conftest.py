@@ -175,9 +175,41 @@ def trained_run(tmp_path_factory, dataset, train_small):
     return shared_folder(tmp_path_factory, "small", make)
 
 
+@pytest.fixture
+def tiny_config(tmp_path, dataset):
+    """A config, in a folder of its own, that trains the title's model in a moment."""
+    (tmp_path / "tiny.gin").write_text(
+        f"""
+include "base/experiment.gin"
+include "model/small.gin"
+train.dataset = '{dataset}'
+train.modalities = ("title",)
+train.epochs = 1
+train_and_evaluate.export = None
+make_features.image_size = (16, 16)
+make_features.text_fields = ("title",)
+"""
+    )
+    return tmp_path / "tiny.gin"
+
+
 @pytest.fixture(scope="session")
 def multi_label_run(tmp_path_factory, multi_label_dataset, train_small):
     return shared_folder(tmp_path_factory, "tags_run", lambda folder: train_small(multi_label_dataset, folder))
+
+
+@pytest.fixture(scope="session")
+def classes_run(tmp_path_factory, multi_label_dataset, train_small, build_small_model):
+    """A multi-label run with a class-embedding head over the words of the label names."""
+    from mm_keras.data.text import make_word_tokenizer
+    from mm_keras.model.head import build_class_embedding_head
+    from mm_keras.runs.class_embeddings import embed_classes
+
+    build = functools.partial(build_small_model, head=build_class_embedding_head)
+    words = functools.partial(make_word_tokenizer, min_count=1)
+    embed = functools.partial(embed_classes, texts=None, make_tokenizer=words)
+    train = functools.partial(train_small, multi_label_dataset, build_model=build, embed_classes=embed)
+    return shared_folder(tmp_path_factory, "classes_run", train)
 
 
 @pytest.fixture(scope="session")
@@ -220,31 +252,6 @@ def save_use(tmp_path_factory):
         return folder
 
     return save
-
-
-@pytest.fixture(scope="session")
-def webvision(tmp_path_factory):
-    """A WebVision 1.0 folder of 3 classes with 24 drawn pictures each, with titles and descriptions; some have none."""
-    folder = tmp_path_factory.mktemp("webvision")
-    examples = list(sample.iter_examples(72, seed=1))
-    lines, metas = [], []
-    for label in range(3):
-        rows = []
-        (folder / "google" / f"q{label}").mkdir(parents=True)
-        for number, example in enumerate(examples[label::3], start=1):
-            path = f"google/q{label}/{label}_{number}.jpg"
-            (folder / path).write_bytes(example.image)
-            rows.append(
-                {"id": f"{label}_{number}", **{field: texts[0] for field, texts in example.texts.items() if number % 7}}
-            )
-            lines.append(f"{path} {label}\n")
-            metas.append(f"google/q{label}.json {number}\n")
-        (folder / "google" / f"q{label}.json").write_text(json.dumps(rows))
-    (folder / "info").mkdir()
-    (folder / "info" / "synsets.txt").write_text("n01440764 tench\nn01443537 goldfish\nn02012849 crane\n")
-    (folder / "info" / "train_filelist_google.txt").write_text("".join(lines))
-    (folder / "info" / "train_meta_list_google.txt").write_text("".join(metas))
-    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -24,21 +24,3 @@ def moved_run(tmp_path, trained_run, monkeypatch):
     shutil.copytree(trained_run / "baselines" / "title", tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "moved"
-
-
-@pytest.fixture
-def config(tmp_path, dataset):
-    """A config that trains the title's model in a moment."""
-    (tmp_path / "tiny.gin").write_text(
-        f"""
-include "base/experiment.gin"
-include "model/small.gin"
-train.dataset = '{dataset}'
-train.modalities = ("title",)
-train.epochs = 1
-train_and_evaluate.export = None
-make_features.image_size = (16, 16)
-make_features.text_fields = ("title",)
-"""
-    )
-    return tmp_path / "tiny.gin"

@@ -40,45 +40,42 @@ def _interrupt_when(process, ready):
         process.kill()
 
 
-def test_error_in_a_run_is_one_line(run, config):
-    status, _, err = run("train", config, f"--workdir={config.parent / 'run'}", "--gin_bindings=train.batch_size=5000")
+def test_error_in_a_run_is_one_line(run, tiny_config):
+    status, _, err = run(
+        "train", tiny_config, f"--workdir={tiny_config.parent / 'run'}", "--gin_bindings=train.batch_size=5000"
+    )
     assert status == 2
     (line,) = err.splitlines()
     assert line.startswith("mm-keras: batch_size 5000 is larger than split 'train'")
 
 
-def test_traceback_is_shown_if_asked_for(config):
+def test_traceback_is_shown_if_asked_for(tiny_config):
     with pytest.raises(ValueError, match="batch_size 5000"):
-        main(["train", str(config), f"--workdir={config.parent / 'run'}", "--set=train.batch_size=5000", "--traceback"])
+        main(
+            ["train", str(tiny_config), f"--workdir={tiny_config.parent / 'run'}", "--set=train.batch_size=5000", "--traceback"]
+        )
 
 
-def test_training_leaves_its_configs_in_the_run_folder(run, config):
-    workdir = config.parent / "run"
-    status, out, err = run("train", f"--config={config}", f"--workdir={workdir}", "--gin_bindings=train.batch_size=64")
+def test_training_leaves_its_configs_in_the_run_folder(run, tiny_config):
+    workdir = tiny_config.parent / "run"
+    status, out, err = run("train", f"--config={tiny_config}", f"--workdir={workdir}", "--gin_bindings=train.batch_size=64")
     assert status == 0, err
     assert "| title " in out
     saved = (workdir / "config.gin").read_text()
-    assert config.read_text() in saved
+    assert tiny_config.read_text() in saved
     assert "train.batch_size=64" in saved
     assert "train.batch_size = 64" in (workdir / "operative_config.gin").read_text()
     assert json.loads((workdir / "run.json").read_text())["batch_size"] == 64
-    status, _, err = run("train", config, f"--workdir={workdir}")
+    status, _, err = run("train", tiny_config, f"--workdir={workdir}")
     assert status == 2
     assert "already holds a run" in err
     assert "--overwrite" in err
     assert json.loads((workdir / "run.json").read_text())["batch_size"] == 64
 
 
-def test_run_goes_where_the_config_is_named_after(run, config, monkeypatch):
-    monkeypatch.chdir(config.parent)
-    status, _, err = run("train", "tiny.gin", "--train-only", "--strategy=none")
-    assert status == 0, err
-    assert (config.parent / "runs" / "tiny" / "checkpoints" / "best.keras").is_file()
-    assert not (config.parent / "runs" / "tiny" / "report").exists()
-
-
-def test_training_that_is_asked_to_end_says_so_by_its_status_and_is_resumed(run, config, monkeypatch):
-    monkeypatch.chdir(config.parent)
+def test_training_that_is_asked_to_end_says_so_by_its_status_and_is_resumed(run, tiny_config, monkeypatch):
+    """In the folder that is named after the config, without an evaluation."""
+    monkeypatch.chdir(tiny_config.parent)
     whole = SaveCheckpoints.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
@@ -88,32 +85,34 @@ def test_training_that_is_asked_to_end_says_so_by_its_status_and_is_resumed(run,
 
     with monkeypatch.context() as patch:
         patch.setattr(SaveCheckpoints, "on_train_batch_end", on_train_batch_end)
-        status, _, err = run("train", config, "--train_only")
+        status, _, err = run("train", tiny_config, "--train_only")
     assert status == 75
     assert "mm-keras: the training was asked to end (SIGTERM) after step 2" in err
     assert "step-0000000002.safetensors. Run the same command again with --resume to go on" in err
-    status, _, err = run("train", config, "--train_only")
+    status, _, err = run("train", tiny_config, "--train_only")
     assert (status, "pass --resume to go on with it" in err) == (2, True)
     given = Path("runs/tiny/config.gin").read_text()
-    status, out, err = run("train", config, "--train_only", "--resume")
+    status, out, err = run("train", "tiny.gin", "--train-only", "--strategy=none", "--resume")
     assert (status, "going on after step 2" in out) == (0, True), err
+    assert Path("runs/tiny/checkpoints/best.keras").is_file()
+    assert not Path("runs/tiny/report").exists()
     assert Path("runs/tiny/config.gin").read_text() == given
-    status, _, err = run("train", config, "--train_only", "--resume", "--gin_bindings=train.batch_size=16")
+    status, _, err = run("train", tiny_config, "--train_only", "--resume", "--gin_bindings=train.batch_size=16")
     assert (status, "batch_size: " in err and "16 now" in err) == (2, True)
     assert Path("runs/tiny/config.gin").read_text() == given
 
 
-def test_start_up_is_quiet(config):
-    process = _start("train", config, "--dry_run", cwd=config.parent)
+def test_start_up_is_quiet(tiny_config):
+    process = _start("train", tiny_config, "--dry_run", cwd=tiny_config.parent)
     out, err = process.communicate()
     assert process.returncode == 0
     assert "dry run: stopping here" in out
     assert err == ""
 
 
-def test_ctrl_c_ends_a_training_with_one_line(config):
-    metrics = config.parent / "runs" / "tiny" / "metrics.jsonl"
-    process = _start("train", "tiny.gin", "--set=train.epochs=5000", cwd=config.parent)
+def test_ctrl_c_ends_a_training_with_one_line(tiny_config):
+    metrics = tiny_config.parent / "runs" / "tiny" / "metrics.jsonl"
+    process = _start("train", "tiny.gin", "--set=train.epochs=5000", cwd=tiny_config.parent)
     status, err = _interrupt_when(process, metrics.is_file)
     assert (status, err.splitlines()[-1]) == (130, "mm-keras: interrupted")
     assert "Traceback" not in err

@@ -1,4 +1,3 @@
-import functools
 import json
 import shutil
 
@@ -7,11 +6,9 @@ import numpy as np
 import pytest
 
 from mm_keras.data.pipeline import make_evaluation_batches
-from mm_keras.data.text import make_word_tokenizer
 from mm_keras.model import head
 from mm_keras.objectives.losses import make_loss
 from mm_keras.runs.add_classes import add_classes
-from mm_keras.runs.class_embeddings import embed_classes
 from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
 from mm_keras.runs.predict import Predictor
@@ -23,31 +20,16 @@ from tfrecords_tools.sources.example import SourceExample
 NEW = {"wool lamp shade": "a lamp shade of knitted wool", "steel oven": "an oven of steel"}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, multi_label_dataset, train_small, build_small_model):
-    """A multi-label run with a class-embedding head over the words of the label names."""
-    folder = tmp_path_factory.mktemp("classes") / "run"
-    train_small(
-        multi_label_dataset,
-        folder,
-        build_model=functools.partial(build_small_model, head=head.build_class_embedding_head),
-        embed_classes=functools.partial(
-            embed_classes, texts=None, make_tokenizer=functools.partial(make_word_tokenizer, min_count=1)
-        ),
-    )
-    return folder
-
-
 def _write(path, texts):
     path.write_text("".join(json.dumps({"label": label, "text": text}) + "\n" for label, text in texts.items()))
     return path
 
 
 @pytest.fixture(scope="module")
-def more(run, tmp_path_factory):
+def more(classes_run, tmp_path_factory):
     """The run with two more classes."""
     folder = tmp_path_factory.mktemp("more")
-    return add_classes(run, _write(folder / "new.jsonl", NEW), folder / "run")
+    return add_classes(classes_run, _write(folder / "new.jsonl", NEW), folder / "run")
 
 
 def _logits(folder, dataset):
@@ -56,21 +38,21 @@ def _logits(folder, dataset):
     return model.predict_on_batch(inputs)
 
 
-def test_old_logits_stay_and_new_ones_follow(run, more, multi_label_dataset):
-    old, new = _logits(run, multi_label_dataset), _logits(more, multi_label_dataset)
+def test_old_logits_stay_and_new_ones_follow(classes_run, more, multi_label_dataset):
+    old, new = _logits(classes_run, multi_label_dataset), _logits(more, multi_label_dataset)
     assert new.shape == (16, old.shape[1] + 2)
     np.testing.assert_allclose(new[:, :-2], old, atol=1e-6)
     assert np.ptp(new[:, -2:], axis=0).min() > 0
 
 
-def test_new_run_says_what_it_is(run, more):
-    _, old = RunFolder(run).load_model()
+def test_new_run_says_what_it_is(classes_run, more):
+    _, old = RunFolder(classes_run).load_model()
     _, new = RunFolder(more).load_model()
     assert new.labels == (*old.labels, *NEW)
     assert LabelVocabulary.load(more / "labels.txt").names == list(new.labels)
     facts = RunFolder(more).facts()
-    assert facts["classes_added"] == {"from": str(run), "labels": list(NEW)}
-    assert facts["dataset"] == RunFolder(run).facts()["dataset"]
+    assert facts["classes_added"] == {"from": str(classes_run), "labels": list(NEW)}
+    assert facts["dataset"] == RunFolder(classes_run).facts()["dataset"]
 
 
 def test_new_run_is_evaluated_on_the_old_dataset_and_on_one_with_the_new_classes(more, tmp_path, pack_examples):
@@ -111,18 +93,18 @@ def test_further_classes_can_be_added_to_the_new_run(more, tmp_path):
     ("texts", "message"),
     [({"lamp": "a lamp"}, "'lamp' is a class already"), ({"new": " "}, "'new' has no text"), ({}, "it holds no class")],
 )
-def test_classes_that_cannot_be_added_are_errors_and_leave_nothing(run, tmp_path, texts, message):
+def test_classes_that_cannot_be_added_are_errors_and_leave_nothing(classes_run, tmp_path, texts, message):
     with pytest.raises(ValueError, match=rf"new\.jsonl: {message}"):
-        add_classes(run, _write(tmp_path / "new.jsonl", texts), tmp_path / "out")
+        add_classes(classes_run, _write(tmp_path / "new.jsonl", texts), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_run_with_another_head_and_a_taken_folder_are_errors(run, trained_run, tmp_path):
+def test_run_with_another_head_and_a_taken_folder_are_errors(classes_run, trained_run, tmp_path):
     new = _write(tmp_path / "new.jsonl", NEW)
     with pytest.raises(ValueError, match=r"has no class-embedding head; train one with build_two_tower\.head"):
         add_classes(trained_run, new, tmp_path / "out")
     with pytest.raises(FileExistsError, match="already holds a run"):
-        add_classes(run, new, trained_run)
+        add_classes(classes_run, new, trained_run)
 
 
 def test_head_and_embeddings_need_each_other(make_spec, build_small_model):
