@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches
+from mm_keras.objectives.losses import make_loss
 from mm_keras.objectives.metrics import evaluate_logits
 from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
@@ -18,6 +20,8 @@ from tfrecords_tools.sources.example import SourceExample
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 THINGS = ("mug", "lamp", "chair", "oven")
+# Weights per label are in the model what one weight a run is; the tests of several labels fit them.
+MARKED = [pytest.param(method, marks=[pytest.mark.slow] * (method == "weights_per_label")) for method in METHODS]
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +59,36 @@ def pairs(tmp_path_factory, pack_examples, encode_image):
     return {multi_label: pack(multi_label) for multi_label in (False, True)}
 
 
+def _make_run(folder, dataset, features, build_small_model, epochs):
+    """A run folder as a training leaves it. The model is fitted to arrays, which takes a fraction of a training's time."""
+    run = RunFolder(folder)
+    run.start(overwrite=False)
+    features.save(folder)
+    run.save_facts(dataset=dataset, train_split="train", modalities=features.modalities)
+    keras.utils.set_random_seed(0)
+    model = build_small_model(features)
+    model.compile(keras.optimizers.Adam(0.02), make_loss(features.multi_label))
+    inputs, labels, _ = next(iter(make_evaluation_batches(Split.open(dataset, "train"), features, 500).dataset))
+    inputs = {name: inputs[name].numpy() for name in features.inputs()}
+    model.fit(inputs, labels.numpy(), batch_size=50, epochs=epochs, verbose=0)
+    model.save(run.best)
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, pairs, train_small):
+def runs(tmp_path_factory, pairs, build_small_model):
     """Multi-label -> a folder of runs: "image", "title", and "noise", which sees what tells nothing, of the multi-class one."""
-    from mm_keras.data.make_features import make_features
 
-    see = functools.partial(
-        make_features, image_size=(16, 16), image_fit="stretch", text_fields=("title", "noise"), max_tokens=4
-    )
-
-    def train(multi_label):
-        folder = tmp_path_factory.mktemp("runs")
+    def make(multi_label):
+        folder, dataset = tmp_path_factory.mktemp("runs"), pairs[multi_label]
+        features = make_features(
+            dataset, image_size=(16, 16), image_fit="stretch", text_fields=("title", "noise"), max_tokens=4
+        )
         for modality in ("image", "title") if multi_label else ("image", "title", "noise"):
-            train_small(
-                pairs[multi_label],
-                folder / modality,
-                make_features=see,
-                modalities=(modality,),
-                make_optimizer=lambda *_: keras.optimizers.Adam(0.02),
-                epochs=1 if modality == "noise" else 15,
-                val_split=None,  # the epoch that guesses best among equals is no better one
-                batch_size=50,
-            )
+            epochs = 1 if modality == "noise" else 15
+            _make_run(folder / modality, dataset, features.only([modality]), build_small_model, epochs)
         return folder
 
-    return {multi_label: train(multi_label) for multi_label in (False, True)}
+    return {multi_label: make(multi_label) for multi_label in (False, True)}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +112,7 @@ def _rows(run):
     return {row["inputs"]: row for row in evaluate(run)["rows"]}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MARKED)
 def test_fusion_beats_its_parts_where_each_tells_half(fuse, runs, method):
     score = {name: _rows(runs[False] / name)[name]["top_1"] for name in ("image", "title")}
     assert max(score.values()) < 0.35
@@ -175,14 +184,22 @@ def test_run_tells_of_what_and_on_which_split_it_was_made(fuse, runs, pairs):
     assert sum(found["weights"]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_example_without_a_models_inputs_is_answered_by_the_others(fuse, runs, method):
-    predictor, alone = Predictor(fuse(method)), Predictor(runs[False] / "title")
-    (fused,), (expected,) = (each([each.read({"title": "a mug"})]) for each in (predictor, alone))
+@pytest.fixture(scope="module")
+def answer_of_the_title(runs):
+    """What the run that sees the title alone says of a mug."""
+    predictor = Predictor(runs[False] / "title")
+    (answer,) = predictor([predictor.read({"title": "a mug"})])
+    return answer
+
+
+@pytest.mark.parametrize("method", MARKED)
+def test_example_without_a_models_inputs_is_answered_by_the_others(fuse, method, answer_of_the_title):
+    predictor = Predictor(fuse(method))
+    (fused,) = predictor([predictor.read({"title": "a mug"})])
     assert {label.split()[1] for label in fused["labels"][:3]} == {"mug"}
     if method == "weights":
-        assert fused["labels"] == expected["labels"]
-        np.testing.assert_allclose(fused["probabilities"], expected["probabilities"], atol=1e-5)
+        assert fused["labels"] == answer_of_the_title["labels"]
+        np.testing.assert_allclose(fused["probabilities"], answer_of_the_title["probabilities"], atol=1e-5)
 
 
 def test_fused_run_is_exported_from_its_folder_alone(fuse, tmp_path):
