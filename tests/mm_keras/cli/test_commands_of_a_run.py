@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 
 def test_run_folder_alone_can_be_evaluated(run, moved_run):
     status, out, err = run("evaluate", "moved", "--split=val")
@@ -27,6 +29,7 @@ def test_run_folder_alone_can_predict(run, moved_run):
     assert (status, "no input 'titel'" in err) == (2, True)
 
 
+@pytest.mark.slow  # the README's export of runs/short is the one by default
 def test_run_folder_alone_can_be_exported(run, moved_run):
     status, out, err = run("export", "moved")
     assert status == 0, err

@@ -102,20 +102,12 @@ def test_training_that_is_asked_to_end_says_so_by_its_status_and_is_resumed(run,
     assert Path("runs/tiny/config.gin").read_text() == given
 
 
-def test_start_up_is_quiet(tiny_config):
-    process = _start("train", tiny_config, "--dry_run", cwd=tiny_config.parent)
-    out, err = process.communicate()
-    assert process.returncode == 0
-    assert "dry run: stopping here" in out
-    assert err == ""
-
-
 def test_ctrl_c_ends_a_training_with_one_line(tiny_config):
+    """The only one on standard error: starting up and training are quiet."""
     metrics = tiny_config.parent / "runs" / "tiny" / "metrics.jsonl"
     process = _start("train", "tiny.gin", "--set=train.epochs=5000", cwd=tiny_config.parent)
     status, err = _interrupt_when(process, metrics.is_file)
-    assert (status, err.splitlines()[-1]) == (130, "mm-keras: interrupted")
-    assert "Traceback" not in err
+    assert (status, err) == (130, "mm-keras: interrupted\n")
 
 
 @pytest.mark.parametrize(

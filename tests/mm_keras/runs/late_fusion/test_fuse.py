@@ -5,6 +5,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import make_evaluation_batches
@@ -15,6 +16,7 @@ from mm_keras.runs.export import export
 from mm_keras.runs.late_fusion.fuse import METHODS, late_fusion
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.serving import ServingModule
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.sources.example import SourceExample
 
@@ -152,7 +154,7 @@ def test_vote_keeps_what_the_majority_says(fuse, runs, pairs):
         model, features = RunFolder(folder).load_model()
         batches = make_evaluation_batches(Split.open(pairs[False], "test"), features, 200)
         inputs, _, _ = next(iter(batches.dataset))
-        answers.append(model.predict_on_batch(inputs).argmax(axis=1))
+        answers.append(np.asarray(model(inputs)).argmax(axis=1))
     agree = (answers[0] == answers[1]) | (answers[0] == answers[2]) | (answers[1] == answers[2])
     full = np.all([inputs[f"{name}_present"] for name in ("image", "title", "noise")], axis=0)
     assert (agree & full).sum() >= 10
@@ -202,6 +204,15 @@ def test_example_without_a_models_inputs_is_answered_by_the_others(fuse, method,
         np.testing.assert_allclose(fused["probabilities"], answer_of_the_title["probabilities"], atol=1e-5)
 
 
+def test_fused_run_is_served_as_its_model_answers(fuse):
+    model, features = RunFolder(fuse("stacking", multi_label=True)).load_model()
+    module = ServingModule(model, features)
+    raw = {"image": tf.constant([b"", b""]), "title": tf.constant(["a mug", ""])}
+    expected = tf.sigmoid(model(module._preprocessor.raw(raw)))
+    np.testing.assert_allclose(module.signature()(**raw)["probabilities"], expected, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_fused_run_is_exported_from_its_folder_alone(fuse, tmp_path):
     run = shutil.copytree(fuse("stacking", multi_label=True), tmp_path / "run")
     assert (export(run) / "saved_model.pb").is_file()  # which compares it with the model
