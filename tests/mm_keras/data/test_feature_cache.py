@@ -21,6 +21,7 @@ from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.training.cache_choice import choose_cached
+from tests.mm_keras.drawn_examples import draw_examples
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import decode_example
 from tfrecords_tools.dataset.shards import iter_records
@@ -54,19 +55,16 @@ def packed(tmp_path_factory, pack_examples, encode_image):
 
     For copying: a dataset holds the caches that are made of it.
     """
-    rng = np.random.default_rng(0)
-    examples = [
-        SourceExample(
-            id=f"e{index:03d}",
-            where=f"rows:{index}",
-            image=encode_image(rng.integers(0, 255, (20, 20, 3), np.uint8), "JPEG") if index % 7 else None,
-            texts={"title": [f"word{index % 5} and word{index % 3}"] if index % 5 or not index % 7 else []},
-            labels=["abcd"[index % 4]] if index < NUM else [],
-            weight=1 + index % 2,
-        )
-        for index in range(NUM + 5)
-    ]
-    return Path(pack_examples(tmp_path_factory.mktemp("packed") / "rows", examples, ("title",)))
+
+    def describe(index, draw):
+        return {
+            "image": encode_image(draw(), "JPEG") if index % 7 else None,
+            "texts": {"title": [f"word{index % 5} and word{index % 3}"] if index % 5 or not index % 7 else []},
+            "labels": ["abcd"[index % 4]] if index < NUM else [],
+            "weight": 1 + index % 2,
+        }
+
+    return Path(pack_examples(tmp_path_factory.mktemp("packed") / "rows", draw_examples(NUM + 5, describe), ("title",)))
 
 
 @pytest.fixture
