@@ -29,9 +29,9 @@ VARIANTS = {
 FIELDS = ("title", "description")
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(scope="module", params=VARIANTS)
 def cut(request, make_spec, build_small_model):
-    """(name, features, model, encoders, trained part)"""
+    """(name, features, model, encoders, trained part); a test may change weights, and none may rely on their values."""
     features = make_spec((16, 16), FIELDS)
     model = build_small_model(features, **VARIANTS[request.param])
     return request.param, features, model, *split_at_frozen(model, features, frozen_modalities(model, features))
