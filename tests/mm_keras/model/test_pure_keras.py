@@ -26,7 +26,7 @@ def _run_on_jax(what):
 @pytest.mark.parametrize(
     ("what", "trained", "fused"),
     [
-        ("some", ["gated", "cross-attention"], ["stacking"]),
+        ("some", ["cross-attention"], ["stacking"]),
         pytest.param(
             "models",
             ["concatenation", "gated", "bilinear", "cross-attention"],

@@ -99,7 +99,7 @@ MODELS = {  # name -> (fusion, head, text encoder, loss, are there several label
         True,
     ),
 }
-QUICK = ("gated", "cross-attention", "stacking")  # the ones with layers of their own
+QUICK = ("cross-attention", "stacking")  # the ones with the most layers of their own
 
 
 def _features(multi_label: bool) -> FeatureSpec:
