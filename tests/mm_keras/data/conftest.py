@@ -1,27 +1,25 @@
 """The two small datasets of the tests of the pipeline."""
 
-import numpy as np
 import pytest
 
 from tests.mm_keras.data.pipeline_rows import LABELS, NUM
+from tests.mm_keras.drawn_examples import draw_examples
 from tfrecords_tools.sources.example import SourceExample
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, pack_examples, encode_image):
     """Examples that their title tells apart, in three shards; each has three captions, the first has no image."""
-    rng = np.random.default_rng(0)
-    examples = [
-        SourceExample(
-            id=f"e{index:03d}",
-            where=f"rows:{index}",
-            image=encode_image(rng.integers(0, 255, (20, 30, 3), np.uint8), "JPEG") if index else None,
-            texts={"title": [f"t{index}"], "caption": [f"c{index}{which}" for which in "abc"], "none": []},
-            labels=[LABELS[index % 3]] if index < NUM - 5 else [],
-            weight=1 + index % 2,
-        )
-        for index in range(NUM)
-    ]
+
+    def describe(index, draw):
+        return {
+            "image": encode_image(draw(), "JPEG") if index else None,
+            "texts": {"title": [f"t{index}"], "caption": [f"c{index}{which}" for which in "abc"], "none": []},
+            "labels": [LABELS[index % 3]] if index < NUM - 5 else [],
+            "weight": 1 + index % 2,
+        }
+
+    examples = draw_examples(NUM, describe, size=(20, 30))
     return pack_examples(tmp_path_factory.mktemp("pipeline") / "rows", examples, ("title", "caption", "none"))
 
 

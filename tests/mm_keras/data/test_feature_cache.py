@@ -1,6 +1,7 @@
 import errno
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -19,6 +20,8 @@ from mm_keras.model.frozen import frozen_modalities, split_at_frozen
 from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.runs.run_folder import RunFolder
+from mm_keras.training.cache_choice import choose_cached
+from tests.mm_keras.drawn_examples import draw_examples
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import decode_example
 from tfrecords_tools.dataset.shards import iter_records
@@ -46,36 +49,44 @@ def build_frozen(build_small_model):
     )
 
 
-@pytest.fixture
-def folder(tmp_path, pack_examples, encode_image):
-    """Labelled pictures with titles, some without one of the two; weights 1 and 2; five more examples have no label."""
-    rng = np.random.default_rng(0)
-    examples = [
-        SourceExample(
-            id=f"e{index:03d}",
-            where=f"rows:{index}",
-            image=encode_image(rng.integers(0, 255, (20, 20, 3), np.uint8), "JPEG") if index % 7 else None,
-            texts={"title": [f"word{index % 5} and word{index % 3}"] if index % 5 or not index % 7 else []},
-            labels=["abcd"[index % 4]] if index < NUM else [],
-            weight=1 + index % 2,
-        )
-        for index in range(NUM + 5)
-    ]
-    return Path(pack_examples(tmp_path / "rows", examples, ("title",)))
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory, pack_examples, encode_image):
+    """Labelled pictures with titles, some without one of the two; weights 1 and 2; five more examples have no label.
+
+    For copying: a dataset holds the caches that are made of it.
+    """
+
+    def describe(index, draw):
+        return {
+            "image": encode_image(draw(), "JPEG") if index % 7 else None,
+            "texts": {"title": [f"word{index % 5} and word{index % 3}"] if index % 5 or not index % 7 else []},
+            "labels": ["abcd"[index % 4]] if index < NUM else [],
+            "weight": 1 + index % 2,
+        }
+
+    return Path(pack_examples(tmp_path_factory.mktemp("packed") / "rows", draw_examples(NUM + 5, describe), ("title",)))
 
 
 @pytest.fixture
-def parts(folder, make_small_features, build_frozen):
-    """(features, model, encoders, trained part)"""
+def folder(tmp_path, packed):
+    """The dataset, without any cache."""
+    return Path(shutil.copytree(packed, tmp_path / "rows"))
+
+
+@pytest.fixture(scope="module")
+def parts(packed, make_small_features, build_frozen):
+    """(features, model, encoders, trained part); tests do not change their weights."""
     keras.utils.set_random_seed(0)
-    features = make_small_features(folder, **TITLE_ALONE)
+    features = make_small_features(packed, **TITLE_ALONE)
     model = build_frozen(features)
     return features, model, *split_at_frozen(model, features, frozen_modalities(model, features))
 
 
-@pytest.fixture
-def cache(folder, parts):
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, packed, parts):
+    """The filled cache of a copy of the dataset, for reading."""
     features, _, encoders, trained = parts
+    folder = shutil.copytree(packed, tmp_path_factory.mktemp("cached") / "rows")
     return FeatureCache(Split.open(folder, "train"), features, encoders, list(trained.input))
 
 
@@ -177,8 +188,8 @@ def test_cache_is_filled_once_and_anew_for_other_weights_or_features(folder, par
     assert fill(encoders=same) == once
     assert times == {path: path.stat().st_mtime_ns for path in (folder / CACHE_FOLDER).rglob("*.npy")}
     assert len(fill(features=make_small_features(folder, **TITLE_ALONE, image_fit="crop"))) == 3  # the title's is shared
-    encoders["title"].weights[0].assign(encoders["title"].weights[0] + 1)
-    assert len(fill()) == 4
+    same["title"].weights[0].assign(same["title"].weights[0] + 1)
+    assert len(fill(encoders=same)) == 4
 
 
 def test_trainings_share_what_they_have_in_common(folder, parts, make_small_features, build_frozen):
@@ -293,21 +304,31 @@ def test_training_without_the_cache_learns_the_same(folder, tmp_path, train_smal
     assert losses[0][-1] < 0.95 * losses[0][0]
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "augmented images",
-        "a trained tower",
-        *(pytest.param(what, marks=pytest.mark.slow) for what in ("switched off", "dropped tokens")),
-    ],
-)
-def test_nothing_is_cached_where_that_would_be_another_training(
-    folder, tmp_path, train_small, make_small_features, build_frozen, what
-):
+def _another_training(what, build_frozen):
+    """(a builder of the model, options of `train`) with which cached outputs would be those of another training."""
     build, options = build_frozen, {"cache_frozen": what != "switched off", "augment": what == "augmented images"}
     if what == "a trained tower":
         build = functools.partial(build_frozen, image_tower=functools.partial(build_small_cnn, widths=(8, 8)))
     if what == "dropped tokens":
         options |= {"augment": make_augmentation(token_dropout=0.1), "modalities": ("title",)}
+    return build, options
+
+
+every_other_training = pytest.mark.parametrize(
+    "what", ["augmented images", "a trained tower", "switched off", "dropped tokens"]
+)
+
+
+@every_other_training
+def test_nothing_is_cached_where_that_would_be_another_training(parts, build_frozen, what):
+    build, options = _another_training(what, build_frozen)
+    features = parts[0].only(options.get("modalities", parts[0].modalities))
+    assert choose_cached(build(features), features, options["augment"], options["cache_frozen"], NUM) == ()
+
+
+@pytest.mark.slow
+@every_other_training
+def test_another_training_leaves_no_cache(folder, tmp_path, train_small, make_small_features, build_frozen, what):
+    build, options = _another_training(what, build_frozen)
     _train(train_small, tmp_path / "run", folder, make_small_features, build, **options)
     assert not (folder / CACHE_FOLDER).exists()

@@ -35,7 +35,7 @@ def _of_workers(make, folder, count, batch_size, **options):
     return [ids_of(batches) for batches in made]
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("count", [3, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 4))])
 def test_workers_that_share_files_get_the_parts_of_one_workers_batches(folder, count):
     """Of files with unlabelled records nobody knows how many count, so none can be dealt out."""
     options = {"epochs": 2, "seed": 5}
@@ -74,8 +74,16 @@ def test_augmentation_of_a_workers_examples_is_its_own(even_folder):
     assert not np.array_equal(*hidden)
 
 
-@pytest.mark.parametrize("batch_size", [12, 36, 84, 120])
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
+QUICK = {(1, 36), (2, 120), (3, 12), (4, 84)}
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product([1, 2, 3, 4], [12, 36, 84, 120])
+    ],
+)
 @pytest.mark.parametrize("data", ["folder", "even_folder"])
 def test_workers_evaluate_each_example_once(request, data, count, batch_size):
     dataset, expected = request.getfixturevalue(data), {"folder": NUM - 5, "even_folder": 96}[data]

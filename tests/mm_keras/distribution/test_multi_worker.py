@@ -97,6 +97,7 @@ def test_workers_that_do_not_train_the_same_are_told_so(tmp_path, run_topology, 
     assert "the workers do not train the same: training is " in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_worker_outside_of_its_steps_can_be_asked_to_end(capfd):
     assert run_local_workers([sys.executable, "-c", ASKED_TO_END], 2) == EXIT_CODE
     assert "asked to end (SIGTERM); run the same command again" in capfd.readouterr().err

@@ -17,11 +17,8 @@ ADAM = {
 }
 # Three batches make an update; what they sum up to is far above the norm to which it is clipped.
 ACCUMULATED = {"algorithm": "sgd", "learning_rate": 0.1, "accumulate": 3, "clip_norm": 0.2}
-RUNS = {
-    "accumulated": {"optimizer": ACCUMULATED, "val_split": None},
-    "cached": {"frozen": True},
-}
-MORE_RUNS = {"sgd": {}, "adam": {"optimizer": ADAM, "val_split": None}}
+RUNS = {"accumulated": {"optimizer": ACCUMULATED}}
+MORE_RUNS = {"sgd": {}, "adam": {"optimizer": ADAM, "val_split": None}, "cached": {"frozen": True}}
 NAMES = [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_RUNS)]
 TOLERANCE = {"sgd": 1e-5, "adam": 1e-3, "accumulated": 1e-5, "cached": 1e-5}
 
@@ -79,7 +76,7 @@ def test_two_replicas_train_what_one_does(trained, name, topology):
     assert json.loads((one / "run.json").read_text())["replicas"] == 1
     assert json.loads((two / "run.json").read_text())["replicas"] == 2
     assert len(_lines(one)) == 2
-    assert ("val_top_1" in _lines(one)[0]) == (name in ("sgd", "cached"))
+    assert ("val_top_1" in _lines(one)[0]) == (name != "adam")
     for line, expected in zip(_lines(two), _lines(one), strict=True):
         assert line == pytest.approx(expected, rel=1e-4, abs=1e-6)
     for found, expected in zip(_weights(f"{two}-0.npz"), _weights(f"{one}-0.npz"), strict=True):

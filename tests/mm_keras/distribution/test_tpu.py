@@ -17,7 +17,9 @@ from tfrecords_tools.dataset.folder import Split
 AUGMENTATION = make_augmentation(mixup=0.4, cutmix=1.0, rand_augment=1, color_jitter=0.3, token_dropout=0.1)
 
 
-@pytest.mark.parametrize(("multi_label", "precision"), [(False, "float32"), (True, "mixed_bfloat16")])
+@pytest.mark.parametrize(
+    ("multi_label", "precision"), [pytest.param(False, "float32", marks=pytest.mark.slow), (True, "mixed_bfloat16")]
+)
 def test_steps_on_packed_records_compile_with_xla(request, build_small_model, multi_label, precision):
     """Static shapes, no strings, nothing that only a host can do; dropout, augmentation, metrics and optimizer included."""
     dataset, features = (

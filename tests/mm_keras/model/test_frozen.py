@@ -29,9 +29,9 @@ VARIANTS = {
 FIELDS = ("title", "description")
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(scope="module", params=VARIANTS)
 def cut(request, make_spec, build_small_model):
-    """(name, features, model, encoders, trained part)"""
+    """(name, features, model, encoders, trained part); a test may change weights, and none may rely on their values."""
     features = make_spec((16, 16), FIELDS)
     model = build_small_model(features, **VARIANTS[request.param])
     return request.param, features, model, *split_at_frozen(model, features, frozen_modalities(model, features))
@@ -75,7 +75,7 @@ def test_training_a_part_trains_the_model_that_can_still_be_saved(cut, make_inpu
     inputs = make_inputs(features)
     before = np.asarray(model(inputs))
     given = _given(encoders, trained, inputs)
-    trained.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    trained.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     trained.train_on_batch(given, np.arange(5) % 4)
     after = np.asarray(model(inputs))
     assert np.abs(after - before).max() > 1e-4
@@ -86,7 +86,9 @@ def test_training_a_part_trains_the_model_that_can_still_be_saved(cut, make_inpu
 
 def _auxiliary(features, model, weight=0.5):
     _, trained = split_at_frozen(model, features, auxiliary_weight=weight)
-    trained.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), weighted_metrics=["accuracy"])
+    trained.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), weighted_metrics=["accuracy"], jit_compile=False
+    )
     return trained
 
 

@@ -23,10 +23,22 @@ def _run_on_jax(what):
     return done
 
 
-def test_models_are_built_trained_fused_and_loaded_on_jax():
-    done = _run_on_jax("models")
-    assert done["trained"] == ["concatenation", "gated", "bilinear", "cross-attention", "part behind a frozen tower"]
-    assert done["fused"] == ["weighted sum", "majority vote", "stacking"]
+@pytest.mark.parametrize(
+    ("what", "trained", "fused"),
+    [
+        ("some", ["cross-attention"], ["stacking"]),
+        pytest.param(
+            "models",
+            ["concatenation", "gated", "bilinear", "cross-attention"],
+            ["weighted sum", "majority vote", "stacking"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_models_are_built_trained_fused_and_loaded_on_jax(what, trained, fused):
+    done = _run_on_jax(what)
+    assert done["trained"] == [*trained, "part behind a frozen tower"]
+    assert done["fused"] == fused
     assert {"make_loss", "make_mse_loss", "make_focal_loss", "make_asymmetric_loss", "binned_mAP"} <= set(done["measured"])
 
 

@@ -24,10 +24,11 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=VARIANTS)
-def spec(request, make_spec):
-    image, fields = VARIANTS[request.param]
-    return make_spec(image, fields)
+@pytest.fixture(scope="module", params=VARIANTS)
+def built(request, make_spec, build_small_model):
+    """(features, model) of some modalities."""
+    spec = make_spec(*VARIANTS[request.param])
+    return spec, build_small_model(spec)
 
 
 FUSIONS = {
@@ -56,8 +57,8 @@ def _parts(model):
     return {layer.name for layer in model.layers if isinstance(layer, keras.Model)}
 
 
-def test_model_is_built_for_any_modalities(spec, build_small_model, make_inputs):
-    model = build_small_model(spec)
+def test_model_is_built_for_any_modalities(built, make_inputs):
+    spec, model = built
     assert model.name == "two_tower"
     assert set(model.input) == set(spec.inputs())
     logits = model(make_inputs(spec))
@@ -150,8 +151,8 @@ def test_training_hides_modalities_and_inference_does_not(make_spec, build_small
         assert not differs.all()
 
 
-def test_split_at_embeddings_is_the_whole_model(spec, build_small_model, make_inputs):
-    model = build_small_model(spec)
+def test_split_at_embeddings_is_the_whole_model(built, make_inputs):
+    spec, model = built
     inputs = make_inputs(spec)
     for index, modality in enumerate(spec.modalities):
         inputs[f"{modality}_present"] = np.arange(5) != index
@@ -173,8 +174,8 @@ def test_embeddings_do_not_depend_on_presence(whole, make_inputs):
         np.testing.assert_array_equal(one, other)
 
 
-def test_model_survives_saving_and_loading(tmp_path, spec, build_small_model, make_inputs):
-    model = build_small_model(spec)
+def test_model_survives_saving_and_loading(tmp_path, built, make_inputs):
+    spec, model = built
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(make_inputs(spec)), model(make_inputs(spec)))
@@ -183,10 +184,10 @@ def test_model_survives_saving_and_loading(tmp_path, spec, build_small_model, ma
     assert set(encoders(make_inputs(spec))) == {f"{modality}_embedding" for modality in spec.modalities}
 
 
-def _train_one_step(model, features, inputs, **options):
-    """Names of the layers that a step changed."""
+def _train_one_step(model, features, inputs, jit_compile=False):
+    """Names of the layers that a step changed; without XLA, as `train` does it."""
     labels = np.arange(len(inputs[next(iter(inputs))]), dtype="int32") % len(features.labels)
-    model.compile(keras.optimizers.Adam(1e-2), make_loss(False), **options)
+    model.compile(keras.optimizers.Adam(1e-2), make_loss(False), jit_compile=jit_compile)
     before = {layer.name: [np.array(weight) for weight in layer.trainable_weights] for layer in model.layers}
     assert np.isfinite(model.train_on_batch(inputs, labels))
     return {
@@ -197,17 +198,18 @@ def _train_one_step(model, features, inputs, **options):
 
 
 @pytest.mark.parametrize(
-    "fusion", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("concatenation", "gated")), "bilinear and words"]
+    ("fusion", "jit_compile"),
+    [("bilinear and words", False), *(pytest.param(name, True, marks=pytest.mark.slow) for name in FUSIONS)],
 )
-def test_one_step_compiles_with_xla_and_moves_every_part(make_spec, build_small_model, make_inputs, fusion):
-    """Static shapes, no strings, no host calls: what a TPU needs."""
+def test_one_step_moves_every_part_compiled_by_xla_or_not(make_spec, build_small_model, make_inputs, fusion, jit_compile):
+    """XLA needs static shapes, no strings and no host calls, as a TPU does; test_tpu.py compiles the usual model."""
     features = make_spec((16, 16), ("title", "description"))
     inputs = make_inputs(features, batch_size=8)
     for modality in features.modalities:
         inputs[f"{modality}_present"] = np.arange(8) % 3 > 0
     inputs["title_present"][:2] = True, False
     model = build_small_model(features, modality_dropout=0.0, **FUSIONS[fusion])
-    moved = _train_one_step(model, features, inputs, jit_compile=True)
+    moved = _train_one_step(model, features, inputs, jit_compile)
     parts = {"image_tower", "text_encoder", "title_tuning", "description_tuning", "title_missing", "fusion", "head"}
     assert {name for name in parts if model.get_layer(name).trainable_weights} <= moved
 

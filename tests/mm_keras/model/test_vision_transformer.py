@@ -20,6 +20,11 @@ CONFIGS = {  # what a Hugging Face folder says
 }
 
 
+def _quick(quick):
+    """All kinds, of which one is not slow: for what is done in the same way for each."""
+    return [kind if kind == quick else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+
+
 def _build(kind, size=SIZE, **changes):
     sizes = {key: value for key, value in TRANSFORMER.items() if key != "size"} | changes
     return build_vision_transformer((*size, 3), f"small_{kind}", kind, **sizes)
@@ -121,7 +126,7 @@ def test_presets_load(tmp_path, kind):
         load_transformer_weights(_build(kind, heads=4), tmp_path / "preset")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", _quick("vit"))
 def test_weights_of_keras_load(tmp_path, kind):
     mine, other = _build(kind), _build(kind)
     mine.backbone.save_weights(tmp_path / "small.weights.h5")
@@ -131,7 +136,7 @@ def test_weights_of_keras_load(tmp_path, kind):
         load_transformer_weights(_build(kind, blocks=3), tmp_path / "small.weights.h5")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", _quick("clip"))
 def test_config_that_shapes_do_not_show_is_checked(write_folder, kind):
     with pytest.raises(ValueError, match=r"config.json does not fit 'small_\w+': num_attention_heads is 2, not 4"):
         load_transformer_weights(_build(kind, heads=4), write_folder(kind))
@@ -141,7 +146,7 @@ def test_config_that_shapes_do_not_show_is_checked(write_folder, kind):
         load_transformer_weights(_build(kind, (64, 64)), write_folder(kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", _quick("clip"))
 def test_weights_of_another_size_are_listed(write_folder, kind):
     model = _build(kind, blocks=3)
     before = model.get_weights()
@@ -160,7 +165,7 @@ def test_weights_that_are_nowhere_are_an_error_that_names_presets(kind, preset):
         load_transformer_weights(_build(kind), "no_such_thing")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", _quick("siglip"))
 def test_frozen_parts_stay_frozen_when_saved(tmp_path, kind):
     model = _build(kind)
     assert list(model.parts) == ["embedding", "block_0", "block_1", "norm"]

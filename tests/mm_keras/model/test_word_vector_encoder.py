@@ -50,7 +50,7 @@ def test_frozen_vectors_are_not_trained_and_trainable_ones_learn_the_words_that_
     assert build_word_vector_encoder(SPEC, write()).trainable_weights == []
     encoder = build_word_vector_encoder(SPEC, write(), trainable=True)
     np.testing.assert_allclose(_encode(encoder, [2, 4]), [[0.5, 1, 1.5]])
-    encoder.compile("sgd", "mse")
+    encoder.compile("sgd", "mse", jit_compile=False)
     inputs = {"token_ids": np.array([[4]]), "padding_mask": np.array([[True]])}
     encoder.fit(inputs, np.ones((1, 3)), verbose=0)
     assert np.all(encoder.get_weights()[0][4] > 0)

@@ -3,6 +3,7 @@
 python -m tests.mm_keras.model.train_on_jax parts     every part of the harness answers as before after it was saved
 python -m tests.mm_keras.model.train_on_jax models    two-tower models train a step with the losses of `mm_keras.objectives`,
                                                       models are fused and saved, and every metric is updated
+python -m tests.mm_keras.model.train_on_jax some      the same with the models and the combinations of QUICK alone
 
 It prints as JSON what it did, and whether importing `mm_keras.model`, `mm_keras.objectives` and `mm_keras.features` imported
 TensorFlow. Pretrained transformers are left out: keras_hub imports TensorFlow on every backend.
@@ -98,6 +99,7 @@ MODELS = {  # name -> (fusion, head, text encoder, loss, are there several label
         True,
     ),
 }
+QUICK = ("cross-attention", "stacking")  # the ones with the most layers of their own
 
 
 def _features(multi_label: bool) -> FeatureSpec:
@@ -138,9 +140,10 @@ def _train_a_step(model: keras.Model, make, features: FeatureSpec, inputs: dict[
     assert any(not np.array_equal(old, new) for old, new in zip(before, model.get_weights(), strict=True))
 
 
-def train_models() -> list[str]:
-    """Trains every model a step, and the part of one that is behind a frozen tower, with auxiliary heads."""
-    for name, (*_, make, multi_label) in MODELS.items():
+def train_models(names: list[str]) -> list[str]:
+    """Trains the models a step, and the part of one that is behind a frozen tower, with auxiliary heads."""
+    for name in names:
+        *_, make, multi_label = MODELS[name]
         features = _features(multi_label)
         model, inputs = _build(name, features), _batch(features)[0]
         _train_a_step(model, make, features, inputs)
@@ -149,7 +152,7 @@ def train_models() -> list[str]:
     remaining = {name: array for name, array in inputs.items() if name in trained.input}
     remaining |= {"image_encoded": outputs_of(encoders["image"], {"image": inputs["image"]})[0]}
     _train_a_step(trained, make, features, remaining)
-    return [*MODELS, "part behind a frozen tower"]
+    return [*names, "part behind a frozen tower"]
 
 
 def measure() -> list[str]:
@@ -168,8 +171,8 @@ def measure() -> list[str]:
     return done
 
 
-def cut_and_fuse(folder: Path) -> list[str]:
-    """Brings two models together in every way, saves each fused model, and cuts the last one behind its embeddings."""
+def cut_and_fuse(folder: Path, is_quick: bool) -> list[str]:
+    """Brings two models together in every way, or in that of QUICK, saves each, and cuts the last one behind its embeddings."""
     whole = _features(multi_label=False)
     parts = [whole.only(["image", "title"]), whole.only(["story"])]
     inputs = _batch(whole)[0]
@@ -178,6 +181,8 @@ def cut_and_fuse(folder: Path) -> list[str]:
         "majority vote": MajorityVote(False, np.zeros((2, NUM_LABELS))),
         "stacking": Stacking(False, np.ones((3, 3, NUM_LABELS)), voting_patterns(parts, whole)),
     }
+    if is_quick:
+        combinations = {name: made for name, made in combinations.items() if name in QUICK}
     answers = build_answers([_build("concatenation", features) for features in parts], parts, whole)
     for combination in combinations.values():
         fused = build_late_fusion(answers, combination)
@@ -204,7 +209,12 @@ def main(what: str) -> None:
         if what == "parts":
             done["parts"] = save_parts(Path(folder))
         else:
-            done |= {"trained": train_models(), "fused": cut_and_fuse(Path(folder)), "measured": measure()}
+            names = [name for name in MODELS if what == "models" or name in QUICK]
+            done |= {
+                "trained": train_models(names),
+                "fused": cut_and_fuse(Path(folder), what == "some"),
+                "measured": measure(),
+            }
     print(json.dumps(done))
 
 

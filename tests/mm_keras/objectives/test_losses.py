@@ -133,6 +133,25 @@ def test_loss_survives_its_config(case):
     assert float(restored(_labels(loss), LOGITS, WEIGHTS)) == float(loss(_labels(loss), LOGITS, WEIGHTS))
 
 
+def test_compiled_loss_and_gradient_equal_the_plain_ones(case):
+    """XLA, which needs static shapes."""
+    import tensorflow as tf
+
+    loss, _ = case
+
+    def value_and_gradient(logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(_labels(loss), logits, WEIGHTS)
+        return value, tape.gradient(value, logits)
+
+    plain = value_and_gradient(tf.constant(LOGITS))
+    compiled = tf.function(value_and_gradient, jit_compile=True)(tf.constant(LOGITS))
+    for found, expected in zip(compiled, plain, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_compiled_training_steps_equal_plain_ones(case):
     """XLA, which needs static shapes."""
     loss, _ = case

@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
@@ -11,6 +12,7 @@ from mm_keras.objectives.losses import make_loss
 from mm_keras.objectives.streaming_metrics import AVERAGES, SCORES, CalibrationError, ImageDScore, LabelScore
 
 NAMES = [f"{average}_{score}" for average in AVERAGES for score in SCORES]
+every_seed = pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 
 
 def _case(seed, multi_label, num_labels=7, number=90):
@@ -34,7 +36,7 @@ def _expected(name, true, predicted, weights):
     return scores[SCORES.index(score)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@every_seed
 @pytest.mark.parametrize("name", NAMES)
 def test_multi_label_scores_agree_with_scikit_learn(name, seed):
     logits, labels, weights = _case(seed, multi_label=True)
@@ -44,7 +46,7 @@ def test_multi_label_scores_agree_with_scikit_learn(name, seed):
     assert found == pytest.approx(_expected(name, labels, predicted, weights), abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@every_seed
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("samples")])
 def test_multi_class_scores_agree_with_scikit_learn(name, seed):
     """The last label never occurs; in every other case it is never predicted either, and left out of macro averages."""
@@ -73,7 +75,7 @@ def _rule(logits):
     return predicted
 
 
-@pytest.mark.parametrize("seed", range(4))
+@every_seed
 @pytest.mark.parametrize("score", SCORES)
 def test_rule_of_imaged_agrees_with_scikit_learn(score, seed):
     logits, labels, weights = _case(seed, multi_label=True)
@@ -92,7 +94,7 @@ def test_rule_of_imaged_keeps_scores_of_at_least_three_tenths_and_of_equal_ones_
     np.testing.assert_array_equal(few, [[1, 0], [1, 1]])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@every_seed
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_calibration_error_agrees_with_scikit_learns_curve(multi_label, seed):
     logits, labels, weights = _case(seed, multi_label)
@@ -124,7 +126,7 @@ def test_errors_of_the_first_two_bins_do_not_cancel_out():
     assert found == pytest.approx((0.95 + 0.1) / 2)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@every_seed
 def test_binned_map_is_that_of_rounded_logits_and_within_its_bound_of_the_exact_one(seed):
     logits, labels, weights = _case(seed, multi_label=True)
     labels[:, 3] = 0
@@ -196,6 +198,18 @@ def test_memory_does_not_grow_with_the_examples(case):
     assert [variable.shape for variable in metric.variables] == shapes
 
 
+def test_compiled_metric_equals_the_plain_one(case):
+    """XLA, which needs static shapes."""
+    metric, (logits, labels, weights) = case
+    expected = _stream(metric, logits, labels, weights)
+    fresh = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    update = tf.function(fresh.update_state, jit_compile=True)
+    for part in np.array_split(np.arange(len(logits)), 3):
+        update(*(tf.constant(each[part]) for each in (labels, logits, weights)))
+    assert float(tf.function(fresh.result, jit_compile=True)()) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
 def test_compiled_evaluation_equals_the_plain_one(case):
     """XLA, which needs static shapes."""
     metric, (logits, labels, weights) = case

@@ -183,7 +183,7 @@ def trained_use(use):
 
 def _learn(encoder):
     inputs = {"text": tf.constant([*TEXTS, ""])}
-    encoder.compile("sgd", "mse")
+    encoder.compile("sgd", "mse", jit_compile=False)
     encoder.train_on_batch(inputs, np.ones((4, 8), "float32"))
     return inputs
 

@@ -37,23 +37,26 @@ def test_tower_is_cut_if_it_is_asked_for_or_saves_time(make_spec, build_small_mo
     features = make_spec((96, 96))
     monkeypatch.setattr("os.cpu_count", lambda: 2)
 
-    def choose(architecture, cache_frozen, num_examples=1000, **options):
-        tower = functools.partial(build_image_tower, architecture=architecture, weights=None, **options)
-        model = build_small_model(features, image_tower=tower, text_encoder=_build_frozen_text_encoder)
-        return choose_cached(model, features, False, cache_frozen, num_examples)
+    @functools.cache
+    def build(freeze_fraction):
+        tower = functools.partial(build_image_tower, architecture="mobilenet_v2", weights=None, freeze_fraction=freeze_fraction)
+        return build_small_model(features, image_tower=tower, text_encoder=_build_frozen_text_encoder)
 
-    assert choose("mobilenet_v2", True) == ("image", "title")  # 9 KB a picture
-    assert choose("mobilenet_v2", "towers") == ()
-    assert choose("mobilenet_v2", False) == ()
-    assert choose("mobilenet_v2", True, num_examples=10**8) == ()
+    def choose(cache_frozen, num_examples=1000, freeze_fraction=0.5):
+        return choose_cached(build(freeze_fraction), features, False, cache_frozen, num_examples)
+
+    assert choose(True) == ("image", "title")  # 9 KB a picture
+    assert choose("towers") == ()
+    assert choose(False) == ()
+    assert choose(True, num_examples=10**8) == ()
     early = {"freeze_fraction": 0.03}  # one convolution makes 295 KB
-    assert choose("mobilenet_v2", True, **early) == ()
-    assert choose("mobilenet_v2", "cut", **early) == ("image", "title")
-    assert choose("mobilenet_v2", True, freeze_fraction=1.0) == ("image", "title")
+    assert choose(True, **early) == ()
+    assert choose("cut", **early) == ("image", "title")
+    assert choose(True, freeze_fraction=1.0) == ("image", "title")
     with pytest.raises(ValueError, match="has none that can be cut off"):
-        choose("mobilenet_v2", "cut", freeze_fraction=0.0)
+        choose("cut", freeze_fraction=0.0)
     with pytest.raises(ValueError, match=r"cache_frozen is one of .* Received: 'tower'"):
-        choose("mobilenet_v2", "tower")
+        choose("tower")
 
 
 @pytest.mark.parametrize("augment", [True, make_augmentation(token_dropout=0.1)])
@@ -66,8 +69,9 @@ def test_training_on_the_activations_at_a_cut_learns_what_training_on_pixels_doe
     dataset, tmp_path, train_small, build_half_frozen
 ):
     runs = {}
+    options = {"build_model": build_half_frozen, "epochs": 4, "modalities": ("image", "title"), "val_split": None}
     for choice in ("cut", "towers"):
-        model = train_small(dataset, tmp_path / choice, build_model=build_half_frozen, epochs=4, cache_frozen=choice)
+        model = train_small(dataset, tmp_path / choice, cache_frozen=choice, **options)
         runs[choice] = model, [json.loads(line) for line in (tmp_path / choice / "metrics.jsonl").read_text().splitlines()]
     (model, cut), (_, whole) = runs["cut"], runs["towers"]
     assert cut[-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=0.2)

@@ -44,6 +44,7 @@ def test_every_epoch_is_measured_and_the_best_is_saved(make_training):
     assert any(not np.array_equal(*pair) for pair in zip(built.model.trainable_weights, before, strict=True))
 
 
+@pytest.mark.slow  # test_train.py shows it by a whole training, too
 def test_without_a_validation_split_no_epoch_is_the_best(make_training):
     prepared, built = make_training(val_split=None, epochs=1)
     fit(prepared, built, {}, None)
@@ -51,6 +52,7 @@ def test_without_a_validation_split_no_epoch_is_the_best(make_training):
     assert not any(name.startswith("val_") for name in _lines(prepared)[0])
 
 
+@pytest.mark.slow  # test_resume.py shows it by a training that is resumed, too
 def test_training_stops_after_the_patience(make_training, monkeypatch):
     from mm_keras.training.optimizer import make_optimizer
 

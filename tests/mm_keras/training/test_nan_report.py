@@ -14,7 +14,7 @@ from mm_keras.model.two_tower import build_two_tower
 from mm_keras.training.checkpoint import checkpoints, load
 from mm_keras.training.nan_report import NotFiniteError
 from mm_keras.training.train import train
-from tfrecords_tools.sources.example import SourceExample
+from tests.mm_keras.drawn_examples import draw_examples
 
 NUM, BATCH = 48, 8
 BAD = "e017"
@@ -23,17 +23,15 @@ BAD = "e017"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, pack_examples, encode_image):
     """Pictures that are dark but for one, all with titles; in two shards."""
-    rng = np.random.default_rng(0)
-    examples = [
-        SourceExample(
-            id=f"e{index:03d}",
-            where=f"rows:{index}",
-            image=encode_image(rng.integers(0, 40, (20, 20, 3), np.uint8) + 210 * (f"e{index:03d}" == BAD), "JPEG"),
-            texts={"title": [f"word{index % 5}"]},
-            labels=["abcd"[index % 4]],
-        )
-        for index in range(NUM)
-    ]
+
+    def describe(index, draw):
+        return {
+            "image": encode_image(draw() + 210 * (f"e{index:03d}" == BAD), "JPEG"),
+            "texts": {"title": [f"word{index % 5}"]},
+            "labels": ["abcd"[index % 4]],
+        }
+
+    examples = draw_examples(NUM, describe, brightest=40)
     return pack_examples(tmp_path_factory.mktemp("nan") / "rows", examples, examples_per_shard=24)
 
 
@@ -71,7 +69,7 @@ def _train(folder, workdir, image_tower, **options):
 def test_layer_and_record_are_named_and_no_checkpoint_has_what_is_not_finite(tmp_path, folder, cached):
     tower = functools.partial(_build_breaking_cnn, trainable=not cached)
     with pytest.raises(NotFiniteError) as caught:
-        _train(folder, tmp_path / "run", tower, cache_frozen=cached)
+        _train(folder, tmp_path / "run", tower, cache_frozen=cached, modalities=("image",))
     message = str(caught.value)
     step = int(re.match(r"step (\d+) \(batch \d of epoch 1\): the loss is nan", message)[1])
     where = "image_encoded is not finite in the records themselves" if cached else "output is not finite is image_tower/breaks"
@@ -116,4 +114,4 @@ def test_gradient_that_is_not_finite_is_told_of(tmp_path, folder):
         return keras.Model(inputs, keras.ops.sqrt(keras.ops.abs(scaled)), name="image_tower")
 
     with pytest.raises(NotFiniteError, match="but the gradient of dense/kernel is not finite"):
-        _train(folder, tmp_path / "run", build)
+        _train(folder, tmp_path / "run", build, modalities=("image",))

@@ -55,7 +55,8 @@ def test_training_in_16_bits_is_finite_and_can_be_reloaded(
             model.get_layer("image_tower").trainable = model.get_layer("text_encoder").trainable = False
         return model
 
-    model = train_small(dataset, tmp_path / "run", build_model=build, precision=precision, epochs=2)
+    modalities = ("image", "title")
+    model = train_small(dataset, tmp_path / "run", build_model=build, precision=precision, epochs=2, modalities=modalities)
     assert keras.config.dtype_policy().name == "float32"
     assert model.get_layer("image_tower").get_layer("conv_0").compute_dtype == precision.removeprefix("mixed_")
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
@@ -68,6 +69,22 @@ def test_training_in_16_bits_is_finite_and_can_be_reloaded(
     np.testing.assert_allclose(logits, model(inputs), atol=1e-2)
 
 
+def test_step_whose_gradients_overflow_is_skipped_and_halves_the_loss_scale():
+    with using_precision("mixed_float16"):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype="float32")])
+        model.compile(LossScale(keras.optimizers.SGD(0.1), initial_scale=8.0), "mse", jit_compile=False)
+    before = model.get_weights()
+    inputs, targets = np.ones((4, 3), "float32"), np.full((4, 2), 9, "float32")
+    model.train_on_batch(inputs, targets, np.float32([1, 1, 1, 1e38]))
+    assert float(model.optimizer.dynamic_scale.numpy()) == 4.0
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    model.train_on_batch(inputs, targets)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert not np.array_equal(model.get_weights()[0], before[0])
+
+
+@pytest.mark.slow
 def test_gradients_that_overflow_on_one_replica_make_all_skip_the_step(run_python):
     assert float(run_python(OVERFLOW).splitlines()[-1]) == 4.0
 

@@ -36,7 +36,7 @@ def fit(tmp_path):
         )
         dataset = made.map(lambda x: (x, tf.ones(4), tf.ones(4))).prefetch(2)
         model = keras.Sequential([keras.layers.Dense(1)])
-        model.compile(keras.optimizers.SGD(0.01), "mse")
+        model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
         wait = InputWait()
         progress = Progress(tmp_path / "metrics.jsonl", 2, 10, 4, lambda: wait.seconds)
         callbacks = [progress, _Slow(step, saving)]

@@ -1,6 +1,8 @@
 """Trainings that are killed, asked to end, torn or changed, and what becomes of them when they are resumed."""
 
+import contextlib
 import functools
+import io
 import json
 import os
 import random
@@ -8,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -21,6 +24,7 @@ from mm_keras.training.checkpoint_callbacks import SaveCheckpoints
 from mm_keras.training.optimizer import make_optimizer
 from tests.mm_keras.training import tiny_training
 from tests.mm_keras.training.tiny_training import EPOCHS, train_tiny
+from tfrecords_tools.dataset.atomic_file import atomic_file
 
 REPOSITORY = Path(__file__).parents[3]
 STEPS = 13  # an epoch
@@ -34,15 +38,41 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, dataset):
-    """A function: a case -> weights and lines of metrics of a training that nothing broke off."""
-    made = {}
+def on_cached_features(tmp_path_factory, dataset):
+    """A training that nothing broke off, for reading.
 
+    Its `folder`, its `weights`, its `lines` of metrics, what it `printed`, and `after_5_steps`: a copy of the folder as it was
+    then, which is what a kill would have left. It was to be resumed where there was nothing to resume.
+    """
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    copy = folder.with_name("after_5_steps")
+    whole = SaveCheckpoints.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        whole(self, batch, logs)
+        if self.step == 5:
+            shutil.copytree(folder, copy)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(SaveCheckpoints, "on_train_batch_end", on_train_batch_end)
+        model = train_tiny(dataset, folder, resume=True, checkpoint_minutes=0, **CASES["on cached features"])
+    assert [load(path).step for path in checkpoints(copy / "checkpoints")] == [4, 5]
+    return types.SimpleNamespace(
+        folder=folder, weights=model.get_weights(), lines=_lines(folder), printed=printed.getvalue(), after_5_steps=copy
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(request, tmp_path_factory, dataset):
+    """A function: a case -> weights and lines of metrics of a training that nothing broke off."""
+
+    @functools.cache
     def get(case):
-        if case not in made:
-            folder = tmp_path_factory.mktemp("unbroken") / "run"
-            made[case] = train_tiny(dataset, folder, **CASES[case]).get_weights(), _lines(folder)
-        return made[case]
+        if case == "on cached features":
+            made = request.getfixturevalue("on_cached_features")
+            return made.weights, made.lines
+        folder = tmp_path_factory.mktemp("unbroken") / "run"
+        return train_tiny(dataset, folder, **CASES[case]).get_weights(), _lines(folder)
 
     return get
 
@@ -120,24 +150,29 @@ def test_training_that_is_killed_anywhere_ends_as_an_unbroken_one(tmp_path, data
         _assert_same([weights[name] for name in weights.files], folder, unbroken(case))
 
 
-@pytest.mark.parametrize("step", [pytest.param(STEPS, marks=pytest.mark.slow), EPOCHS * STEPS])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [STEPS, EPOCHS * STEPS])
 def test_training_goes_on_from_the_last_steps_of_epochs(tmp_path, dataset, unbroken, cut_off, step):
     cut_off(tmp_path / "run", step, **CASES["last epoch kept"])
     model = train_tiny(dataset, tmp_path / "run", resume=True, **CASES["last epoch kept"])
     _assert_same(model.get_weights(), tmp_path / "run", unbroken("last epoch kept"))
 
 
-def test_training_that_lacks_nothing_but_its_end_comes_to_it(tmp_path, dataset, unbroken, monkeypatch):
-    def fail(_):
-        raise _CutOffError
+def test_training_that_lacks_nothing_but_its_end_comes_to_it(tmp_path, dataset, monkeypatch):
+    """The broken off run is a copy of the folder just before the last model is saved."""
+    run, broken_off, options = tmp_path / "run", tmp_path / "broken_off", CASES["last epoch kept"]
 
-    options = CASES["last epoch kept"]
-    with monkeypatch.context() as patch, pytest.raises(_CutOffError):
-        patch.setattr("mm_keras.training.keep.atomic_file", fail)  # the last model is about to be saved
-        train_tiny(dataset, tmp_path / "run", checkpoint_minutes=0, **options)
-    assert load_latest(tmp_path / "run" / "checkpoints").step == EPOCHS * STEPS
-    model = train_tiny(dataset, tmp_path / "run", resume=True, **options)
-    _assert_same(model.get_weights(), tmp_path / "run", unbroken("last epoch kept"))
+    def copy_and_go_on(path):
+        shutil.copytree(run, broken_off)
+        return atomic_file(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mm_keras.training.keep.atomic_file", copy_and_go_on)
+        expected = train_tiny(dataset, run, checkpoint_minutes=0, **options).get_weights(), _lines(run)
+    assert load_latest(broken_off / "checkpoints").step == EPOCHS * STEPS
+    model = train_tiny(dataset, broken_off, resume=True, **options)
+    _assert_same(model.get_weights(), broken_off, expected)
+    assert RunFolder(broken_off).best.is_file()
 
 
 @pytest.mark.slow
@@ -183,32 +218,44 @@ def test_training_that_is_asked_to_end_while_it_validates_stops_there(tmp_path, 
     _assert_same(model.get_weights(), folder, unbroken(case))
 
 
-@pytest.fixture(scope="module")
-def run_of_five_steps(tmp_path_factory, cut_off):
-    folder = tmp_path_factory.mktemp("broken_off") / "run"
-    cut_off(folder, 5, cached=True)
-    assert [load(path).step for path in checkpoints(folder / "checkpoints")] == [4, 5]
-    return folder
-
-
 @pytest.fixture
-def broken_off(tmp_path, run_of_five_steps):
+def broken_off(tmp_path, on_cached_features):
     """A run folder with checkpoints of steps 4 and 5."""
-    return Path(shutil.copytree(run_of_five_steps, tmp_path / "run"))
+    return Path(shutil.copytree(on_cached_features.after_5_steps, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory, dataset):
+    """The dataset in another folder."""
+    return shutil.copytree(dataset, tmp_path_factory.mktemp("dataset") / "moved")
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, moved, on_cached_features):
+    """A function: what its last checkpoint suffered -> (folder, weights, output, its checkpoints) of a run that went on with
+    the dataset in another folder."""
+
+    @functools.cache
+    def resume(how):
+        folder = shutil.copytree(on_cached_features.after_5_steps, tmp_path_factory.mktemp("resumed") / "run")
+        _, last = paths = checkpoints(folder / "checkpoints")
+        data = bytearray(last.read_bytes())
+        data[-3] ^= 1
+        last.write_bytes(data[: len(data) // 2] if how == "cut short" else data)
+        (last.parent / f"unfinished-{last.name}").write_bytes(b"torn")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            model = train_tiny(moved, folder, cached=True, resume=True)
+        return folder, model.get_weights(), printed.getvalue(), paths
+
+    return resume
 
 
 @pytest.mark.parametrize("how", [pytest.param("cut short", marks=pytest.mark.slow), "a byte changed"])
-def test_checkpoint_that_is_not_whole_is_told_of_and_the_one_before_is_taken(broken_off, dataset, unbroken, capsys, how):
-    before, last = checkpoints(broken_off / "checkpoints")
-    data = bytearray(last.read_bytes())
-    data[-3] ^= 1
-    last.write_bytes(data[: len(data) // 2] if how == "cut short" else data)
-    (last.parent / f"unfinished-{last.name}").write_bytes(b"torn")
-    model = train_tiny(dataset, broken_off, cached=True, resume=True)
-    out = capsys.readouterr().out
-    assert f"{last} is {'no checkpoint' if how == 'cut short' else 'damaged'}" in out
-    assert f"going on after step 4, from {before}" in out
-    _assert_same(model.get_weights(), broken_off, unbroken("on cached features"))
+def test_checkpoint_that_is_not_whole_is_told_of_and_the_one_before_is_taken(resumed, unbroken, how):
+    folder, weights, printed, (before, last) = resumed(how)
+    assert f"{last} is {'no checkpoint' if how == 'cut short' else 'damaged'}" in printed
+    assert f"going on after step 4, from {before}" in printed
+    _assert_same(weights, folder, unbroken("on cached features"))
 
 
 @pytest.mark.parametrize(
@@ -228,38 +275,35 @@ def test_another_training_is_refused_with_what_differs(broken_off, dataset, chan
     assert len(checkpoints(broken_off / "checkpoints")) == 2
 
 
-def test_dataset_may_move_but_not_change(broken_off, dataset, tmp_path, pack_examples, read_split):
-    shutil.copytree(dataset, tmp_path / "moved")
-    shard = next((tmp_path / "moved").glob("train-00000*.tfrecord"))
-    info = json.loads((tmp_path / "moved" / "dataset.json").read_text())
-    text = json.dumps(info)
+def test_dataset_may_move_but_not_change(broken_off, moved, resumed, tmp_path):
+    assert resumed("a byte changed")  # with the dataset in another folder
+    changed = shutil.copytree(moved, tmp_path / "changed")
+    shard = next(changed.glob("train-00000*.tfrecord"))
+    info = json.loads((changed / "dataset.json").read_text())
     sha = next(entry["sha256"] for entry in info["splits"]["train"]["shards"] if entry["file"] == shard.name)
-    (tmp_path / "moved" / "dataset.json").write_text(text.replace(sha, "0" * 64))
+    (changed / "dataset.json").write_text(json.dumps(info).replace(sha, "0" * 64))
     with pytest.raises(CheckpointError, match=rf'dataset.train\[0\]: "{sha}" in the run, "0000'):
-        train_tiny(tmp_path / "moved", broken_off, cached=True, resume=True)
-    (tmp_path / "moved" / "dataset.json").write_text(text)
-    train_tiny(tmp_path / "moved", broken_off, cached=True, resume=True)
+        train_tiny(changed, broken_off, cached=True, resume=True)
 
 
-def test_finished_run_says_so_and_stays_as_it_is(broken_off, dataset, capsys):
+def test_finished_run_says_so_and_stays_as_it_is(resumed, dataset, capsys):
+    folder, weights, _, _ = resumed("a byte changed")
+    lines = _lines(folder)
+    again = train_tiny(dataset, folder, cached=True, resume=True)
+    assert f"the run in {folder} is finished, there is nothing to resume" in capsys.readouterr().out
+    _assert_same(again.get_weights(), folder, (weights, lines))
+
+
+def test_where_there_is_nothing_to_resume_a_run_begins(on_cached_features):
+    assert f"no training was begun in {on_cached_features.folder}" in on_cached_features.printed
+    assert RunFolder(on_cached_features.folder).best.is_file()
+
+
+def test_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(broken_off, dataset, unbroken):
+    for path in checkpoints(broken_off / "checkpoints"):
+        path.unlink()
     model = train_tiny(dataset, broken_off, cached=True, resume=True)
-    lines = _lines(broken_off)
-    again = train_tiny(dataset, broken_off, cached=True, resume=True)
-    assert f"the run in {broken_off} is finished, there is nothing to resume" in capsys.readouterr().out
-    _assert_same(again.get_weights(), broken_off, (model.get_weights(), lines))
-
-
-def test_where_there_is_nothing_to_resume_a_run_begins(tmp_path, dataset, capsys):
-    train_tiny(dataset, tmp_path / "run", cached=True, resume=True, epochs=1)
-    assert f"no training was begun in {tmp_path / 'run'}" in capsys.readouterr().out
-    assert RunFolder(tmp_path / "run").best.is_file()
-
-
-def test_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(tmp_path, dataset, unbroken, cut_off):
-    cut_off(tmp_path / "run", 5, checkpoint_minutes=10, cached=True)
-    assert checkpoints(tmp_path / "run" / "checkpoints") == []
-    model = train_tiny(dataset, tmp_path / "run", cached=True, resume=True)
-    _assert_same(model.get_weights(), tmp_path / "run", unbroken("on cached features"))
+    _assert_same(model.get_weights(), broken_off, unbroken("on cached features"))
 
 
 def test_training_stops_when_patience_is_at_its_end_and_is_not_taken_up_again(tmp_path, dataset, monkeypatch, capsys):

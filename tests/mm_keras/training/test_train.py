@@ -102,8 +102,13 @@ class _Alternating(keras.optimizers.schedules.LearningRateSchedule):
 
 def test_best_epoch_is_kept(tmp_path, dataset, features, train_small):
     model = train_small(
-        dataset, tmp_path / "run", epochs=2, make_optimizer=lambda steps, _: keras.optimizers.SGD(_Alternating(steps // 2))
+        dataset,
+        tmp_path / "run",
+        epochs=2,
+        make_optimizer=lambda steps, _: keras.optimizers.SGD(_Alternating(steps // 2)),
+        modalities=("title",),
     )
+    features = features.only(["title"])
     first, second = (line["val_top_1"] for line in _lines(tmp_path / "run"))
     best = max(first, second)
     loaded, loaded_features = RunFolder(tmp_path / "run").load_model()
@@ -137,9 +142,14 @@ def test_mixed_examples_are_learned_from_and_validated_without(request, tmp_path
         request.getfixturevalue(f"multi_label_{name}" if multi_label else name) for name in ("dataset", "features")
     )
     names = ["micro_f1", "ece", "macro_f1", *(["binned_mAP"] if multi_label else ["top_1", "top_3"]), "cross_entropy"]
-    augment = make_augmentation(mixup=0.4, cutmix=1.0, rand_augment=1, color_jitter=0.3, token_dropout=0.1)
+    features = features.only(["image"])
     model = train_small(
-        dataset, tmp_path / "run", augment=augment, make_metrics=functools.partial(make_metrics, names=names), epochs=2
+        dataset,
+        tmp_path / "run",
+        augment=make_augmentation(mixup=0.4, cutmix=1.0),
+        make_metrics=functools.partial(make_metrics, names=names),
+        epochs=2,
+        modalities=("image",),
     )
     lines = _lines(tmp_path / "run")
     assert lines[1]["loss"] < lines[0]["loss"]
@@ -156,7 +166,7 @@ def test_plateau_lowers_the_rate_by_the_metric_of_the_best_epoch(tmp_path, datas
         made.append(make_optimizer(steps, model, learning_rate=1e-2, schedule=schedule))
         return made[-1]
 
-    train_small(dataset, tmp_path / "run", epochs=6, make_optimizer=plateau, val_split="train")
+    train_small(dataset, tmp_path / "run", epochs=6, make_optimizer=plateau, val_split="train", modalities=("title",))
     values = [line["val_top_1"] for line in _lines(tmp_path / "run")]
     best = values.index(max(values))
     assert best >= 2  # the kept state is of the beginning of that epoch's end: lowered at the end of all epochs but the first
@@ -164,24 +174,41 @@ def test_plateau_lowers_the_rate_by_the_metric_of_the_best_epoch(tmp_path, datas
     assert float(made[0].plateau["best"]) == pytest.approx(values[0])
 
 
-def test_without_a_validation_split_the_last_epoch_is_kept(tmp_path, dataset, train_small, make_inputs, features):
-    model = train_small(dataset, tmp_path / "run", val_split=None, modalities=("title",))
-    assert not [name for name in _lines(tmp_path / "run")[0] if name.startswith("val_")]
-    loaded, _ = RunFolder(tmp_path / "run").load_model()
+@pytest.fixture(scope="module")
+def overwriting_run(tmp_path_factory, trained_run, dataset, train_small):
+    """(run folder, model) of a training without validation that overwrote another one, with its export and a foreign file."""
+    run = tmp_path_factory.mktemp("overwritten") / "run"
+    shutil.copytree(trained_run, run)
+    (run / "notes.txt").write_text("mine")
+    (run / "export" / "1").mkdir(parents=True)
+    return run, train_small(dataset, run, overwrite=True, val_split=None, modalities=("title",))
+
+
+def test_without_a_validation_split_the_last_epoch_is_kept(overwriting_run, make_inputs, features):
+    run, model = overwriting_run
+    assert not [name for name in _lines(run)[0] if name.startswith("val_")]
+    loaded, _ = RunFolder(run).load_model()
     inputs = make_inputs(features.only(["title"]))
     np.testing.assert_array_equal(loaded.predict_on_batch(inputs), model.predict_on_batch(inputs))
 
 
-def test_same_seed_gives_the_same_weights(tmp_path, trained_run, dataset, train_small):
+@pytest.mark.parametrize(
+    ("baseline", "options"),
+    [
+        ("baselines/title", {"modalities": ("title",)}),
+        pytest.param(".", {"epochs": 2, "augment": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_same_seed_gives_the_same_weights(tmp_path, trained_run, dataset, train_small, baseline, options):
     tf.random.set_seed(123)
-    again = train_small(dataset, tmp_path / "again", epochs=2, augment=True)
-    model, _ = RunFolder(trained_run).load_model()
+    again = train_small(dataset, tmp_path / "again", **options)
+    model, _ = RunFolder(trained_run / baseline).load_model()
     for one, other in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_other_seed_gives_other_weights(tmp_path, dataset, train_small, capsys):
-    models = [train_small(dataset, tmp_path, dry_run=True, seed=seed) for seed in (1, 2)]
+    models = [train_small(dataset, tmp_path, dry_run=True, seed=seed, modalities=("title",)) for seed in (1, 2)]
     assert not np.array_equal(*(model.get_layer("head").get_weights()[0] for model in models))
 
 
@@ -192,12 +219,8 @@ def test_taken_folder_is_refused_before_anything_is_read(trained_run, train_smal
         train_small("no dataset", trained_run)
 
 
-def test_overwriting_replaces_the_run_and_keeps_foreign_files(tmp_path, trained_run, dataset, train_small):
-    run = tmp_path / "run"
-    shutil.copytree(trained_run, run)
-    (run / "notes.txt").write_text("mine")
-    (run / "export" / "1").mkdir(parents=True)
-    train_small(dataset, run, overwrite=True, val_split=None, modalities=("title",))
+def test_overwriting_replaces_the_run_and_keeps_foreign_files(overwriting_run):
+    run, _ = overwriting_run
     assert (run / "notes.txt").read_text() == "mine"
     assert len(_lines(run)) == 1
     assert not (run / "export").exists()
@@ -228,6 +251,7 @@ def test_dry_run_tells_shapes_and_sizes_and_writes_nothing(tmp_path, dataset, tr
         assert f"  {part}" in out
 
 
+@pytest.mark.slow
 def test_loss_that_is_no_number_is_an_error(tmp_path, dataset, train_small):
     with pytest.raises(FloatingPointError, match=r"step [0-9]+ \(batch"):
         train_small(
@@ -293,7 +317,7 @@ def test_unlabelled_training_examples_are_left_out(tmp_path, pack_examples, trai
     ]
     folder = pack_examples(tmp_path / "half", examples)
     features = functools.partial(make_small_features, image_size=None, text_fields=("title",), max_tokens=4)
-    train_small(folder, tmp_path / "run", make_features=features, val_split=None, batch_size=10)
+    train_small(folder, tmp_path / "run", make_features=features, val_split=None, batch_size=10, dry_run=True)
     assert "20 training examples an epoch, 2 steps of 10" in capsys.readouterr().out
 
 
