@@ -154,7 +154,7 @@ def _train_step(model, features, inputs) -> float:
         labels, loss = np.eye(3, dtype="float32")[[0, 1, 2, 0]], keras.losses.BinaryCrossentropy(from_logits=True)
     else:
         labels, loss = np.array([0, 1, 2, 0]), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.1), loss)
+    model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
     return float(model.train_on_batch(inputs, labels))
 
 
