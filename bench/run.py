@@ -76,7 +76,7 @@ def _run(command: list[str], options: argparse.Namespace, scratch: Path, fields:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     rows = json.loads((workdir / "report" / "evaluation.json").read_text())["rows"]
-    accuracy = next(row["top_1"] for row in rows if row["inputs"] == "all")
+    accuracy = next(row["top_1"] for row in rows if row["inputs"] == "all inputs")
     return {"seed": seed, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "accuracy": round(accuracy, 4)}
 
 

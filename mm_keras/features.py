@@ -35,6 +35,7 @@ from mm_keras.tokenizer_spec import TokenizerSpec
 FEATURES_FILE = "features.json"
 FEATURES_VERSION = 1
 IMAGE = "image"
+ALL_TEXTS, ALL_INPUTS = "all texts", "all inputs"  # what reports call several modalities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ class TextSpec:
     field: str
 
     def __post_init__(self):
-        if self.field in (IMAGE, "text", "all"):
+        if self.field in (IMAGE, ALL_TEXTS, ALL_INPUTS):
             raise ValueError(
                 f"a text field cannot be named {self.field!r}: the name has another meaning in batches and reports"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mm_keras.configurable import PositiveInt, configurable
-from mm_keras.features import IMAGE, FeatureSpec, present
+from mm_keras.features import ALL_INPUTS, ALL_TEXTS, IMAGE, FeatureSpec, present
 from mm_keras.objectives.metrics import evaluate_logits, mean_logits
 from mm_keras.objectives.streaming_metrics import AVERAGES, SCORES
 from mm_keras.runs.encode_split import encode_split
@@ -147,8 +147,8 @@ def _combinations(features: FeatureSpec) -> dict[str, tuple[str, ...]]:
     combinations = {modality: (modality,) for modality in features.modalities}
     fields = tuple(text.field for text in features.texts)
     if len(fields) > 1 and IMAGE in features.modalities:
-        combinations["text"] = fields
-    return combinations | {"all": features.modalities}
+        combinations[ALL_TEXTS] = fields
+    return combinations | {ALL_INPUTS: features.modalities}
 
 
 def _format_metric(name: str, value: float, num_examples: int) -> str:

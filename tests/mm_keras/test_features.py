@@ -78,7 +78,7 @@ def test_only_of_nothing_is_an_error():
         _spec().only([])
 
 
-@pytest.mark.parametrize("name", ["image", "text", "all"])
+@pytest.mark.parametrize("name", ["image", "all texts", "all inputs"])
 def test_text_field_whose_name_has_another_meaning_is_an_error(name):
     with pytest.raises(ValueError, match=f"a text field cannot be named '{name}'"):
         TokenText(name, WORDS, 5)

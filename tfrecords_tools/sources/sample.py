@@ -121,8 +121,8 @@ def ceilings() -> dict[str, float]:
         "image": noisy(1 / num_materials),
         "title": text(title),
         "description": text(description),
-        "text": text(either),
-        "all": noisy(either + (1 - either) / num_materials),
+        "all texts": text(either),
+        "all inputs": noisy(either + (1 - either) / num_materials),
     }
 
 

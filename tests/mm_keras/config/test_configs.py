@@ -129,7 +129,7 @@ def test_caption_study_goes_from_a_table_to_an_exported_late_fusion(bindings, tm
     assert main(["export", "runs/captions"]) == 0
     out = capsys.readouterr().out
     assert "2 runs fused by weights_per_label, fitted on" in out
-    assert "| all    | fused " in out
+    assert "| all inputs | fused " in out
     assert "equal to the trained model" in out
     assert (tmp_path / "runs" / "captions" / "late_fusion.json").is_file()
 

@@ -24,8 +24,8 @@ COMBINATIONS = {
     "image": ("image",),
     "title": ("title",),
     "description": ("description",),
-    "text": ("title", "description"),
-    "all": ("image", "title", "description"),
+    "all texts": ("title", "description"),
+    "all inputs": ("image", "title", "description"),
 }
 
 
@@ -64,11 +64,11 @@ def test_rows_are_what_the_whole_model_says_with_inputs_hidden(tmp_path, request
     assert list(rows) == list(COMBINATIONS)
     for name, (metrics, found) in expected.items():
         assert rows[name]["present"] == found
-        if multi_label and found < expected["all"][1]:  # those without the shown inputs are equal; rounding orders them
+        if multi_label and found < expected["all inputs"][1]:  # those without the shown inputs are equal; rounding orders them
             assert rows[name]["mAP"] == pytest.approx(metrics.pop("mAP"), abs=2e-3)
         assert {metric: rows[name][metric] for metric in metrics} == pytest.approx(metrics, abs=1e-6)
     names = ("micro_f1", "macro_f1", "mAP") if multi_label else ("top_1", "top_5")
-    assert set(names) <= set(rows["all"])
+    assert set(names) <= set(rows["all inputs"])
 
 
 def _frozen(build, *args, **options):
@@ -141,7 +141,7 @@ def test_ceilings_of_drawn_data_are_shown(reported):
 def test_baselines_follow_as_trained_alone(reported):
     run, report = reported
     *_, whole, alone = report["rows"]
-    assert (whole["inputs"], whole["trained"]) == ("all", "together")
+    assert (whole["inputs"], whole["trained"]) == ("all inputs", "together")
     assert (alone["inputs"], alone["trained"]) == ("title", "alone")
     (only,) = evaluate(run / "baselines" / "title")["rows"]
     assert only == alone
@@ -150,7 +150,7 @@ def test_baselines_follow_as_trained_alone(reported):
 def test_run_without_baselines_or_image_has_its_own_rows(tmp_path, bert_run):
     report = evaluate(shutil.copytree(bert_run, tmp_path / "run"))
     assert [(row["inputs"], row["trained"]) for row in report["rows"]] == [
-        *(("title", "together"), ("description", "together"), ("all", "together"))
+        *(("title", "together"), ("description", "together"), ("all inputs", "together"))
     ]
 
 
@@ -222,8 +222,8 @@ def test_unlabelled_and_imageless_examples_of_the_dataset_are_handled(run, tmp_p
         "image": 0,
         "title": 12,
         "description": 12,
-        "text": 24,
-        "all": 24,
+        "all texts": 24,
+        "all inputs": 24,
     }
     assert not any("ceiling" in row for row in report["rows"])
 

@@ -120,8 +120,8 @@ def test_fusion_beats_its_parts_where_each_tells_half(fuse, runs, method):
     assert max(score.values()) < 0.35
     rows = _rows(fuse(method))
     # Two voters who each know half name the truth by chance: a label that both find likely wins no vote.
-    assert rows["all"]["top_1"] > (0.4 if method == "vote" else 0.6)
-    assert rows["all"]["trained"] == "fused"
+    assert rows["all inputs"]["top_1"] > (0.4 if method == "vote" else 0.6)
+    assert rows["all inputs"]["trained"] == "fused"
     assert rows["image"]["top_1"] == pytest.approx(score["image"], abs=0.06)  # without titles, the fused run is the other one
 
 
@@ -129,7 +129,7 @@ def test_fusion_beats_its_parts_where_each_tells_half(fuse, runs, method):
 def test_multi_label_fusion_beats_its_parts_where_each_tells_half(fuse, runs, method):
     score = [_rows(runs[True] / name)[name]["micro_f1"] for name in ("image", "title")]
     assert max(score) < 0.7
-    assert _rows(fuse(method, multi_label=True))["all"]["tuned_micro_f1"] > 0.8
+    assert _rows(fuse(method, multi_label=True))["all inputs"]["tuned_micro_f1"] > 0.8
 
 
 @pytest.mark.parametrize("method", ["weights", pytest.param("stacking", marks=pytest.mark.slow)])
@@ -137,7 +137,7 @@ def test_run_that_tells_nothing_does_no_harm(fuse, method):
     run = fuse(method, ("image", "title", "noise"))
     if method == "weights":
         assert _found(run)["weights"][2] < 0.1
-    assert _rows(run)["all"]["top_1"] > _rows(fuse(method))["all"]["top_1"] - 0.03
+    assert _rows(run)["all inputs"]["top_1"] > _rows(fuse(method))["all inputs"]["top_1"] - 0.03
 
 
 def test_each_label_listens_to_the_run_that_knows_it(fuse):
@@ -166,7 +166,7 @@ def test_multi_label_vote_is_one_at_one_half(fuse):
     run = fuse("vote", multi_label=True)
     assert not (run / "thresholds.json").exists()
     assert set(_found(run)["thresholds_as_logits"]) == {*COLOURS, *THINGS}
-    assert "tuned_micro_f1" not in _rows(run)["all"]
+    assert "tuned_micro_f1" not in _rows(run)["all inputs"]
 
 
 def test_thresholds_of_the_fused_probabilities_are_tuned_on_the_split(fuse):
@@ -223,7 +223,7 @@ def test_rows_are_what_the_whole_model_says_with_inputs_hidden(fuse, pairs):
     model, features = RunFolder(run).load_model()
     inputs, labels, _ = next(iter(make_evaluation_batches(Split.open(pairs[False], "test"), features, 200).dataset))
     for name, row in _rows(run).items():
-        shown = {"all": features.modalities, "text": ("title", "noise")}.get(name, (name,))
+        shown = {"all inputs": features.modalities, "all texts": ("title", "noise")}.get(name, (name,))
         hidden = {f"{modality}_present": np.zeros(200, bool) for modality in features.modalities if modality not in shown}
         expected = evaluate_logits(model.predict_on_batch({**inputs, **hidden}), labels.numpy(), False)
         assert {metric: row[metric] for metric in expected} == pytest.approx(expected, abs=1e-6)
@@ -233,7 +233,7 @@ def test_rows_are_what_the_whole_model_says_with_inputs_hidden(fuse, pairs):
 def test_runs_that_see_several_inputs_are_fused_too(trained_run, tmp_path):
     """And they may share some: here the title."""
     run = late_fusion(tmp_path / "fused", [trained_run, trained_run / "baselines" / "title"], "stacking")
-    assert [row["inputs"] for row in evaluate(run)["rows"]] == ["image", "title", "description", "text", "all"]
+    assert [row["inputs"] for row in evaluate(run)["rows"]] == ["image", "title", "description", "all texts", "all inputs"]
 
 
 def test_fused_runs_are_fused_on_another_split(fuse, runs, tmp_path, pairs):
