@@ -1,0 +1,257 @@
+"""The parts of a model whose head was solved and not trained: blocks, their fusion, an answer for each pattern. Pure Keras.
+
+`build_two_tower`'s names are kept, so that evaluation, export and late fusion cut a solved model as they cut any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from mm_keras.features import present
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianKernel:
+    """A kernel over some blocks: exp(-gamma x the mean, over these blocks, of the squared distance to a landmark).
+
+    Attributes:
+        blocks: numbers of the blocks.
+        gamma: above 0.
+        landmarks: float32 [K, D], D being the width of these blocks together.
+    """
+
+    blocks: tuple[int, ...]
+    gamma: float
+    landmarks: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a solved head says where certain modalities are present.
+
+    Attributes:
+        modalities: the modalities that it reads, by their numbers.
+        linear: number of a block -> float32 [D, num_labels].
+        kernels: number of a kernel -> float32 [K, num_labels].
+        bias: float32 [num_labels].
+    """
+
+    modalities: tuple[int, ...]
+    linear: Mapping[int, np.ndarray]
+    kernels: Mapping[int, np.ndarray]
+    bias: np.ndarray
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class UnitBlocks(keras.layers.Layer):
+    """[B, D] -> [B, D]: each of the blocks that the numbers consist of is scaled to a length of 1; zeros stay zeros.
+
+    Args:
+        widths: the widths of the blocks, whose sum is D.
+    """
+
+    def __init__(self, widths: Sequence[int], **kwargs):
+        super().__init__(**kwargs)
+        self.widths = tuple(widths)
+
+    def call(self, embedding):
+        places = np.cumsum(self.widths)[:-1].tolist()
+        blocks = ops.split(embedding, places, axis=-1) if places else [embedding]
+        return ops.concatenate([_unit(block) for block in blocks], axis=-1)
+
+    def compute_output_shape(self, embedding_shape):
+        return embedding_shape
+
+    def get_config(self):
+        return {**super().get_config(), "widths": self.widths}
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class WeightedBag(keras.layers.Layer):
+    """[B, T] token ids and padding mask -> [B, columns]: a bag of words, weighted by how rare they are, of length 1.
+
+    Tokens that no example of the training had are left out. The weights of both kinds below are not trained.
+
+    Reference: Salton and Buckley, "Term-weighting approaches in automatic text retrieval" (1988), with binary term frequencies.
+
+    Args:
+        vocabulary: the size of the tokenizer's vocabulary.
+        columns: the number of tokens that are told apart.
+    """
+
+    def __init__(self, vocabulary: int, columns: int, **kwargs):
+        super().__init__(**kwargs)
+        self.vocabulary = vocabulary
+        self.columns = columns
+
+    def build(self, token_ids_shape, padding_mask_shape):
+        self.column_of = self.add_weight(
+            shape=(self.vocabulary,), dtype="int32", initializer="zeros", trainable=False, name="column_of"
+        )  # 0: the token is left out
+        self.rarity = self.add_weight(shape=(self.columns,), initializer="ones", trainable=False, name="rarity")
+
+    def call(self, token_ids, padding_mask):
+        count = ops.shape(token_ids)[0]
+        columns = ops.where(padding_mask, ops.take(self.column_of, token_ids), 0)
+        rows = ops.broadcast_to(ops.arange(count, dtype="int32")[:, None], ops.shape(columns))
+        places = ops.reshape(ops.stack([rows, columns], axis=-1), (-1, 2))
+        ones = ops.ones_like(places[:, 0], dtype=self.compute_dtype)
+        occurs = ops.minimum(ops.scatter(places, ones, (count, self.columns + 1))[:, 1:], 1)
+        return _unit(occurs * ops.cast(self.rarity, self.compute_dtype))
+
+    def compute_output_shape(self, token_ids_shape, padding_mask_shape):
+        return (token_ids_shape[0], self.columns)
+
+    def get_config(self):
+        return {**super().get_config(), "vocabulary": self.vocabulary, "columns": self.columns}
+
+
+@keras.saving.register_keras_serializable(package="mm_keras")
+class SolvedAnswers(keras.layers.Layer):
+    """[B, sum of the blocks' widths + M]: blocks, then a flag of 0 or 1 a modality -> logits [B, num_labels].
+
+    Each example gets the answer of the modalities that it has, see `Answer`; `pattern_of` says which one that is.
+
+    Args:
+        num_labels: how many logits there are.
+        widths: the width of each block.
+        kernels: for each kernel {"blocks", "gamma", "landmarks": their number}.
+        answers: for each answer {"linear": its blocks, "kernels": its kernels}.
+        pattern_of: the number of an answer for each set of modalities. The set is a number of M bits, of which the first
+            modality is the lowest.
+    """
+
+    def __init__(
+        self,
+        num_labels: int,
+        widths: Sequence[int],
+        kernels: Sequence[Mapping],
+        answers: Sequence[Mapping],
+        pattern_of: Sequence[int],
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_labels = num_labels
+        self.widths = list(widths)
+        self.kernels = [dict(kernel) for kernel in kernels]
+        self.answers = [dict(answer) for answer in answers]
+        self.pattern_of = list(pattern_of)
+        self._modalities = (len(self.pattern_of) - 1).bit_length()
+
+    def build(self, input_shape):
+        def weight(name: str, *shape: int):
+            return self.add_weight(shape=shape, initializer="zeros", trainable=False, name=name)
+
+        self.landmarks = [
+            weight(f"landmarks_{number}", kernel["landmarks"], sum(self.widths[block] for block in kernel["blocks"]))
+            for number, kernel in enumerate(self.kernels)
+        ]
+        self.linear, self.dual, self.bias = [], [], []
+        for number, answer in enumerate(self.answers):
+            width = sum(self.widths[block] for block in answer["linear"])
+            landmarks = [self.kernels[kernel]["landmarks"] for kernel in answer["kernels"]]
+            self.linear.append(weight(f"linear_{number}", width, self.num_labels))
+            self.dual.append(
+                [weight(f"dual_{number}_{index}", count, self.num_labels) for index, count in enumerate(landmarks)]
+            )
+            self.bias.append(weight(f"bias_{number}", self.num_labels))
+
+    def call(self, fused):
+        *blocks, flags = ops.split(fused, np.cumsum(self.widths).tolist(), axis=-1)
+        similar = [
+            _gaussian(ops.concatenate([blocks[block] for block in kernel["blocks"]], axis=-1), landmarks, kernel)
+            for kernel, landmarks in zip(self.kernels, self.landmarks, strict=True)
+        ]
+        bits = ops.convert_to_tensor([2**bit for bit in range(self._modalities)], dtype="int32")
+        pattern = ops.take(
+            ops.convert_to_tensor(self.pattern_of, dtype="int32"), ops.sum(ops.cast(flags > 0.5, "int32") * bits, axis=-1)
+        )
+        total = 0.0
+        for number, answer in enumerate(self.answers):
+            logits = self.bias[number]
+            if answer["linear"]:
+                logits = logits + ops.concatenate([blocks[block] for block in answer["linear"]], axis=-1) @ self.linear[number]
+            for kernel, dual in zip(answer["kernels"], self.dual[number], strict=True):
+                logits = logits + similar[kernel] @ dual
+            total = total + ops.cast(pattern == number, "float32")[:, None] * logits
+        return total
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_labels)
+
+    def get_config(self):
+        names = ("num_labels", "widths", "kernels", "answers", "pattern_of")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def build_blocks_fusion(shapes: Mapping[str, tuple[int, ...]]) -> keras.Model:
+    """Joins the blocks of all modalities, and their presence flags as numbers, for `SolvedAnswers`.
+
+    Args:
+        shapes: modality -> (D,).
+
+    Returns:
+        model "fusion": {modality: [B, D], "<modality>_present": bool [B]} -> float32 [B, sum of D + number of modalities].
+    """
+    inputs = {modality: keras.Input(shape, name=modality) for modality, shape in shapes.items()}
+    flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in shapes}
+    numbers = [keras.ops.expand_dims(keras.ops.cast(flag, "float32"), -1) for flag in flags.values()]
+    joined = keras.layers.Concatenate(dtype="float32", name="blocks")([*inputs.values(), *numbers])
+    return keras.Model(inputs | flags, joined, name="fusion")
+
+
+def build_solved_head(
+    widths: Sequence[int],
+    num_modalities: int,
+    kernels: Sequence[GaussianKernel],
+    answers: Sequence[Answer],
+    pattern_of: Sequence[int],
+) -> keras.Model:
+    """The head of a solved model.
+
+    Args:
+        widths: the width of each block, in the order of the fusion.
+        num_modalities: M.
+        kernels, answers: what was solved.
+        pattern_of: the number of the answer for each of the 2**M sets of modalities, see `SolvedAnswers`.
+
+    Returns:
+        model "head": [B, sum of widths + M] -> logits float32 [B, num_labels].
+    """
+    layer = SolvedAnswers(
+        len(answers[0].bias),
+        widths,
+        [{"blocks": list(k.blocks), "gamma": k.gamma, "landmarks": len(k.landmarks)} for k in kernels],
+        [{"linear": list(answer.linear), "kernels": list(answer.kernels)} for answer in answers],
+        pattern_of,
+        trainable=False,
+        dtype="float32",
+        name="answers",
+    )
+    inputs = keras.Input((sum(widths) + num_modalities,), name="fused")
+    model = keras.Model(inputs, layer(inputs), name="head")
+    for weight, kernel in zip(layer.landmarks, kernels, strict=True):
+        weight.assign(kernel.landmarks)
+    for number, answer in enumerate(answers):
+        if answer.linear:
+            layer.linear[number].assign(np.concatenate(list(answer.linear.values())))
+        for weight, dual in zip(layer.dual[number], answer.kernels.values(), strict=True):
+            weight.assign(dual)
+        layer.bias[number].assign(answer.bias)
+    return model
+
+
+def _unit(block):
+    return block * ops.rsqrt(ops.maximum(ops.sum(ops.square(block), axis=-1, keepdims=True), 1e-12))
+
+
+def _gaussian(rows, landmarks, kernel: Mapping):
+    """[B, D] -> [B, K]: how similar each row is to each landmark, within (0, 1]."""
+    squares = ops.sum(ops.square(rows), axis=-1, keepdims=True) + ops.sum(ops.square(landmarks), axis=-1)
+    distances = ops.maximum(squares - 2 * rows @ ops.transpose(landmarks), 0)
+    return ops.exp(-kernel["gamma"] / len(kernel["blocks"]) * distances)

@@ -1,0 +1,84 @@
+"""Calibration from held-out answers: a temperature, or Platt scaling for each label."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+
+from mm_keras.solving.ensemble import mean_loss
+
+_ITERATIONS = 20
+
+
+class Calibration(NamedTuple):
+    """How logits become calibrated: logits x scale + offset, each a number a label float32 [L]."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        """Logits float32 [N, L] -> [N, L]."""
+        return logits * self.scale + self.offset
+
+
+def calibrate(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, multi_label: bool) -> Calibration:
+    """The calibration with the lowest log-loss on held-out logits.
+
+    Args:
+        logits: float32 [N, L].
+        targets: 0 and 1, float32 [N, L].
+        weights: float32 [N].
+        multi_label: Platt scaling for each label (True), or one temperature for all of them.
+
+    Reference: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2; Platt, "Probabilistic Outputs for
+    Support Vector Machines" (1999), with a slope and an offset that are held near those of all labels together where a label
+    has few examples.
+    """
+    num_labels = logits.shape[1]
+    if not multi_label:
+        scale = _temperature(logits, targets, weights)
+        return Calibration(np.full(num_labels, scale, np.float32), np.zeros(num_labels, np.float32))
+    shared = _platt(logits.reshape(-1, 1), targets.reshape(-1, 1), np.repeat(weights, num_labels), 1.0, 0.0)
+    slope, offset = (values[0] for values in shared)
+    return Calibration(*(values.astype("float32") for values in _platt(logits, targets, weights, slope, offset)))
+
+
+def _temperature(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+    doubt = 1 / (len(targets) + 1)  # as if one more example were wrong: otherwise nothing limits the scale if none is
+    targets = targets * (1 - doubt) + doubt / targets.shape[1]
+    found = minimize_scalar(
+        lambda exponent: mean_loss(np.exp(exponent) * logits, targets, weights, multi_label=False),
+        bounds=(-4, 6),
+        method="bounded",
+        options={"xatol": 0.01},
+    )
+    return float(np.exp(found.x))
+
+
+def _platt(
+    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, slope: float, offset: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Newton's method for all labels at once, from a slope and an offset that the result is pulled to. Two arrays [L]."""
+    pull = 4.0  # as strong as so many examples with an even chance
+    slopes, offsets = np.full(logits.shape[1], slope), np.full(logits.shape[1], offset)
+    spread = np.maximum(np.average(np.square(logits), axis=0, weights=weights), 1e-6)
+    for _ in range(_ITERATIONS):
+        probabilities = expit(logits * slopes + offsets)
+        wrong = (probabilities - targets) * weights[:, None]
+        curved = probabilities * (1 - probabilities) * weights[:, None]
+        gradient = np.stack(
+            [(wrong * logits).sum(0) + pull * spread * (slopes - slope), wrong.sum(0) + pull * (offsets - offset)], axis=-1
+        )
+        mixed = (curved * logits).sum(0)
+        hessian = np.stack(
+            [(curved * np.square(logits)).sum(0) + pull * spread, mixed, mixed, curved.sum(0) + pull], axis=-1
+        ).reshape(-1, 2, 2)
+        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        step *= np.minimum(1, 2 / np.maximum(np.abs(step).max(axis=-1, keepdims=True), 1e-12))
+        slopes, offsets = slopes - step[:, 0], offsets - step[:, 1]
+        if np.abs(step).max() < 1e-5:
+            break
+    return np.maximum(slopes, 1e-3), offsets

@@ -1,0 +1,255 @@
+"""Solves the head: an ensemble for each set of modalities that an example can have, chosen and calibrated on held-out folds."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mm_keras.model.solved_head import Answer, GaussianKernel
+from mm_keras.solving.calibration import Calibration, calibrate
+from mm_keras.solving.candidates import Candidate, Fitted, candidates_of, fit
+from mm_keras.solving.ensemble import choose_ensemble
+from mm_keras.solving.rows import Rows
+from tfrecords_tools.progress import progress_bar
+
+MOST_EXACT = 4  # modalities of which every set gets an answer of its own
+_LEAST_ROWS = 20  # examples that a set of modalities needs for an ensemble of its own
+_EARNED = 0.003  # of accuracy or mAP, that kernels with landmarks have to bring
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What was chosen for a set of modalities.
+
+    Attributes:
+        modalities: their numbers.
+        shares: number of a candidate -> its share of the ensemble.
+        calibration: what the ensemble's logits go through.
+        held_out: float32 [N, L], calibrated logits of examples that were not learned from; of examples that lack some of the
+            modalities they are of no use.
+        rows: int, the examples that have all of the modalities, on which the ensemble was chosen.
+    """
+
+    modalities: tuple[int, ...]
+    shares: Mapping[int, float]
+    calibration: Calibration
+    held_out: np.ndarray
+    rows: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """A solved head.
+
+    Attributes:
+        candidates: all candidates.
+        chosen: one for each set of modalities that has enough examples.
+        kernels: the Gaussian kernels that were chosen.
+        answers: the head's answers.
+        pattern_of: the number of an answer for each set of modalities, see `SolvedAnswers`.
+        held_out: float32 [N, L]: what each example would be answered from all that it has, by folds without it.
+    """
+
+    candidates: Sequence[Candidate]
+    chosen: Sequence[Chosen]
+    kernels: Sequence[GaussianKernel]
+    answers: Sequence[Answer]
+    pattern_of: Sequence[int]
+    held_out: np.ndarray
+
+
+def solve(rows: Rows, seed: int) -> Solution:
+    """Solves the head for some training examples.
+
+    Args:
+        rows: the examples, all of whose numbers are finite.
+        seed: another seed draws other landmarks, where there are more examples than landmarks.
+    """
+    num_modalities = rows.present.shape[1]
+    candidates, chosen = [], []
+    patterns = [p for p in patterns_of(rows.present) if len(_with_all(rows, p)) >= _LEAST_ROWS] or [
+        tuple(range(num_modalities))
+    ]
+    with progress_bar("solving", "sets of inputs", len(patterns)) as bar:
+        for modalities in patterns:
+            candidates += candidates_of(rows, modalities, seed)
+            chosen.append(_choose(rows, modalities, candidates, chosen))
+            bar.update(1)
+    fitted = {number: fit(rows, candidates[number], seed) for number in sorted({n for c in chosen for n in c.shares})}
+    kernels, answers = _assemble(rows, chosen, fitted)
+    values = [_value(rows, c) for c in chosen]
+    answers += _joined_answers(answers, values, rows)
+    pattern_of = _patterns_of(num_modalities, [answer.modalities for answer in answers], values)
+    answers.append(_prior_answer(rows))
+    held_out = np.empty_like(rows.targets)
+    own = np.array(pattern_of)[rows.present @ (1 << np.arange(num_modalities))]
+    for number, c in enumerate(chosen):
+        held_out[own == number] = c.held_out[own == number]
+    others = own >= len(chosen)
+    held_out[others] = answers[-1].bias
+    return Solution(candidates, chosen, kernels, answers, pattern_of, held_out)
+
+
+def patterns_of(present: np.ndarray) -> list[tuple[int, ...]]:
+    """The sets of modalities that get an answer of their own, small ones first.
+
+    These are all sets of up to four modalities. Of more modalities: each alone, all together, each left out, and those that
+    examples have.
+
+    Args:
+        present: bool [N, M].
+    """
+    count = present.shape[1]
+    if count <= MOST_EXACT:
+        sizes = range(1, count + 1)
+        return [chosen for size in sizes for chosen in itertools.combinations(range(count), size)]
+    everything = tuple(range(count))
+    sets = {(number,) for number in everything} | {everything} | set(itertools.combinations(everything, count - 1))
+    sets |= {tuple(np.flatnonzero(row).tolist()) for row in np.unique(present, axis=0) if row.any()}
+    return sorted(sets, key=lambda chosen: (len(chosen), chosen))
+
+
+def score(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, multi_label: bool) -> float:
+    """Accuracy, or for several labels the mean average precision over those that occur; within [0, 1]."""
+    if not multi_label:
+        return float(np.average(logits.argmax(axis=1) == targets.argmax(axis=1), weights=weights))
+    from sklearn.metrics import average_precision_score
+
+    occurring = np.flatnonzero(targets.any(axis=0) & ~targets.all(axis=0))
+    scores = [average_precision_score(targets[:, label], logits[:, label], sample_weight=weights) for label in occurring]
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def _with_all(rows: Rows, modalities: Sequence[int]) -> np.ndarray:
+    return np.flatnonzero(rows.present[:, list(modalities)].all(axis=1))
+
+
+def _choose(rows: Rows, modalities: tuple[int, ...], candidates: Sequence[Candidate], before: Sequence[Chosen]) -> Chosen:
+    """Chooses the ensemble for a set of modalities.
+
+    An ensemble of linear candidates, one with Gaussian kernels if it earns them, or what was chosen for a part of the set, if
+    nothing that reads more is better: so fusion cannot lose to its best part.
+    """
+    at = _with_all(rows, modalities)
+    if not len(at):
+        at = np.arange(len(rows.targets))
+    targets, weights = rows.targets[at], rows.weights[at]
+    usable = [number for number, c in enumerate(candidates) if set(c.modalities) <= set(modalities)]
+
+    def ensemble(numbers: Sequence[int]) -> Chosen:
+        held_out = [candidates[number].held_out[at] for number in numbers]
+        chosen = choose_ensemble(held_out, targets, weights, rows.multi_label)
+        shares = {numbers[index]: share for index, share in chosen.items()}
+        return _calibrated(rows, modalities, at, shares, candidates)
+
+    linear = [number for number in usable if candidates[number].kernel.gamma is None]
+    options = [_calibrated(rows, modalities, at, c.shares, candidates) for c in before if set(c.modalities) < set(modalities)]
+    options += [ensemble(linear), ensemble(usable)]
+    values = [_value(rows, option) for option in options]
+    best = int(np.argmax(values[:-1]))
+    if values[-1] >= values[best] + _EARNED or (values[-1] >= values[best] and not _reads_landmarks(options[-1], candidates)):
+        best = len(options) - 1
+    return options[best]
+
+
+def _calibrated(
+    rows: Rows, modalities: tuple[int, ...], at: np.ndarray, shares: Mapping[int, float], candidates: Sequence[Candidate]
+) -> Chosen:
+    mixed = sum(share * candidates[number].held_out for number, share in shares.items())
+    calibration = calibrate(mixed[at], rows.targets[at], rows.weights[at], rows.multi_label)
+    return Chosen(modalities, shares, calibration, calibration(mixed), at)
+
+
+def _reads_landmarks(chosen: Chosen, candidates: Sequence[Candidate]) -> bool:
+    return any(candidates[number].kernel.gamma is not None for number in chosen.shares)
+
+
+def _value(rows: Rows, chosen: Chosen) -> float:
+    at = chosen.rows
+    return score(chosen.held_out[at], rows.targets[at], rows.weights[at], rows.multi_label)
+
+
+def _assemble(rows: Rows, chosen: Sequence[Chosen], fitted: Mapping[int, Fitted]) -> tuple[list[GaussianKernel], list[Answer]]:
+    """Adds up the candidates of each ensemble: all linear ones become one dense layer."""
+    numbers = {number: index for index, number in enumerate(n for n, f in fitted.items() if f.kernel.gamma is not None)}
+    kernels = [
+        GaussianKernel(
+            fitted[number].kernel.blocks,
+            fitted[number].kernel.gamma,
+            np.concatenate(
+                [rows.blocks[block].values[fitted[number].landmarks] for block in fitted[number].kernel.blocks], axis=1
+            ),
+        )
+        for number in numbers
+    ]
+    answers = []
+    for c in chosen:
+        linear: dict[int, np.ndarray] = {}
+        duals: dict[int, np.ndarray] = {}
+        bias = c.calibration.offset.copy()
+        for number, share in c.shares.items():
+            candidate = fitted[number]
+            dual = candidate.dual * share * c.calibration.scale
+            # Each kernel has a constant of 1 added, whose part is the sum over the landmarks.
+            bias += candidate.bias * share * c.calibration.scale + dual.sum(axis=0)
+            if number in numbers:
+                duals[numbers[number]] = dual
+                continue
+            for block in candidate.kernel.blocks:
+                weights = rows.blocks[block].values[candidate.landmarks].T @ dual / len(candidate.kernel.blocks)
+                linear[block] = linear.get(block, 0) + weights
+        answers.append(Answer(c.modalities, dict(sorted(linear.items())), dict(sorted(duals.items())), bias))
+    return kernels, answers
+
+
+def _prior_answer(rows: Rows) -> Answer:
+    """What is answered where nothing is known of an example."""
+    shares = np.average(rows.targets, axis=0, weights=rows.weights)
+    shares = np.clip(shares, 0.5 / len(rows.targets), 1 - 0.5 / len(rows.targets))
+    return Answer((), {}, {}, np.log(shares / (1 - shares) if rows.multi_label else shares).astype("float32"))
+
+
+def _joined_answers(answers: Sequence[Answer], values: Sequence[float], rows: Rows) -> list[Answer]:
+    """Answers for sets of modalities that hardly an example has: what the best parts say, as if each knew something else."""
+    prior, joined = _prior_answer(rows).bias, []
+    known = {answer.modalities for answer in answers}
+    for modalities in patterns_of(rows.present):
+        if modalities in known:
+            continue
+        parts: list[Answer] = []
+        for number in np.argsort([-value for value in values], kind="stable"):
+            rest = set(modalities) - {m for part in parts for m in part.modalities}
+            if set(answers[number].modalities) <= rest:
+                parts.append(answers[number])
+        if len(parts) < 2:
+            continue
+        linear: dict[int, np.ndarray] = {}
+        duals: dict[int, np.ndarray] = {}
+        for part in parts:
+            linear |= part.linear  # parts that share no modality share no block
+            duals |= part.kernels
+        bias = np.sum([part.bias for part in parts], axis=0) - (len(parts) - 1) * prior
+        joined.append(Answer(modalities, dict(sorted(linear.items())), dict(sorted(duals.items())), bias))
+    return joined
+
+
+def _patterns_of(num_modalities: int, sets: Sequence[tuple[int, ...]], values: Sequence[float]) -> list[int]:
+    """The number of an answer for each set of modalities: its own one, or of those that read a part of it the best one.
+
+    Args:
+        num_modalities: M.
+        sets: the modalities of each answer.
+        values: the scores of the first answers; the others are for their own set alone.
+    """
+    result = []
+    for bits in range(2**num_modalities):
+        there = tuple(number for number in range(num_modalities) if bits >> number & 1)
+        if there in sets:
+            result.append(sets.index(there))
+            continue
+        parts = [(value, -index) for index, value in enumerate(values) if set(sets[index]) <= set(there)]
+        result.append(-max(parts)[1] if parts else len(sets))
+    return result

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from mm_keras.solving.calibration import calibrate
+from mm_keras.solving.ensemble import choose_ensemble, mean_loss
+
+
+def _drawn(multi_label, count=2000, labels=3, seed=0):
+    """Targets and the logits that they were drawn from."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(count, labels)) * 2
+    if multi_label:
+        targets = rng.random((count, labels)) < 1 / (1 + np.exp(-logits))
+    else:
+        targets = np.eye(labels)[(logits + rng.gumbel(size=logits.shape)).argmax(axis=1)]
+    return targets.astype("float32"), logits.astype("float32"), np.ones(count, np.float32)
+
+
+def test_best_candidate_is_chosen_and_the_first_of_equals():
+    targets, logits, weights = _drawn(False)
+    noise = np.random.default_rng(1).normal(size=logits.shape).astype("float32") * 3
+    assert choose_ensemble([noise, logits, logits.copy()], targets, weights, False) == {1: 1.0}
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_candidates_that_know_different_things_are_mixed(multi_label):
+    targets, logits, weights = _drawn(multi_label)
+    rng = np.random.default_rng(1)
+    one, other = (logits + rng.normal(size=logits.shape).astype("float32") for _ in range(2))
+    shares = choose_ensemble([one, other], targets, weights, multi_label)
+    assert set(shares) == {0, 1}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert mean_loss(0.5 * (one + other), targets, weights, multi_label) < mean_loss(one, targets, weights, multi_label)
+
+
+def test_weights_decide_what_counts():
+    targets = np.eye(2, dtype="float32")[[0, 1]]
+    knows_first, knows_second = np.array([[3, 0], [3, 0]], np.float32), np.array([[0, 3], [0, 3]], np.float32)
+    weights = np.array([0.1, 1.9], np.float32)
+    assert choose_ensemble([knows_first, knows_second], targets, weights, False)[1] > 0.5
+
+
+def test_temperature_undoes_what_made_logits_too_sure():
+    targets, logits, weights = _drawn(False)
+    calibration = calibrate(logits * 4, targets, weights, False)
+    np.testing.assert_allclose(calibration.scale, 0.25, atol=0.02)
+    assert not calibration.offset.any()
+
+
+def test_platt_scaling_finds_slope_and_offset_of_each_label():
+    targets, logits, weights = _drawn(True, count=20_000)
+    distorted = logits * np.array([2, 0.5, 1]) + np.array([1, 0, -2])
+    calibration = calibrate(distorted.astype("float32"), targets, weights, True)
+    np.testing.assert_allclose(calibration.scale, [0.5, 2, 1], rtol=0.1)
+    np.testing.assert_allclose(calibration.offset, [-0.5, 0, 2], atol=0.15)
+
+
+def test_label_without_positives_is_calibrated_towards_the_others():
+    targets, logits, weights = _drawn(True)
+    targets[:, 2] = 0
+    calibration = calibrate(logits, targets, weights, True)
+    assert np.isfinite(calibration.scale).all() and np.isfinite(calibration.offset).all()
+    assert (calibration.scale > 0).all()
+    assert calibration(logits)[:, 2].max() < logits[:, 2].max()

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from mm_keras.solving.kernels import Kernel, KernelFeatures, take
+
+KERNELS = [Kernel((0, 1)), Kernel((0, 2)), Kernel((0, 1), gamma=0.7)]
+
+
+def _dense(block):
+    return block.values if isinstance(block.values, np.ndarray) else block.values.toarray()
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_kernel_is_the_mean_over_its_blocks_plus_one(draw_rows, kernel):
+    blocks = draw_rows(count=20).blocks
+    matrix = kernel.matrix(take(blocks, np.arange(5)), blocks)
+    parts = [_dense(blocks[number]) for number in kernel.blocks]
+    if kernel.gamma is None:
+        expected = np.mean([part[:5] @ part.T for part in parts], axis=0)
+    else:
+        squares = [np.square(part[:5, None] - part[None]).sum(axis=2) for part in parts]
+        expected = np.exp(-kernel.gamma * np.mean(squares, axis=0))
+    np.testing.assert_allclose(matrix, expected + 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_products_of_features_are_the_kernel(draw_rows, kernel):
+    blocks = draw_rows(count=60).blocks
+    matrix = kernel.matrix(blocks, blocks)
+    exact = KernelFeatures.of(kernel, blocks, np.arange(60))
+    np.testing.assert_allclose(exact.values @ exact.values.T, matrix, atol=1e-3)
+    some = np.arange(0, 60, 2)
+    approximate = KernelFeatures.of(kernel, blocks, some).values
+    np.testing.assert_allclose(approximate @ approximate[some].T, matrix[:, some], atol=1e-3)
+
+
+def test_coefficients_of_features_become_those_of_landmarks(draw_rows):
+    blocks, landmarks = draw_rows(count=60).blocks, np.arange(0, 60, 3)
+    features = KernelFeatures.of(KERNELS[2], blocks, landmarks)
+    coefficients = np.random.default_rng(0).normal(size=(len(landmarks), 3)).astype("float32")
+    products = KERNELS[2].matrix(blocks, take(blocks, landmarks)) @ features.dual(coefficients)
+    np.testing.assert_allclose(products, features.values @ coefficients, atol=2e-3)
