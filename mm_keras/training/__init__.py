@@ -2,5 +2,5 @@
 
 Import `train` from `train`; the other modules are its parts.
 
-May import: features, data, model, objectives, distribution, runs, tf_text_model, keras_internals.
+May import: features, data, model, objectives, distribution, runs, solving, tf_text_model, keras_internals.
 """

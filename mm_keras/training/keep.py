@@ -58,6 +58,17 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
     return model
 
 
+def keep_solved(prepared: Prepared, built: Built, model: keras.Model) -> keras.Model:
+    """Notes that a solved run is finished; `solve_head` has saved the model.
+
+    Returns:
+        the model.
+    """
+    facts = _facts(prepared, built) | _size(model)
+    prepared.run.save_facts(**facts, solver="solved", finished=True)
+    return model
+
+
 def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
     """What run.json says of a training."""
     request, model = prepared.request, built.model
@@ -72,7 +83,11 @@ def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
         "precision": request.precision,
         "frozen": frozen_modalities(model, prepared.features),
         "followed": f"val_{built.metrics[0].name}" if prepared.val else None,
-        "parameters": model.count_params(),
-        "weight_bytes": sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights),
+        **_size(model),
         "versions": {"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
     }
+
+
+def _size(model: keras.Model) -> dict[str, int]:
+    size = sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights)
+    return {"parameters": model.count_params(), "weight_bytes": size}

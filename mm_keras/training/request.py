@@ -24,6 +24,7 @@ class Request:
     make_loss: Callable
     make_metrics: Callable
     embed_classes: Callable | None
+    solver: str
     epochs: int
     batch_size: int
     train_split: str

@@ -22,10 +22,11 @@ from mm_keras.runs.run_folder import SavedConfig
 from mm_keras.training.build import Built, build
 from mm_keras.training.checkpoint import check_room, load_latest, prune
 from mm_keras.training.fit import fit, make_uncached_batches
-from mm_keras.training.keep import keep, start_run
+from mm_keras.training.keep import keep, keep_solved, start_run
 from mm_keras.training.optimizer import make_optimizer
 from mm_keras.training.prepare import Prepared, prepare
 from mm_keras.training.request import Request
+from mm_keras.training.solve_head import solve_head, why_not_solved
 from mm_keras.training.training_setup import check_setup, describe_features, describe_training
 from tfrecords_tools.dataset.folder import Dataset
 
@@ -40,6 +41,7 @@ def train(
     make_loss: Callable[..., keras.losses.Loss] = make_loss,
     make_metrics: Callable[..., list[keras.metrics.Metric]] = make_metrics,
     embed_classes: Callable[..., ClassEmbeddings] | None = None,
+    solver: Literal["auto", "gradient", "solved"] = "auto",
     epochs: PositiveInt = 10,
     batch_size: PositiveInt = 64,
     train_split: str = "train",
@@ -71,6 +73,10 @@ def train(
         make_loss: `(multi_label, label_counts) -> loss`, with the label counts of the training split; see `losses`.
         make_metrics: `(multi_label, num_labels) -> metrics` that follow the training; the first one decides on the best epoch.
         embed_classes: `(dataset) -> ClassEmbeddings`, for `build_class_embedding_head`. Its encoder is kept with the run.
+        solver: "solved": the encoders are frozen, and the head is solved in seconds from what they give. It is an ensemble of
+            regressions for each set of inputs that an example can have, chosen and calibrated on held-out folds, see
+            `mm_keras.solving`. The tuning DNNs, fusion and head of `build_model`, the optimizer and the epochs are not used.
+            "gradient": the model is trained as it is. "auto": solved, where every encoder is frozen and cached and all fits.
         epochs: number of passes over the training split, at least 1.
         batch_size: global batch size, over all replicas; at least 1, and a multiple of their number.
         train_split: the split to learn from; its labelled examples are used.
@@ -117,9 +123,10 @@ def _train(request: Request) -> keras.Model:
     prepared = prepare(request)
     built = build(prepared)
     _print_summary(prepared, built)
+    solved = _is_solved(prepared, built)
     if request.dry_run:
         return _try_one_batch(prepared, built)
-    run, setup = prepared.run, _describe_setup(prepared, built)
+    run, setup = prepared.run, _describe_setup(prepared, built) | {"solver": "solved" if solved else "gradient"}
     checkpoint = None
     if prepared.resumes:
         check_setup(run.setup, setup)
@@ -127,13 +134,26 @@ def _train(request: Request) -> keras.Model:
             print(f"the run in {run.path} is finished, there is nothing to resume; --overwrite trains it anew")
             prune(run.checkpoints, kept=0)
             return run.load_model()[0]
-        checkpoint = load_latest(run.checkpoints)
+        checkpoint = None if solved else load_latest(run.checkpoints)
+    if solved:
+        start_run(prepared, built, setup)
+        return keep_solved(prepared, built, solve_head(prepared, built))
     check_room(run.checkpoints, built.model, built.trained)
     if checkpoint:
         print(f"going on after step {checkpoint.step:,}, from {checkpoint.path}")
     else:
         start_run(prepared, built, setup)
     return keep(prepared, built, fit(prepared, built, setup, checkpoint))
+
+
+def _is_solved(prepared: Prepared, built: Built) -> bool:
+    """Whether the head is solved; raises ValueError if that is asked for and impossible."""
+    if prepared.request.solver == "gradient":
+        return False
+    reason = why_not_solved(prepared, built)
+    if reason and prepared.request.solver == "solved":
+        raise ValueError(f"train.solver = 'solved' is not possible: {reason}. Bind 'auto' or 'gradient'")
+    return not reason
 
 
 def _print_summary(prepared: Prepared, built: Built) -> None:

@@ -156,12 +156,11 @@ def build_small_model():
 
 @pytest.fixture(scope="session")
 def train_small(make_small_features, build_small_model):
-    """`train` on small pictures with a tiny model."""
+    """`train` by gradient on small pictures with a tiny model."""
     from mm_keras.training.train import train
 
-    return functools.partial(
-        train, make_features=make_small_features, build_model=build_small_model, epochs=1, batch_size=32, augment=False
-    )
+    small = {"make_features": make_small_features, "build_model": build_small_model, "solver": "gradient"}
+    return functools.partial(train, **small, epochs=1, batch_size=32, augment=False)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def train_same(dataset, workdir, frozen=False, optimizer=None, **options):
     make = functools.partial(
         make_optimizer, **({"clip_norm": None, "algorithm": "sgd", "learning_rate": 0.01} | (optimizer or {}))
     )
-    fixed = {"epochs": 2, "batch_size": 16, "augment": False}
+    fixed = {"solver": "gradient", "epochs": 2, "batch_size": 16, "augment": False}
     return train(dataset, workdir, features, build, make, **(fixed | options))
 
 

@@ -61,7 +61,14 @@ def _train(folder, workdir, image_tower, **options):
         lexical_encoder=None,
         tune_image=False,
     )
-    fixed = {"epochs": 2, "batch_size": BATCH, "val_split": None, "augment": False, "checkpoint_minutes": 0}
+    fixed = {
+        "solver": "gradient",
+        "epochs": 2,
+        "batch_size": BATCH,
+        "val_split": None,
+        "augment": False,
+        "checkpoint_minutes": 0,
+    }
     return train(folder, workdir, features, build, **(fixed | options))
 
 

@@ -38,7 +38,7 @@ def train_tiny(dataset, workdir, cached=False, **options):
         tuning_dnn=functools.partial(build_tuning_dnn, units=(8,), dropout=0.3),
         modality_dropout=0.3,
     )
-    fixed = {"epochs": EPOCHS, "batch_size": 16, "seed": 3, "augment": not cached, "cache_frozen": cached}
+    fixed = {"solver": "gradient", "epochs": EPOCHS, "batch_size": 16, "seed": 3, "augment": not cached, "cache_frozen": cached}
     return train(str(dataset), workdir, features, build, **(fixed | options))
 
 

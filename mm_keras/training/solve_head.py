@@ -1,0 +1,147 @@
+"""The other way to train: the encoders are frozen and cached, and the head is solved from what they gave."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import keras
+import numpy as np
+
+from mm_keras.data.feature_cache import FeatureCache
+from mm_keras.features import FeatureSpec, TokenText, present
+from mm_keras.model.solved_head import build_solved_head
+from mm_keras.model.solved_two_tower import build_solved_two_tower, embedding_widths
+from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
+from mm_keras.objectives.logits_losses import CrossEntropy
+from mm_keras.runs.thresholds import best_thresholds, save_thresholds, tune_thresholds
+from mm_keras.solving.report import describe_solution, format_solution
+from mm_keras.solving.rows import Rows, make_blocks, make_folds
+from mm_keras.solving.solve import Solution, solve
+from mm_keras.training.build import Built
+from mm_keras.training.prepare import Prepared
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
+
+_MOST_EXAMPLES = 200_000
+_MOST_NUMBERS = 800_000_000  # examples x numbers of their embeddings: 200,000 x 4,000
+_MOST_ANSWERS = 20_000_000  # examples x labels
+
+
+def why_not_solved(prepared: Prepared, built: Built) -> str | None:
+    """Why a training cannot be solved, as the end of a sentence; None if it can."""
+    request, features = prepared.request, prepared.features
+    parts = TwoTowerParts(built.model.layers)
+    uncached = [modality for modality in features.modalities if modality not in built.cached]
+    if uncached:
+        return f"the encoder of {uncached[0]!r} is trained, or what it sees changes from epoch to epoch"
+    sequences = [modality for modality in features.modalities if len(parts.encoder(modality).output.shape) != 2]
+    if sequences:
+        return f"the encoder of {sequences[0]!r} gives a sequence and not one vector"
+    if any(parts.encoder(modality).trainable_weights for modality in features.modalities):
+        return "a tower is trained in part"
+    options = {
+        "embed_classes": request.embed_classes,
+        "sampling": request.sampling,
+        "auxiliary_weight": request.auxiliary_weight,
+    }
+    for name, value in options.items():
+        if value:
+            return f"train.{name} is for models that are trained by gradient"
+    if not isinstance(built.loss, CrossEntropy):
+        return f"train.make_loss gives a {type(built.loss).__name__}, and solving minimises the cross-entropy"
+    if prepared.strategy.num_replicas_in_sync > 1 or prepared.worker.count > 1:
+        return "it would run on one of several replicas"
+    examples = prepared.train.num_labelled
+    width = sum(parts.encoder(modality).output.shape[-1] for modality in features.modalities)
+    if examples > _MOST_EXAMPLES or examples * width > _MOST_NUMBERS or examples * len(features.labels) > _MOST_ANSWERS:
+        return (
+            f"{examples:,} examples with {width:,} numbers and {len(features.labels):,} labels do not fit: at most "
+            f"{_MOST_EXAMPLES:,} examples, {_MOST_NUMBERS:,} numbers and {_MOST_ANSWERS:,} answers"
+        )
+    return None
+
+
+def solve_head(prepared: Prepared, built: Built) -> keras.Model:
+    """Solves the head of a model, and keeps the model, its thresholds and a report in the run folder.
+
+    Args:
+        prepared, built: a training for which `why_not_solved` knows no reason.
+
+    Returns:
+        the solved model, with logits.
+
+    Raises:
+        ValueError: for embeddings that are not finite, or fewer than two different examples.
+    """
+    began = time.monotonic()
+    features, parts, run = prepared.features, TwoTowerParts(built.model.layers), prepared.run
+    cache = _read(prepared, built)
+    labels, inputs = cache.labels, cache.inputs(np.arange(len(cache.labels)))
+    _check_finite(features, inputs, cache.ids)
+    of_parts = {modality: embedding_widths(parts.encoder(modality)) for modality in features.modalities}
+    blocks, words = make_blocks(features, inputs, of_parts)
+    print(
+        f"solving the head: {len(labels):,} examples, blocks {', '.join(f'{b.name} ({b.values.shape[1]:,})' for b in blocks)}"
+    )
+    rows = Rows(
+        blocks,
+        np.stack([inputs[present(modality)] for modality in features.modalities], axis=1),
+        labels if features.multi_label else np.eye(len(features.labels), dtype="float32")[labels],
+        _weigh(cache.weights, labels, built),
+        features.multi_label,
+        make_folds(features, inputs, labels, prepared.request.seed),
+    )
+    solution = solve(rows, prepared.request.seed)
+    widths = [block.values.shape[1] for block in blocks]
+    head = build_solved_head(widths, len(features.modalities), solution.kernels, solution.answers, solution.pattern_of)
+    bags = {field: (known.column_of, known.rarity) for field, known in words.items()}
+    model = build_solved_two_tower(built.model, features, bags, head)
+    described = describe_solution(solution, rows, features.modalities) | {
+        "seconds": round(time.monotonic() - began, 1),
+        "head_bytes": 4 * head.count_params(),
+    }
+    run.report.mkdir(parents=True, exist_ok=True)
+    write_text(run.report / "solver.json", json.dumps(described, indent=2) + "\n")
+    table = format_solution(described)
+    write_text(run.report / "solver.md", table + "\n")
+    print(table)
+    _save(prepared, model, solution, rows)
+    return model
+
+
+def _save(prepared: Prepared, model: keras.Model, solution: Solution, rows: Rows) -> None:
+    run, features = prepared.run, prepared.features
+    with atomic_file(run.best) as temporary:
+        model.save(temporary)
+    if features.multi_label and prepared.val:
+        tune_thresholds(run.path, prepared.train.dataset, prepared.val.name, prepared.request.batch_size)
+    elif features.multi_label:
+        thresholds = best_thresholds(solution.held_out, rows.targets)
+        save_thresholds(run, features, thresholds, f"{prepared.train.name}, held-out folds")
+
+
+def _read(prepared: Prepared, built: Built) -> FeatureCache:
+    """What the encoders give of the training split, with its tokens and presence flags."""
+    features = prepared.features
+    names = [part_name(modality, "encoded") for modality in features.modalities]
+    names += [present(modality) for modality in features.modalities]
+    names += [name for text in features.texts if isinstance(text, TokenText) for name in text.batch_names().values()]
+    return FeatureCache(prepared.train, features, built.encoders, names)
+
+
+def _check_finite(features: FeatureSpec, inputs, ids: np.ndarray) -> None:
+    for modality in features.modalities:
+        bad = np.flatnonzero(~np.isfinite(inputs[part_name(modality, "encoded")]).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"the embeddings of {modality!r} of {len(bad):,} examples are not finite, first that of {ids[bad[0]]!r}: "
+                "the encoder's weights are broken, or do not suit train.precision"
+            )
+
+
+def _weigh(weights: np.ndarray, labels: np.ndarray, built: Built) -> np.ndarray:
+    """float32 [N], 1 on average: the examples' own weights, times those that the loss gives to classes."""
+    of_classes = built.loss.label_weights
+    if of_classes is not None and labels.ndim == 1:
+        weights = weights * of_classes[labels]
+    return (weights / weights.mean()).astype("float32")
