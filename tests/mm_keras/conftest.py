@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import mm_keras
 from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText
@@ -21,6 +22,11 @@ from tfrecords_tools.sources.example import Source, SourceExample
 
 HERE = Path(__file__).parent
 REPOSITORY = Path(mm_keras.__file__).parent.parent
+
+# So that replicas can be tried in this process. TensorFlow divides the CPU only before it does anything else.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 # Warnings of other packages that nothing here can avoid.
 UNAVOIDABLE = [
@@ -226,7 +232,6 @@ def save_use(tmp_path_factory):
 
     Without a signature it is called itself, as hub models of TensorFlow 2 are; with one, by that name alone.
     """
-    import tensorflow as tf
 
     class Encoder(tf.Module):
         def __init__(self, width):
