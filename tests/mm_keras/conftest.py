@@ -23,10 +23,8 @@ from tfrecords_tools.sources.example import Source, SourceExample
 HERE = Path(__file__).parent
 REPOSITORY = Path(mm_keras.__file__).parent.parent
 
-# So that replicas can be tried in this process. TensorFlow divides the CPU only before it does anything else.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
+two = [tf.config.LogicalDeviceConfiguration()] * 2  # for two replicas; TensorFlow divides the CPU before all else alone
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 
 # Warnings of other packages that nothing here can avoid.
 UNAVOIDABLE = [
@@ -341,8 +339,7 @@ def run_topology():
     from tests.mm_keras.distribution import topology
 
     def run(dataset, folder, runs, kill=None, workers=1):
-        command = [sys.executable, topology.__file__, dataset, str(folder), json.dumps(runs)]
-        command += [json.dumps(kill)] if kill else []
+        command = [sys.executable, topology.__file__, dataset, str(folder), *map(json.dumps, [runs, kill] if kill else [runs])]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(REPOSITORY))
             patch.setenv("CUDA_VISIBLE_DEVICES", "")
