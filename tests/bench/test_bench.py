@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -35,6 +37,7 @@ def test_packing_is_measured_beside_pillow_and_a_missing_peer_is_told():
     assert abs(ratios["ratio_to"]["Pillow loop, 1 process"] / expected - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_reading_is_measured_beside_keras_and_a_missing_peer_is_told():
     no_python = f"--webdataset_python={shutil.which('false')}"
     skipped, *lines = _run("read.py", "--num=70", "--repeats=1", "--peers=keras,webdataset", no_python)

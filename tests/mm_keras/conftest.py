@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import mm_keras
 from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText
@@ -21,6 +22,9 @@ from tfrecords_tools.sources.example import Source, SourceExample
 
 HERE = Path(__file__).parent
 REPOSITORY = Path(mm_keras.__file__).parent.parent
+
+two = [tf.config.LogicalDeviceConfiguration()] * 2  # for two replicas; TensorFlow divides the CPU before all else alone
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 
 # Warnings of other packages that nothing here can avoid.
 UNAVOIDABLE = [
@@ -225,7 +229,6 @@ def save_use(tmp_path_factory):
 
     Without a signature it is called itself, as hub models of TensorFlow 2 are; with one, by that name alone.
     """
-    import tensorflow as tf
 
     class Encoder(tf.Module):
         def __init__(self, width):
@@ -335,8 +338,7 @@ def run_topology():
     from tests.mm_keras.distribution import topology
 
     def run(dataset, folder, runs, kill=None, workers=1):
-        command = [sys.executable, topology.__file__, dataset, str(folder), json.dumps(runs)]
-        command += [json.dumps(kill)] if kill else []
+        command = [sys.executable, topology.__file__, dataset, str(folder), *map(json.dumps, [runs, kill] if kill else [runs])]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(REPOSITORY))
             patch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -10,7 +10,6 @@ import sys
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mm_keras.data.make_features import make_features
 from mm_keras.distribution.preemption import EXIT_CODE, Preempted
@@ -68,9 +67,6 @@ if __name__ == "__main__":
     given_dataset, folder, runs, *kill = sys.argv[1:]
     worker = worker_of_environment()
     runs = json.loads(runs)
-    if any(options.get("strategy") == "mirrored" for options in runs.values()):
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     if kill and json.loads(kill[0])["worker"] == worker.index:
         _interrupt(json.loads(kill[0])["step"], json.loads(kill[0])["signal"])
     for name, run_options in runs.items():

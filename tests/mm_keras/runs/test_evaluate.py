@@ -36,19 +36,15 @@ def run(tmp_path, trained_run):
 
 
 def _recompute(run, dataset, split="test"):
-    """Row name -> (metrics, examples with that input): by masking inputs of the whole model, one by one."""
+    """Row name -> (metrics, examples with that input): by masking inputs of the whole model, one combination by one."""
     model, features = RunFolder(run).load_model()
-    batches = make_evaluation_batches(Split.open(dataset, split), features, 1)
+    split = Split.open(dataset, split)
+    ((inputs, labels, _),) = make_evaluation_batches(split, features, split.num_examples).dataset.as_numpy_iterator()
     rows = {}
     for name, shown in COMBINATIONS.items():
-        logits, labels, found = [], [], 0
-        for inputs, label, _ in batches.dataset.as_numpy_iterator():
-            found += any(inputs[f"{modality}_present"][0] for modality in shown)
-            for hidden in set(features.modalities) - set(shown):
-                inputs[f"{hidden}_present"] = np.zeros(1, bool)
-            logits.append(model.predict_on_batch(inputs)[0])
-            labels.append(label[0])
-        rows[name] = evaluate_logits(np.stack(logits), np.stack(labels), features.multi_label), found
+        found = np.any([inputs[f"{modality}_present"] for modality in shown], axis=0).sum()
+        hidden = {f"{modality}_present": np.zeros(len(labels), bool) for modality in {*features.modalities} - {*shown}}
+        rows[name] = evaluate_logits(model.predict_on_batch(inputs | hidden), labels, features.multi_label), found
     return rows
 
 
@@ -240,11 +236,11 @@ def test_answers_with_several_texts_are_averaged(run, tmp_path, pack_examples, f
     given = LabelVocabulary(labels)
     fields = ("title", "description")
     three = pack_examples(tmp_path / "three", [example(i, t) for i, t in enumerate(titles)], fields, labels=given)
+    model, _ = RunFolder(run).load_model()
     logits = []
     for turn in range(3):
         folder = tmp_path / f"only_{turn}"
         pack_examples(folder, [example(i, [t[turn % len(t)]]) for i, t in enumerate(titles)], fields, labels=given)
-        model, _ = RunFolder(run).load_model()
         batches = make_evaluation_batches(Split.open(folder, "train"), features, 40)
         inputs, true, _ = next(iter(batches.dataset))
         logits.append(model.predict_on_batch(inputs))

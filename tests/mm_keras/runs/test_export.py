@@ -49,22 +49,24 @@ def exported(tmp_path_factory, trained_run):
     return run, export(run)
 
 
-@pytest.fixture(scope="module")
-def exported_bert(tmp_path_factory, bert_run):
-    run = shutil.copytree(bert_run, tmp_path_factory.mktemp("exports") / "bert")
-    return run, export(run)
-
-
-@pytest.fixture(scope="module")
-def exported_captions(tmp_path_factory, caption_run):
-    """As `export` writes it, but without its own comparison in a process of its own: the client here compares."""
-    folder = tmp_path_factory.mktemp("exports") / "captions"
-    model, features = RunFolder(caption_run).load_model()
+def _write(run, folder):
+    """Writes what `export` writes, without its own comparison in a process of its own: the client here compares."""
+    model, features = RunFolder(run).load_model()
     module = ServingModule(model, features)
     tf.saved_model.save(module, str(folder), signatures=module.signature())
     (folder / "assets.extra").mkdir()
     features.save(folder / "assets.extra", with_models=False)
-    return caption_run, folder
+    return run, folder
+
+
+@pytest.fixture(scope="module")
+def exported_bert(tmp_path_factory, bert_run):
+    return _write(bert_run, tmp_path_factory.mktemp("exports") / "bert")
+
+
+@pytest.fixture(scope="module")
+def exported_captions(tmp_path_factory, caption_run):
+    return _write(caption_run, tmp_path_factory.mktemp("exports") / "captions")
 
 
 @pytest.fixture(scope="module")

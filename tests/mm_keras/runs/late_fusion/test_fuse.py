@@ -69,10 +69,11 @@ def _make_run(folder, dataset, features, build_small_model, epochs):
     run.save_facts(dataset=dataset, train_split="train", modalities=features.modalities)
     keras.utils.set_random_seed(0)
     model = build_small_model(features)
-    model.compile(keras.optimizers.Adam(0.02), make_loss(features.multi_label))
-    inputs, labels, _ = next(iter(make_evaluation_batches(Split.open(dataset, "train"), features, 500).dataset))
-    inputs = {name: inputs[name].numpy() for name in features.inputs()}
-    model.fit(inputs, labels.numpy(), batch_size=50, epochs=epochs, verbose=0)
+    if epochs:
+        model.compile(keras.optimizers.Adam(0.02), make_loss(features.multi_label))
+        inputs, labels, _ = next(iter(make_evaluation_batches(Split.open(dataset, "train"), features, 500).dataset))
+        inputs = {name: inputs[name].numpy() for name in features.inputs()}
+        model.fit(inputs, labels.numpy(), batch_size=50, epochs=epochs, verbose=0)
     model.save(run.best)
 
 
@@ -86,7 +87,7 @@ def runs(tmp_path_factory, pairs, build_small_model):
             dataset, image_size=(16, 16), image_fit="stretch", text_fields=("title", "noise"), max_tokens=4
         )
         for modality in ("image", "title") if multi_label else ("image", "title", "noise"):
-            epochs = 1 if modality == "noise" else 15
+            epochs = 0 if modality == "noise" else 15  # of the noise there is nothing to learn
             _make_run(folder / modality, dataset, features.only([modality]), build_small_model, epochs)
         return folder
 
