@@ -41,7 +41,7 @@ from tfrecords_tools.sources import table
 
 _PLAIN = {"lexical_encoder": None, "tune_image": False, "normalize": False, "modality_dropout": 0.0}
 _UNTUNED = {"tuning_dnn": functools.partial(build_tuning_dnn, units=())}
-# What is built, and how it is trained. The first is the default of the toolkit and of configs/products_minilm.gin.
+# What is built, and how it is trained by gradient. The first is the toolkit's default for models that are not solved.
 RECIPES: dict[str, tuple[dict, dict]] = {
     "default": ({}, {}),
     "default, auxiliary heads": ({}, {"auxiliary_weight": 0.5}),

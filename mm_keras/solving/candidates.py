@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,22 +80,27 @@ def kernels_of(blocks: Sequence[Block], modalities: Sequence[int]) -> list[Kerne
     return kernels + [Kernel(embeddings, gamma) for gamma in _GAMMAS]
 
 
-def candidates_of(rows: Rows, modalities: tuple[int, ...], seed: int) -> Iterator[Candidate]:
-    """Yields the candidates that read exactly some modalities, each with the best penalty for its kernel and loss."""
+def candidates_of(rows: Rows, kernel: Kernel, modalities: tuple[int, ...], seed: int) -> list[Candidate]:
+    """The candidates on a kernel that reads some modalities, each with the best penalty for its loss.
+
+    Args:
+        rows: the examples.
+        kernel: one of `kernels_of`.
+        modalities: those that it reads.
+        seed: of the landmarks.
+    """
     used = rows.with_any(modalities)
-    exact = len(used) <= MOST_EXACT
-    landmarks = _landmarks(used, seed)
-    for kernel in kernels_of(rows.blocks, modalities):
-        # Logistic regressions take longest, and on Gaussian kernels or for several labels they never were the better ones.
-        losses = ("ridge",) if kernel.gamma is not None or rows.multi_label else ("ridge", "logistic")
-        folds = None
-        for loss in losses:
-            if loss == "ridge" and exact:
-                held_out = _exact_ridge(rows, kernel, used)
-            else:
-                folds = folds or _Folds(rows, kernel, used, landmarks)
-                held_out = functools.partial(folds.held_out, loss)
-            yield _search(held_out, rows, used, kernel, loss, modalities)
+    # Logistic regressions take longest, and on Gaussian kernels or for several labels they never were the better ones.
+    losses = ("ridge",) if kernel.gamma is not None or rows.multi_label else ("ridge", "logistic")
+    folds, candidates = None, []
+    for loss in losses:
+        if loss == "ridge" and len(used) <= MOST_EXACT:
+            held_out = _exact_ridge(rows, kernel, used)
+        else:
+            folds = folds or _Folds(rows, kernel, used, _landmarks(used, seed))
+            held_out = functools.partial(folds.held_out, loss)
+        candidates.append(_search(held_out, rows, used, kernel, loss, modalities))
+    return candidates
 
 
 def fit(rows: Rows, candidate: Candidate, seed: int) -> Fitted:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mm_keras.model.solved_head import Answer, GaussianKernel
 from mm_keras.solving.calibration import Calibration, calibrate
-from mm_keras.solving.candidates import Candidate, Fitted, candidates_of, fit
+from mm_keras.solving.candidates import MOST_EXACT, Candidate, Fitted, candidates_of, fit, kernels_of
 from mm_keras.solving.ensemble import choose_ensemble
 from mm_keras.solving.rows import Rows
 from tfrecords_tools.progress import progress_bar
 
-MOST_EXACT = 4  # modalities of which every set gets an answer of its own
+_MOST_MODALITIES = 4  # of which every set gets an answer of its own
 _LEAST_ROWS = 20  # examples that a set of modalities needs for an ensemble of its own
 _EARNED = 0.003  # of accuracy or mAP, that kernels with landmarks have to bring
 
@@ -69,16 +72,17 @@ def solve(rows: Rows, seed: int) -> Solution:
         seed: another seed draws other landmarks, where there are more examples than landmarks.
     """
     num_modalities = rows.present.shape[1]
-    candidates, chosen = [], []
     patterns = [p for p in patterns_of(rows.present) if len(_with_all(rows, p)) >= _LEAST_ROWS] or [
         tuple(range(num_modalities))
     ]
-    with progress_bar("solving", "sets of inputs", len(patterns)) as bar:
+    # A thread a kernel, and none within BLAS, whose threads would wait for each other wherever other work is done, too.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_workers(rows)) as pool:
+        candidates = _try_all(rows, patterns, seed, pool)
+        chosen: list[Chosen] = []
         for modalities in patterns:
-            candidates += candidates_of(rows, modalities, seed)
             chosen.append(_choose(rows, modalities, candidates, chosen))
-            bar.update(1)
-    fitted = {number: fit(rows, candidates[number], seed) for number in sorted({n for c in chosen for n in c.shares})}
+        numbers = sorted({number for c in chosen for number in c.shares})
+        fitted = dict(zip(numbers, pool.map(lambda number: fit(rows, candidates[number], seed), numbers), strict=True))
     kernels, answers = _assemble(rows, chosen, fitted)
     values = [_value(rows, c) for c in chosen]
     answers += _joined_answers(answers, values, rows)
@@ -93,6 +97,21 @@ def solve(rows: Rows, seed: int) -> Solution:
     return Solution(candidates, chosen, kernels, answers, pattern_of, held_out)
 
 
+def _workers(rows: Rows) -> int:
+    """One a core; features of many examples take too much memory for more than two."""
+    return min(os.cpu_count() or 1, 8 if len(rows.targets) <= MOST_EXACT else 2)
+
+
+def _try_all(rows: Rows, patterns: Sequence[tuple[int, ...]], seed: int, pool: ThreadPoolExecutor) -> list[Candidate]:
+    """The candidates of all kernels of all sets of modalities, in their order."""
+    tasks = [(kernel, modalities) for modalities in patterns for kernel in kernels_of(rows.blocks, modalities)]
+    waiting = [pool.submit(candidates_of, rows, kernel, modalities, seed) for kernel, modalities in tasks]
+    with progress_bar("solving", "kernels", len(tasks)) as bar:
+        for _ in as_completed(waiting):
+            bar.update(1)
+    return [candidate for task in waiting for candidate in task.result()]
+
+
 def patterns_of(present: np.ndarray) -> list[tuple[int, ...]]:
     """The sets of modalities that get an answer of their own, small ones first.
 
@@ -103,7 +122,7 @@ def patterns_of(present: np.ndarray) -> list[tuple[int, ...]]:
         present: bool [N, M].
     """
     count = present.shape[1]
-    if count <= MOST_EXACT:
+    if count <= _MOST_MODALITIES:
         sizes = range(1, count + 1)
         return [chosen for size in sizes for chosen in itertools.combinations(range(count), size)]
     everything = tuple(range(count))

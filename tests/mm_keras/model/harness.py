@@ -35,6 +35,7 @@ from mm_keras.model.image_tower import build_image_tower, build_small_cnn
 from mm_keras.model.late_fusion import MajorityVote, Stacking, WeightedSum
 from mm_keras.model.layers import MaskedMaxPooling, MaskedMeanPooling, MissingEmbedding, ModalityDropout, ZeroPadding
 from mm_keras.model.lexical_encoder import BagOfTokens, build_lexical_encoder
+from mm_keras.model.solved_head import SolvedAnswers, UnitBlocks, WeightedBag
 from mm_keras.model.text_encoder import build_embedding_encoder, build_recurrent_encoder, build_small_text_encoder
 from mm_keras.model.transformer_encoder import SplitInWindows
 from mm_keras.model.tuning_dnn import build_tuning_dnn
@@ -151,6 +152,14 @@ _STATES, _MASK = _normal(10, 4), TOKENS["padding_mask"]
 _VOTING = np.stack([FLAGS["image_present"], FLAGS["title_present"]], axis=1)
 _LOGITS = _normal(2, 3)
 
+
+def _solved_answers() -> SolvedAnswers:
+    """Two blocks and two flags; the answers are random but for the last one."""
+    kernels = [{"blocks": [0, 1], "gamma": 0.5, "landmarks": 3}]
+    answers = [{"linear": [0], "kernels": []}, {"linear": [0, 1], "kernels": [0]}, {"linear": [], "kernels": []}]
+    return SolvedAnswers(3, [2, 3], kernels, answers, [2, 0, 2, 1], dtype="float32")
+
+
 LAYERS = {  # by the names of the classes; all that are registered in mm_keras.model
     "MaskedMeanPooling": _around(MaskedMeanPooling, _STATES, _MASK),
     "MaskedMaxPooling": _around(MaskedMaxPooling, _STATES, _MASK),
@@ -165,6 +174,9 @@ LAYERS = {  # by the names of the classes; all that are registered in mm_keras.m
     "WeightedSum": _around(lambda: WeightedSum(True, np.array([[0.2], [0.8]])), _LOGITS, _VOTING, outputs=("float32",)),
     "MajorityVote": _around(lambda: MajorityVote(False, np.zeros((2, 3))), _LOGITS, _VOTING, outputs=("float32",)),
     "Stacking": _around(lambda: Stacking(False, np.ones((1, 3, 3)), [[True, True]]), _LOGITS, _VOTING, outputs=("float32",)),
+    "UnitBlocks": _around(lambda: UnitBlocks([2, 4]), VECTORS["image"]),
+    "WeightedBag": _around(lambda: WeightedBag(20, 8), TOKENS["token_ids"], _MASK),
+    "SolvedAnswers": _around(_solved_answers, _normal(7), outputs=("float32",)),
     "VisionTransformer": _around(_vision_transformer, _PIXELS["image"]),
 }
 

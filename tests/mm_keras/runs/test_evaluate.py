@@ -114,7 +114,7 @@ def test_report_is_written_as_json_and_as_a_table(reported):
     run, report = reported
     assert (report["split"], report["dataset"]) == ("test", "sample")
     assert json.loads((run / "report" / "evaluation.json").read_text()) == report
-    table, details = (run / "report" / "evaluation.md").read_text().split("\ninputs all: expected calibration error ")
+    table, details = (run / "report" / "evaluation.md").read_text().split("\ninputs all inputs: expected calibration error ")
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in rows[0].strip("|").split("|")] == [
         *("inputs", "trained", "examples with it", "top_1", "top_5", "ceiling")
