@@ -22,6 +22,7 @@ MOST_LANDMARKS = 1500  # otherwise
 _GAMMAS = (1.0, 2.0)
 _PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _FIRST_PENALTY = 3  # the search begins in the middle
+_LEAST_CURVATURE = 0.05  # with that of many rare classes, the first steps of L-BFGS would be far too long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +165,8 @@ class _Folds:
 def _regress(problem: Problem, factor: Factor, loss: Loss) -> np.ndarray:
     """Coefficients float32 [m, L] of logits, beside the offset of the prior; those of ridge regressions are not calibrated."""
     if loss == "logistic":
-        return logistic(problem, factor, curvature=float(np.mean(problem.prior() * (1 - problem.prior()))))
+        curvature = float(np.mean(problem.prior() * (1 - problem.prior())))
+        return logistic(problem, factor, max(curvature, _LEAST_CURVATURE))
     return ridge(problem, factor) / _spread(problem)
 
 
