@@ -2,5 +2,5 @@
 
 Import `solve` from `solve` and `Rows` from `rows`.
 
-May import: features, model, objectives.
+May import: features, model.
 """

@@ -19,7 +19,7 @@ from mm_keras.solving.rows import Rows
 from tfrecords_tools.progress import progress_bar
 
 _MOST_MODALITIES = 4  # of which every set gets an answer of its own
-_LEAST_ROWS = 20  # examples that a set of modalities needs for an ensemble of its own
+_LEAST_ROWS = 20  # examples, or a quarter of them all, that a set of modalities needs for an ensemble of its own
 _EARNED = 0.003  # of accuracy or mAP, that kernels with landmarks have to bring
 
 
@@ -72,9 +72,8 @@ def solve(rows: Rows, seed: int) -> Solution:
         seed: another seed draws other landmarks, where there are more examples than landmarks.
     """
     num_modalities = rows.present.shape[1]
-    patterns = [p for p in patterns_of(rows.present) if len(_with_all(rows, p)) >= _LEAST_ROWS] or [
-        tuple(range(num_modalities))
-    ]
+    least = min(_LEAST_ROWS, max(2, len(rows.targets) // 4))
+    patterns = [p for p in patterns_of(rows.present) if len(_with_all(rows, p)) >= least]
     # A thread a kernel, and none within BLAS, whose threads would wait for each other wherever other work is done, too.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_workers(rows)) as pool:
         candidates = _try_all(rows, patterns, seed, pool)
@@ -153,8 +152,6 @@ def _choose(rows: Rows, modalities: tuple[int, ...], candidates: Sequence[Candid
     nothing that reads more is better: so fusion cannot lose to its best part.
     """
     at = _with_all(rows, modalities)
-    if not len(at):
-        at = np.arange(len(rows.targets))
     targets, weights = rows.targets[at], rows.weights[at]
     usable = [number for number, c in enumerate(candidates) if set(c.modalities) <= set(modalities)]
 

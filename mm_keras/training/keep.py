@@ -64,7 +64,7 @@ def keep_solved(prepared: Prepared, built: Built, model: keras.Model) -> keras.M
     Returns:
         the model.
     """
-    facts = _facts(prepared, built) | _size(model)
+    facts = _facts(prepared, built) | _size(model) | {"followed": None}
     prepared.run.save_facts(**facts, solver="solved", finished=True)
     return model
 

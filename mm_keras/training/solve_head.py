@@ -15,11 +15,11 @@ from mm_keras.model.solved_two_tower import build_solved_two_tower, embedding_wi
 from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 from mm_keras.objectives.logits_losses import CrossEntropy
 from mm_keras.runs.thresholds import best_thresholds, save_thresholds, tune_thresholds
-from mm_keras.solving.report import describe_solution, format_solution
 from mm_keras.solving.rows import Rows, make_blocks, make_folds
 from mm_keras.solving.solve import Solution, solve
 from mm_keras.training.build import Built
 from mm_keras.training.prepare import Prepared
+from mm_keras.training.solver_report import describe_solution, format_solution
 from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 
 _MOST_EXAMPLES = 200_000

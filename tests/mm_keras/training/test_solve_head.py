@@ -53,6 +53,10 @@ def test_run_says_what_was_solved(solved, capsys):
     described = json.loads((solved / "report" / "solver.json").read_text())
     assert [row["inputs"] for row in described["inputs"]][:3] == ["image", "title", "image + title"]
     assert described["num_examples"] == 220
+    *single, both = described["inputs"]
+    assert both["gain"] == pytest.approx(both["score"] - max(row["score"] for row in single))
+    assert sum(both["ensemble"].values()) == pytest.approx(1)
+    assert set(both["ensemble"]) <= {candidate["name"] for candidate in described["candidates"]}
     assert described["head_bytes"] > 0
     assert "| image + title |" in (solved / "report" / "solver.md").read_text()
 

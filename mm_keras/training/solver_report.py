@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mm_keras.objectives.metrics import evaluate_logits
+from mm_keras.runs.evaluate import markdown_table
 from mm_keras.solving.candidates import Candidate
 from mm_keras.solving.ensemble import mean_loss
 from mm_keras.solving.rows import Rows
@@ -70,7 +71,7 @@ def format_solution(described: Mapping) -> str:
     size = described["head_bytes"] / 1e6
     return (
         f"solved in {described['seconds']:.0f} s on {described['num_examples']:,} examples; the head has {size:.1f} MB. "
-        f"Scores are of held-out folds.\n\n{_table(chosen)}\n\n{_table(tried)}"
+        f"Scores are of held-out folds.\n\n{markdown_table(chosen)}\n\n{markdown_table(tried)}"
     )
 
 
@@ -106,11 +107,3 @@ def _name(candidate: Candidate, rows: Rows) -> str:
 
 def _joined(numbers: Sequence[int], modalities: Sequence[str]) -> str:
     return " + ".join(modalities[number] for number in numbers)
-
-
-def _table(cells: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = [cells[0], ["-" * width for width in widths], *cells[1:]]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
