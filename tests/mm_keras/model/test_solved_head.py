@@ -13,6 +13,7 @@ from mm_keras.model.solved_head import (
     build_solved_head,
 )
 from mm_keras.model.solved_two_tower import build_solved_two_tower, embedding_widths
+from mm_keras.model.split_at_embeddings import split_at_embeddings
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.solving.blocks import Words
@@ -99,6 +100,9 @@ def test_solved_model_reads_what_the_other_one_reads(make_spec, make_inputs, fie
     inputs = make_inputs(features)
     logits = np.asarray(solved(inputs))
     assert logits.shape == (5, 4)
+    encoders, rest = split_at_embeddings(solved, features.modalities)  # as late fusion and evaluation do
+    flags = {name: keras.ops.convert_to_tensor(inputs[name]) for name in inputs if name.endswith("_present")}
+    np.testing.assert_allclose(np.asarray(rest({**encoders(inputs), **flags})), logits, atol=1e-5)
     hidden = np.asarray(solved(inputs | {"image_present": np.zeros(5, bool)}))
     np.testing.assert_allclose(hidden, np.tile(nothing.bias, (5, 1)), rtol=1e-6)
     assert np.ptp(logits, axis=0).min() > 0
