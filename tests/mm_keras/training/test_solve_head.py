@@ -106,3 +106,16 @@ def test_what_cannot_be_solved_is_said_and_trained_by_gradient(dataset, train_so
         train_solved(dataset, tmp_path / "run", solver="solved", dry_run=True, **options)
     train_solved(dataset, tmp_path / "run", dry_run=True, **options)
     assert "one batch: loss" in capsys.readouterr().out
+
+
+def test_embeddings_that_are_not_finite_name_a_record(dataset, train_solved, build_small_model, tmp_path):
+    def build_broken(*arguments, **options):
+        model = _frozen(build_small_text_encoder, *arguments, width=8, **options)
+        model.weights[0].assign(np.full(model.weights[0].shape, np.nan))
+        return model
+
+    build = functools.partial(build_small_model, text_encoder=build_broken)
+    with pytest.raises(
+        ValueError, match=r"the embeddings of 'title' of \d+ examples are not finite, first that of 'sample-[-0-9]+'"
+    ):
+        train_solved(dataset, tmp_path / "run", modalities=("title",), build_model=build)
