@@ -73,9 +73,14 @@ class _Search:
 
     def ended(self, trial: Trial, status: int) -> None:
         self._report(trial)
-        if status == 0:
+        values = [value for _, value in _followed(trial)]
+        if status == 0 and not values:
+            reason = "it followed no metric from epoch to epoch; a head that is solved has none: bind train.solver = 'gradient'"
+            self.failed.append((trial, reason))
+            self._tell(trial, f"failed: {reason}", state=self._states.FAIL)
+        elif status == 0:
             trial.finish()
-            best = max(value for _, value in _followed(trial))
+            best = max(values)
             self._tell(trial, f"{RunFolder(trial.folder).facts()['followed']} {best:.4f}", values=best)
         elif trial in self._pruned:
             prune(RunFolder(trial.folder).checkpoints, kept=0)

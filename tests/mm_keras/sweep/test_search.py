@@ -152,3 +152,12 @@ def test_without_optuna_it_says_how_to_get_it(search, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"a search needs Optuna: pip install 'mm_keras\[tune\]'"):
         run_sweep(search / "search.toml", search / "runs")
+
+
+def test_trainings_without_epochs_are_no_search(search, capsys):
+    workdir = search / "runs"
+    workdir.mkdir()
+    (workdir / "solved").touch()
+    with pytest.raises(TrialsFailed):
+        run_sweep(search / "search.toml", workdir)
+    assert "a head that is solved has none: bind train.solver = 'gradient'" in capsys.readouterr().out
