@@ -95,12 +95,12 @@ def candidates_of(rows: Rows, kernel: Kernel, modalities: tuple[int, ...], seed:
     losses = ("ridge",) if kernel.gamma is not None or rows.multi_label else ("ridge", "logistic")
     folds, candidates = None, []
     for loss in losses:
-        if loss == "ridge" and len(used) <= MOST_EXACT:
+        if _is_exact(loss, used):
             held_out = _exact_ridge(rows, kernel, used)
         else:
             folds = folds or _Folds(rows, kernel, used, _landmarks(used, seed))
             held_out = functools.partial(folds.held_out, loss)
-        candidates.append(_search(held_out, rows, used, kernel, loss, modalities))
+        candidates.append(_search(held_out, rows, kernel, loss, modalities))
     return candidates
 
 
@@ -108,7 +108,7 @@ def fit(rows: Rows, candidate: Candidate, seed: int) -> Fitted:
     """Fits a candidate to all examples."""
     used = rows.with_any(candidate.modalities)
     kernel = candidate.kernel
-    if candidate.loss == "ridge" and len(used) <= MOST_EXACT:
+    if _is_exact(candidate.loss, used):
         blocks, landmarks = take(rows.blocks, used), used
         problem = rows.problem(used, np.empty((len(used), 0), np.float32))
         solver = ExactRidge(kernel.matrix(blocks, blocks), problem.weights, candidate.penalty)
@@ -119,6 +119,11 @@ def fit(rows: Rows, candidate: Candidate, seed: int) -> Fitted:
         problem = rows.problem(used, features.values[used])
         dual = features.dual(_regress(problem, Factor(problem.gram(), candidate.penalty), candidate.loss))
     return Fitted(kernel, landmarks, dual * candidate.calibration.scale, candidate.calibration(problem.log_prior()))
+
+
+def _is_exact(loss: Loss, used: np.ndarray) -> bool:
+    """Whether a regression is solved on the whole kernel of its examples, in its dual."""
+    return loss == "ridge" and len(used) <= MOST_EXACT
 
 
 def _exact_ridge(rows: Rows, kernel: Kernel, used: np.ndarray) -> Callable[[float], np.ndarray]:
@@ -179,12 +184,12 @@ def _spread(problem: Problem) -> np.ndarray | float:
 def _search(
     held_out: Callable[[float], np.ndarray],
     rows: Rows,
-    used: np.ndarray,
     kernel: Kernel,
     loss: Loss,
     modalities: tuple[int, ...],
 ) -> Candidate:
     """Goes from the middle penalty to both sides as long as the held-out loss falls."""
+    used = rows.with_any(modalities)
     tried: dict[int, Candidate] = {}
 
     def at(index: int) -> Candidate:

@@ -11,7 +11,7 @@ from scipy.special import expit, log_softmax, softmax
 
 _MEMORY = 6  # pairs that L-BFGS remembers
 _MOST_ITERATIONS = 40
-_TOLERANCE = 1e-3  # of the loss per example that an iteration still has to gain, relative to the first loss
+_TOLERANCE = 1e-4  # of the first loss, that an iteration still has to gain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ def logistic(problem: Problem, factor: Factor, curvature: float) -> np.ndarray:
         if (product := float(np.vdot(moved, turned))) > 0:
             pairs = [*pairs[1 - _MEMORY :], (moved, turned, product)]
         gained, value, gradient = value - new_value, new_value, new_gradient
-        if gained < _TOLERANCE * first / 10:
+        if gained < _TOLERANCE * first:
             break
     return coefficients
 

@@ -53,7 +53,8 @@ class Solution:
         kernels: the Gaussian kernels that were chosen.
         answers: the head's answers.
         pattern_of: the number of an answer for each set of modalities, see `SolvedAnswers`.
-        held_out: float32 [N, L]: what each example would be answered from all that it has, by folds without it.
+        held_out: float32 [N, L]: what each example would be answered from all that it has, by folds without it. An example
+            whose set of modalities is too rare for an answer of its own has the prior.
     """
 
     candidates: Sequence[Candidate]
@@ -91,8 +92,7 @@ def solve(rows: Rows, seed: int) -> Solution:
     own = np.array(pattern_of)[rows.present @ (1 << np.arange(num_modalities))]
     for number, c in enumerate(chosen):
         held_out[own == number] = c.held_out[own == number]
-    others = own >= len(chosen)
-    held_out[others] = answers[-1].bias
+    held_out[own >= len(chosen)] = answers[-1].bias
     return Solution(candidates, chosen, kernels, answers, pattern_of, held_out)
 
 
@@ -223,9 +223,8 @@ def _assemble(rows: Rows, chosen: Sequence[Chosen], fitted: Mapping[int, Fitted]
 
 def _prior_answer(rows: Rows) -> Answer:
     """What is answered where nothing is known of an example."""
-    shares = np.average(rows.targets, axis=0, weights=rows.weights)
-    shares = np.clip(shares, 0.5 / len(rows.targets), 1 - 0.5 / len(rows.targets))
-    return Answer((), {}, {}, np.log(shares / (1 - shares) if rows.multi_label else shares).astype("float32"))
+    everyone = np.arange(len(rows.targets))
+    return Answer((), {}, {}, rows.problem(everyone, np.empty((len(everyone), 0), np.float32)).log_prior())
 
 
 def _joined_answers(answers: Sequence[Answer], values: Sequence[float], rows: Rows) -> list[Answer]:

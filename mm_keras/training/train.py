@@ -73,10 +73,8 @@ def train(
         make_loss: `(multi_label, label_counts) -> loss`, with the label counts of the training split; see `losses`.
         make_metrics: `(multi_label, num_labels) -> metrics` that follow the training; the first one decides on the best epoch.
         embed_classes: `(dataset) -> ClassEmbeddings`, for `build_class_embedding_head`. Its encoder is kept with the run.
-        solver: "solved": the encoders are frozen, and the head is solved in seconds from what they give. It is an ensemble of
-            regressions for each set of inputs that an example can have, chosen and calibrated on held-out folds, see
-            `mm_keras.solving`. The tuning DNNs, fusion and head of `build_model`, the optimizer and the epochs are not used.
-            "gradient": the model is trained as it is. "auto": solved, where every encoder is frozen and cached and all fits.
+        solver: "solved": the head above frozen encoders is solved in seconds, see `mm_keras.solving`, without the rest of the
+            model, optimizer and epochs. "gradient": the model is trained. "auto": solved, where all is cached and fits.
         epochs: number of passes over the training split, at least 1.
         batch_size: global batch size, over all replicas; at least 1, and a multiple of their number.
         train_split: the split to learn from; its labelled examples are used.
@@ -84,16 +82,13 @@ def train(
             multi-label data are tuned on this split. None: the last epoch is kept.
         augment: the result of `make_augmentation`; True crops and mirrors training images at random; False changes nothing.
         sampling: the result of `make_sampling`: how often classes and other datasets are shown. None: each example once.
-        cache_frozen: whether the outputs of frozen encoders are computed once an example and kept beside the dataset. That is
-            done where it gives the same training: where nothing is augmented. False: never. For a tower that is frozen in part,
-            "cut" keeps the activations behind the frozen part, "towers" does not, and True does so where it saves time; see
-            `choose_cached`.
-        auxiliary_weight: weight of the losses of auxiliary linear heads, one a modality, at least 0. With them every tower
-            learns to classify alone, however strong another one is. They are dropped after the training.
+        cache_frozen: whether outputs of frozen encoders are computed once an example and kept beside the dataset, where nothing
+            is augmented; False: never. "cut" also keeps the activations behind the frozen part of a tower, "towers" does not,
+            and True does so where it saves time; see `choose_cached`.
+        auxiliary_weight: at least 0, of the losses of linear heads that teach each modality alone; see `AuxiliaryTraining`.
         seed: the seed of the initial weights, the order of examples, augmentation and dropout.
         strategy: a name for `make_strategy`.
-        precision: the dtype policy of the layers: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", for
-            GPUs, with the loss scaled so that small gradients do not vanish.
+        precision: the dtype policy: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", with a scaled loss.
         modalities: show the model only these modalities of the features, which makes a baseline.
         patience: epochs in a row without a better first metric on `val_split` after which the training stops; None: never.
         checkpoint_minutes: minutes between two checkpoints within an epoch, at least 0. Each epoch ends with one, too.
