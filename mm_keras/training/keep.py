@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -10,14 +11,16 @@ import tensorflow as tf
 
 import mm_keras
 from mm_keras.model.frozen import frozen_modalities
-from mm_keras.runs.thresholds import tune_thresholds
+from mm_keras.runs.thresholds import save_thresholds, tune_thresholds
 from mm_keras.training.build import Built
 from mm_keras.training.checkpoint import prune
 from mm_keras.training.fit import best_epoch_file
 from mm_keras.training.prepare import Prepared
 from mm_keras.training.progress import Progress
+from mm_keras.training.solve_head import SolvedHead
+from mm_keras.training.solver_report import format_solution
 from mm_keras.training.training_setup import save_setup
-from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 
 
 def start_run(prepared: Prepared, built: Built, setup: Mapping[str, object]) -> None:
@@ -58,15 +61,25 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
     return model
 
 
-def keep_solved(prepared: Prepared, built: Built, model: keras.Model) -> keras.Model:
-    """Notes that a solved run is finished; `solve_head` has saved the model.
+def keep_solved(prepared: Prepared, built: Built, solved: SolvedHead) -> keras.Model:
+    """Keeps a model whose head was solved, its report, and its thresholds, which `val_split` gives if there is one.
 
     Returns:
         the model.
     """
-    facts = _facts(prepared, built) | _size(model) | {"followed": None}
-    prepared.run.save_facts(**facts, solver="solved", finished=True)
-    return model
+    run, features, val = prepared.run, prepared.features, prepared.val
+    run.report.mkdir(parents=True, exist_ok=True)
+    write_text(run.report / "solver.json", json.dumps(solved.report, indent=2) + "\n")
+    write_text(run.report / "solver.md", format_solution(solved.report) + "\n")
+    with atomic_file(run.best) as temporary:
+        solved.model.save(temporary)
+    if features.multi_label and val:
+        tune_thresholds(run.path, prepared.train.dataset, val.name, prepared.request.batch_size)
+    elif features.multi_label:
+        save_thresholds(run, features, solved.thresholds, f"{prepared.train.name}, held-out folds")
+    facts = _facts(prepared, built) | _size(solved.model) | {"followed": None}
+    run.save_facts(**facts, solver="solved", finished=True)
+    return solved.model
 
 
 def _facts(prepared: Prepared, built: Built) -> dict[str, object]:

@@ -73,7 +73,9 @@ def prepare(request: Request) -> Prepared:
     sampled = None
     if request.sampling:
         sampled = SampledRecords(train, request.sampling, [text.field for text in features.texts])
-    steps = count_steps(train, features, request.batch_size, sampled)
+    # A head that is solved takes no steps, and may have fewer examples than a batch; `train` asks again if it takes some.
+    batch_size = min(request.batch_size, train.num_labelled) if request.solver != "gradient" else request.batch_size
+    steps = count_steps(train, features, max(1, batch_size), sampled)
     for split in ([val] if val else []) + later:
         count_labelled(split, features)
     return Prepared(request, strategy, worker, run, resumes, features, train, val, sampled, steps)

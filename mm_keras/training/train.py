@@ -12,6 +12,7 @@ import keras
 from mm_keras.configurable import NonNegativeFloat, NonNegativeInt, PositiveInt, configurable
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.make_features import make_features
+from mm_keras.data.pipeline import count_steps
 from mm_keras.data.sampling import Sampling
 from mm_keras.features import FeatureSpec
 from mm_keras.model.two_tower import build_two_tower
@@ -119,6 +120,8 @@ def _train(request: Request) -> keras.Model:
     built = build(prepared)
     _print_summary(prepared, built)
     solved = _is_solved(prepared, built)
+    if not solved:
+        count_steps(prepared.train, prepared.features, request.batch_size, prepared.sampled)
     if request.dry_run:
         return _try_one_batch(prepared, built)
     run, setup = prepared.run, _describe_setup(prepared, built) | {"solver": "solved" if solved else "gradient"}
