@@ -31,6 +31,27 @@ def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[
     return _split_late_fusion(model, *fused, modalities) if fused else _split_two_tower(model, modalities)
 
 
+def build_embedder(model: keras.Model, modalities: Sequence[str]) -> keras.Model:
+    """The part of a two-tower model before its head.
+
+    Args:
+        model: a model that `build_two_tower` or `build_solved_two_tower` built.
+        modalities: all modalities of its features, in their order.
+
+    Returns:
+        model: the model's inputs -> {modality: the tuned embedding [B, D], …, "fused": [B, D] of all that is present}.
+
+    Raises:
+        ValueError: for a late fusion, which has no fused embedding.
+    """
+    if fused_models(model):
+        raise ValueError("a late fusion joins answers and not embeddings; embed with the runs that it was made of")
+    parts = TwoTowerParts(model.layers)
+    tuned = {modality: parts.tuned_tensor(modality) for modality in modalities}
+    embeddings = {modality: parts.join_words(modality, tensor, model.input) for modality, tensor in tuned.items()}
+    return keras.Model(model.input, tuned | {"fused": parts.fuse(embeddings, model.input)}, name="embedder")
+
+
 def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
     parts = TwoTowerParts(model.layers)
     encoded = {f"{modality}_embedding": parts.tuned_tensor(modality) for modality in modalities}
