@@ -87,10 +87,10 @@ class TextPreprocessor:
         self._graphs: dict[str, Callable] = {}
 
     def __call__(self, spec: TextSpec, texts: Sequence[bytes]) -> dict[str, tf.Tensor]:
-        if spec.field not in self._graphs:
+        if spec.key not in self._graphs:
             text = functools.partial(self._preprocessor.text, spec)
-            self._graphs[spec.field] = tf.function(text, input_signature=[tf.TensorSpec([None], tf.string)])
-        return self._graphs[spec.field](tf.constant(texts))
+            self._graphs[spec.key] = tf.function(text, input_signature=[tf.TensorSpec([None], tf.string)])
+        return self._graphs[spec.key](tf.constant(texts))
 
     @functools.cached_property
     def _preprocessor(self) -> Preprocessor:

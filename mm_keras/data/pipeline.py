@@ -136,7 +136,7 @@ def _parse_at_random(
     for text in features.texts:
         texts = record[TEXT_PREFIX + text.field]
         drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
-        parsed["texts"][text.field] = _text_or_empty(texts, drawn)
+        parsed["texts"][text.key] = _text_or_empty(texts, drawn)
     if features.image:
         parsed[IMAGE] = _stored_image(record["image"], features.image, seeds[1], augmentation)
         parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0
@@ -187,7 +187,7 @@ def make_evaluation_batches(
         parsed = _labels_and_weight(record, features)
         if not record_weights:
             parsed["weight"] = tf.constant(1.0)
-        parsed["texts"] = {text.field: _text_or_empty(record[TEXT_PREFIX + text.field], text_index) for text in features.texts}
+        parsed["texts"] = {text.key: _text_or_empty(record[TEXT_PREFIX + text.field], text_index) for text in features.texts}
         if features.image:
             parsed[IMAGE] = _stored_image(record["image"], features.image)
             parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0

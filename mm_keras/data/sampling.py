@@ -100,7 +100,7 @@ def check_runs(
     if length == 1:
         return
     mixing = isinstance(augment, Augmentation) and (augment.mixup or augment.cutmix)
-    encoded = [text.field for text in features.texts if isinstance(text, TokenText) and text.field not in cached]
+    encoded = [text.name for text in features.texts if isinstance(text, TokenText) and text.name not in cached]
     for wrong, why in (
         (not encoded, "no text encoder of this training runs in every step: they are frozen, or there is no text"),
         (batch_size // replicas % length, f"a replica's {batch_size // replicas} examples of a batch are no multiple of it"),

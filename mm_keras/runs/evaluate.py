@@ -145,7 +145,7 @@ def _combinations(features: FeatureSpec) -> dict[str, tuple[str, ...]]:
     if len(features.modalities) == 1:
         return {features.modalities[0]: features.modalities}
     combinations = {modality: (modality,) for modality in features.modalities}
-    fields = tuple(text.field for text in features.texts)
+    fields = tuple(text.name for text in features.texts)
     if len(fields) > 1 and IMAGE in features.modalities:
         combinations[ALL_TEXTS] = fields
     return combinations | {ALL_INPUTS: features.modalities}

@@ -158,6 +158,9 @@ def _print_summary(prepared: Prepared, built: Built) -> None:
     print(f"{len(features.labels)} labels, {'multi-label' if features.multi_label else 'multi-class'}")
     for name, (shape, dtype) in features.inputs().items():
         print(f"  {name:<28} {dtype:<8} {[batch_size, *shape]}")
+    for text in features.texts:
+        if text.key != text.field:
+            print(f"  {text.key} is the text field {text.field!r}")
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     replicas = prepared.strategy.num_replicas_in_sync
     print(f"{model.count_params():,} parameters, {trainable:,} trainable; {replicas} replica(s)")
