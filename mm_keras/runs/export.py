@@ -17,6 +17,7 @@ import tensorflow as tf
 from mm_keras.configurable import NonNegativeFloat, PositiveInt, configurable
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.data.text import PRETRAINED_KINDS
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import IMAGE, FeatureSpec, TokenText, safe_name
 from mm_keras.objectives.metrics import probabilities_of
 from mm_keras.runs.run_folder import RunFolder
@@ -72,7 +73,9 @@ def export(
             thresholds = load_thresholds(run, features)
             module = ServingModule(model, features, thresholds and thresholds.values)
             plain = plain_path(staging)
+            end_if_asked()
             tf.saved_model.save(module, str(plain), signatures=module.signature())
+            end_if_asked()
             raw = _first_records(checked, features, num_checked)
             num_checked = len(raw[safe_name(features.modalities[0])])
             fresh.ask(plain, raw)
@@ -85,6 +88,7 @@ def export(
                     f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
                     f"(allowed: {tolerance:.0e}) on {num_checked} records of {checked.dataset.folder}, split {split!r}"
                 )
+            end_if_asked()
             extra = staging / "assets.extra"
             extra.mkdir()
             features.save(extra, with_models=False)

@@ -11,8 +11,10 @@ import keras
 
 from mm_keras.configurable import NonNegativeFloat, NonNegativeInt, PositiveInt, configurable
 from mm_keras.data.augment import Augmentation
+from mm_keras.data.damage import naming_damage
 from mm_keras.data.make_features import make_features
 from mm_keras.data.sampling import Sampling
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import FeatureSpec
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.objectives.losses import make_loss
@@ -116,7 +118,9 @@ def train(
 
 def _train(request: Request) -> keras.Model:
     prepared = prepare(request)
+    end_if_asked()
     built = build(prepared)
+    end_if_asked()
     _print_summary(prepared, built)
     solved = _is_solved(prepared, built)
     if request.dry_run:
@@ -172,7 +176,8 @@ def _print_summary(prepared: Prepared, built: Built) -> None:
 
 
 def _try_one_batch(prepared: Prepared, built: Built) -> keras.Model:
-    inputs, labels, weights = next(iter(make_uncached_batches(prepared)().dataset))
+    with naming_damage(prepared.train):
+        inputs, labels, weights = next(iter(make_uncached_batches(prepared)().dataset))
     loss = built.loss(labels, built.model(inputs), weights)
     print(f"one batch: loss {float(loss):.4f}; dry run: stopping here")
     return built.model
