@@ -51,7 +51,7 @@ def train_and_evaluate(
         return None
     for modality in baselines:
         print(f"\nbaseline: {modality} alone")
-        train(workdir=run.baselines / modality, modalities=(modality,), **options)
+        train(workdir=run.baseline(modality), modalities=(modality,), **options)
     if not this_worker().is_chief:
         return None
     print()

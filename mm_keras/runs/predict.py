@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from mm_keras.features import IMAGE
+from mm_keras.features import IMAGE, safe_name
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
 from mm_keras.runs.thresholds import load_thresholds
@@ -47,10 +47,8 @@ class Predictor:
             ValueError: for an input that the model does not have, an example without any, or an image that is none.
             FileNotFoundError: for an image that does not exist.
         """
-        unknown = sorted(set(example) - set(self.features.modalities))
-        if unknown:
-            raise ValueError(f"the model has no input {unknown[0]!r}; its inputs are {list(self.features.modalities)}")
-        values = {name: example.get(name) or "" for name in self.features.modalities}
+        given = {self.features.modality_of(name): value for name, value in example.items()}
+        values = {name: given.get(name) or "" for name in self.features.modalities}
         not_text = [name for name, value in values.items() if not isinstance(value, str)]
         if not_text:
             raise ValueError(f"input {not_text[0]!r} must be text. Received: {values[not_text[0]]!r}")
@@ -72,7 +70,9 @@ class Predictor:
             for each example {"labels": [names], "probabilities": [floats]}, the most probable first. Multi-label runs add
             {"predicted": [names]}, all labels whose probability exceeds their threshold, in the order of their ids.
         """
-        answer = self._serve(**{name: tf.constant([raw[name] for raw in batch]) for name in self.features.modalities})
+        answer = self._serve(
+            **{safe_name(name): tf.constant([raw[name] for raw in batch]) for name in self.features.modalities}
+        )
         rows = zip(answer["top_labels"].numpy(), answer["top_probabilities"].numpy(), strict=True)
         answers = [
             {

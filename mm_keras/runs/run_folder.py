@@ -15,7 +15,7 @@ runs/<name>/
     tensorboard/
     report/                              evaluation.json, evaluation.md
     export/<version>/                    SavedModels
-    baselines/<modality>/                run folders of models that see one modality
+    baselines/<modality>/                run folders of models that see one modality, by its `safe_name`
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import keras
 
-from mm_keras.features import FEATURES_FILE, FeatureSpec
+from mm_keras.features import FEATURES_FILE, FeatureSpec, safe_name
 from mm_keras.runs.load_model import load_model
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Dataset
@@ -94,6 +94,10 @@ class RunFolder:
         self.report = self.path / "report"
         self.export = self.path / "export"
         self.baselines = self.path / "baselines"
+
+    def baseline(self, modality: str) -> Path:
+        """The run folder of the baseline that sees one modality."""
+        return self.baselines / safe_name(modality)
 
     def check_free(self, overwrite: bool) -> None:
         """Raises FileExistsError if the folder already holds a run, unless that may be overwritten."""

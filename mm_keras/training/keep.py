@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 import mm_keras
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.model.frozen import frozen_modalities
 from mm_keras.runs.thresholds import save_thresholds, tune_thresholds
 from mm_keras.training.build import Built
@@ -45,6 +46,7 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
     run, request, model = prepared.run, prepared.request, built.model
     best_epoch = best_epoch_file(prepared, built)
     print(progress.summary())
+    end_if_asked()
     if prepared.val:
         built.trained.load_weights(best_epoch)
     if not prepared.worker.is_chief:

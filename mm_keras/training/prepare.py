@@ -14,6 +14,7 @@ import tensorflow as tf
 from mm_keras.data.pipeline import count_labelled, count_steps
 from mm_keras.data.sampling import SampledRecords
 from mm_keras.distribution.multi_worker import this_worker
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.distribution.strategy import make_strategy
 from mm_keras.distribution.workers import Worker
 from mm_keras.features import FeatureSpec
@@ -66,6 +67,7 @@ def prepare(request: Request) -> Prepared:
     if not request.resume and not request.dry_run:
         run.check_free(request.overwrite)
     train, val, later = request.open_splits()
+    end_if_asked()
     keras.utils.set_random_seed(request.seed)
     features = request.make_features(train.dataset, train_split=train.name)
     if request.modalities is not None:

@@ -11,9 +11,11 @@ import keras
 
 from mm_keras.configurable import NonNegativeFloat, NonNegativeInt, PositiveInt, configurable
 from mm_keras.data.augment import Augmentation
+from mm_keras.data.damage import naming_damage
 from mm_keras.data.make_features import make_features
 from mm_keras.data.pipeline import count_steps
 from mm_keras.data.sampling import Sampling
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import FeatureSpec
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.objectives.losses import make_loss
@@ -117,7 +119,9 @@ def train(
 
 def _train(request: Request) -> keras.Model:
     prepared = prepare(request)
+    end_if_asked()
     built = build(prepared)
+    end_if_asked()
     _print_summary(prepared, built)
     solved = _is_solved(prepared, built)
     if not solved:
@@ -161,6 +165,9 @@ def _print_summary(prepared: Prepared, built: Built) -> None:
     print(f"{len(features.labels)} labels, {'multi-label' if features.multi_label else 'multi-class'}")
     for name, (shape, dtype) in features.inputs().items():
         print(f"  {name:<28} {dtype:<8} {[batch_size, *shape]}")
+    for text in features.texts:
+        if text.key != text.field:
+            print(f"  {text.key} is the text field {text.field!r}")
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     replicas = prepared.strategy.num_replicas_in_sync
     print(f"{model.count_params():,} parameters, {trainable:,} trainable; {replicas} replica(s)")
@@ -172,7 +179,8 @@ def _print_summary(prepared: Prepared, built: Built) -> None:
 
 
 def _try_one_batch(prepared: Prepared, built: Built) -> keras.Model:
-    inputs, labels, weights = next(iter(make_uncached_batches(prepared)().dataset))
+    with naming_damage(prepared.train):
+        inputs, labels, weights = next(iter(make_uncached_batches(prepared)().dataset))
     loss = built.loss(labels, built.model(inputs), weights)
     print(f"one batch: loss {float(loss):.4f}; dry run: stopping here")
     return built.model

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tfrecords_tools.dataset.info import DatasetInfo, ShardInfo
+from tfrecords_tools.dataset.info import DATASET_FILE, DatasetInfo, ShardInfo
+from tfrecords_tools.dataset.shards import CorruptShardError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +72,25 @@ class Split:
     def files(self) -> list[Path]:
         """The paths of its shards, in order."""
         return [self.dataset.folder / shard.file for shard in self.shards]
+
+    def check_files(self) -> None:
+        """Checks that each shard is there with the size that dataset.json says; no byte of it is read.
+
+        Raises:
+            CorruptShardError: it names the first shard that is missing or of another size, and says what to do.
+        """
+        for shard, path in zip(self.shards, self.files, strict=True):
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard.num_bytes:
+                found = "it is missing" if size is None else f"it has {size:,} bytes, {DATASET_FILE} says {shard.num_bytes:,}"
+                raise CorruptShardError(f"{path} is damaged: {found}. {self.how_to_mend()}")
+
+    def how_to_mend(self) -> str:
+        """What can be done about a damaged shard, as a sentence for messages."""
+        return (
+            f"`tfrecords-tools verify {self.dataset.folder}` lists all damage; bring the shard back from a copy, or pack the "
+            "dataset again"
+        )
 
     @property
     def num_examples(self) -> int:

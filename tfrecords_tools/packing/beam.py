@@ -101,6 +101,8 @@ def make_engine(arguments: list[str], exchange: str | None = None, path_map: dic
             if not places.is_shared and not finished_shard(job.folder, name):
                 _copy_back(job.folder, name, places)
             finished = finished_shard(job.folder, name)
+            if finished is None:
+                raise PipelineError(f"the Beam pipeline ended, but {name} is not in {job.folder}. Run the same command again")
             for pair in finished.rejections:
                 job.reject(*pair)
             yield finished

@@ -225,9 +225,13 @@ def pack(
         splits: dict[str, list[ShardInfo]] = {split: [] for split, size in spool.sizes.items() if size}
         counts = {split: Counter() for split in splits}
         job.check_bad()
+        returned = Counter()
         for shard in engine(job, _plan(spool, options)):
             splits[shard.split].append(shard.info)
             counts[shard.split].update(shard.counts)
+            left_out = sum(rejection.action == Rejection.action for _, rejection in shard.rejections)
+            returned[shard.split] += shard.info.num_examples + left_out
+        _check_all_returned(returned, spool)
         _write_rejected(staging.path, spool.rejections)
         info = DatasetInfo(
             name=output.name,
@@ -253,6 +257,15 @@ def _plan(spool: Spool, options: PackOptions) -> Iterator[ShardPlan]:
         num_shards = -(-size // options.examples_per_shard)
         for index, places in enumerate(spool.shards(split, num_shards)):
             yield ShardPlan(split, shard_name(split, index, num_shards), places)
+
+
+def _check_all_returned(returned: Counter, spool: Spool) -> None:
+    for split, size in spool.sizes.items():
+        if returned[split] != size:
+            raise PackError(
+                f"{returned[split]:,} of the {size:,} examples of split {split!r} became records or were rejected; the others "
+                "were lost by the engine that makes the shards. Delete the unfinished dataset, and pack again"
+            )
 
 
 def _write_rejected(folder: Path, rejections: list[tuple[int, Rejection]]) -> None:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from scipy.special import logit
 
+from mm_keras.data.damage import naming_damage
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.features import FeatureSpec
 from mm_keras.model.late_fusion import MajorityVote, Stacking, WeightedSum, build_answers, build_late_fusion, voting_patterns
@@ -171,7 +172,7 @@ def _ask(
     """The logits [N, M, L] and presence flags [N, M] of all M models for a split, and its labels."""
     batches = make_evaluation_batches(split, features, batch_size)
     parts = []
-    with progress_bar("asking the models", "examples", batches.num_examples) as bar:
+    with naming_damage(split), progress_bar("asking the models", "examples", batches.num_examples) as bar:
         for inputs, labels, _ in batches.dataset:
             parts.append((*answers.predict_on_batch(inputs), labels.numpy()))
             bar.update(min(batch_size, batches.num_examples - bar.n))
