@@ -31,6 +31,7 @@ class Table:
         columns: the names of its columns; of JSON the keys in the first 1,000 rows.
         read_as: how its file is read, where the name does not say so; otherwise "".
         class_names: maps columns of numbers to the names that the file gives them (ClassLabel of Hugging Face's datasets).
+        kind: "csv", "json lines", "json", "parquet" or "frame".
         iter_rows: (columns) -> an iterator over (place, row) pairs such as ("products.csv:17", {"id": "a1"}), or (place, what
             is wrong with the row). A row has at least these columns.
     """
@@ -39,6 +40,7 @@ class Table:
     stem: str
     folder: Path
     columns: list[str]
+    kind: str
     iter_rows: Callable[[Sequence[str]], Rows]
     read_as: str = ""
     class_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
@@ -64,7 +66,7 @@ def open_table(table: str | Path | pandas.DataFrame, text_format: TextFormat = T
     """
     if not isinstance(table, str | Path):
         columns = [str(column) for column in table.columns]
-        return Table("DataFrame", "row", Path(), columns, lambda _: _iter_frame(table))
+        return Table("DataFrame", "row", Path(), columns, "frame", lambda _: _iter_frame(table))
     path = Path(table)
     file = find_format(path, text_format)
     if file.kind == "parquet":
@@ -76,7 +78,7 @@ def open_table(table: str | Path | pandas.DataFrame, text_format: TextFormat = T
     else:
         rows = itertools.islice(iter_rows(file), _SAMPLE)
         columns = sorted({key for _, row in rows if isinstance(row, dict) for key in row})
-    return Table(path.name, file.stem, path.parent, columns, lambda _: iter_rows(file), file.read_as)
+    return Table(path.name, file.stem, path.parent, columns, file.kind, lambda _: iter_rows(file), file.read_as)
 
 
 def _iter_frame(frame: pandas.DataFrame) -> Rows:
@@ -125,7 +127,14 @@ def _open_parquet(file: TableFile) -> Table:
         yield from ((f"{file.path.name}:{index}", row) for index, row in enumerate(rows))
 
     return Table(
-        file.path.name, file.stem, file.path.parent, columns, iter_rows, file.read_as, _class_names(schema.metadata or {})
+        file.path.name,
+        file.stem,
+        file.path.parent,
+        columns,
+        file.kind,
+        iter_rows,
+        file.read_as,
+        _class_names(schema.metadata or {}),
     )
 
 
