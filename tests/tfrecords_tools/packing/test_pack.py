@@ -101,6 +101,7 @@ def test_bad_split_name_is_rejected_and_the_others_go_on(packed, make_example):
         "where": "rows:bad",
         "reason": "split names are letters, digits and '_'. Received: '../x'",
         "action": "left out",
+        "rows": 1,
     }
 
 
