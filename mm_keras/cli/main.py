@@ -10,7 +10,7 @@ import mm_keras
 from mm_keras.distribution.preemption import EXIT_CODE, Preempted, raise_on_sigterm
 from tfrecords_tools.cli.parser import INTERRUPTED, Parser
 
-COMMANDS = ("train", "evaluate", "predict", "export", "add-classes", "fuse", "sweep")
+COMMANDS = ("train", "evaluate", "predict", "export", "verify", "add-classes", "fuse", "sweep")
 
 _DESCRIPTION = "Train, evaluate and ship classifiers of images that come with text."
 _EPILOG = """example:

@@ -11,7 +11,7 @@ from tfrecords_tools.dataset.publish import UNFINISHED, publish
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | Path, checksummed: bool = True) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path to write to; at the end of the block, the temporary file is renamed to `path`.
 
     The content is on the disk before it replaces an older file of that name. After an error the temporary file is deleted, and
@@ -20,7 +20,6 @@ def atomic_file(path: str | Path, checksummed: bool = True) -> Iterator[Path]:
     Args:
         path: the file to write. The temporary path lies beside it and has the same suffix, because some writers
             choose the format by it.
-        checksummed: False for a file that carries a checksum of its own, so that it need not be read once more.
 
     Raises:
         OSError: if the file cannot be written; it names `path`.
@@ -33,7 +32,7 @@ def atomic_file(path: str | Path, checksummed: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         yield temporary
-        with entered(path, temporary) if checksummed else contextlib.nullcontext():
+        with entered(path, temporary):
             publish(temporary, path)
     except OSError as error:
         raise OSError(error.errno or 0, f"could not be written: {error.strerror or error}", str(path)) from error

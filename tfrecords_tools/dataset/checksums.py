@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tfrecords_tools.dataset.folder_lock import folder_lock
 from tfrecords_tools.dataset.publish import UNFINISHED, publish
 from tfrecords_tools.dataset.shards import sha256_of
 
@@ -54,10 +55,10 @@ class Checksums(NamedTuple):
     upcoming: dict[str, str]
 
     def names_of(self, path: str) -> list[str]:
-        """The names that stand here for a path: the file itself, or the files of a folder."""
+        """The names that stand here for a path: the file itself, or the files of a folder; "" is the whole folder."""
         if path in self.files or path in self.upcoming:
             return [path]
-        return sorted(name for name in {*self.files, *self.upcoming} if name.startswith(f"{path}/"))
+        return sorted(name for name in {*self.files, *self.upcoming} if not path or name.startswith(f"{path}/"))
 
 
 def begin(folder: Path, command: str, files: Iterable[str] = (), known: Mapping[str, str] | None = None) -> None:
@@ -83,7 +84,7 @@ def entered(path: Path, temporary: Path) -> Iterator[None]:
         yield
         return
     name, sha256 = _name(folder, path), sha256_of(temporary)
-    with _locked(folder):
+    with folder_lock(folder):
         known = load(folder)
         if known.files.get(name) == sha256 and name not in known.upcoming:
             yield
@@ -98,21 +99,21 @@ def entered(path: Path, temporary: Path) -> Iterator[None]:
 def enter(*paths: Path) -> None:
     """Enters files, and all files of folders, that were written by other means than `atomic_file`."""
     for folder, files in _by_keeper(paths).items():
-        with _locked(folder):
+        with folder_lock(folder):
             known = load(folder)
             known.files.update((_name(folder, file), sha256_of(file)) for file in files)
             _save(folder, known)
 
 
 def forget(path: Path) -> None:
-    """Deletes a file, if there is one, and the line with its checksum."""
-    path.unlink(missing_ok=True)
+    """Deletes the line with the checksum of a file, and the file, if there is one."""
     if folder := _keeper(path):
-        with _locked(folder):
+        with folder_lock(folder):
             known = load(folder)
             for entries in (known.files, known.upcoming):
                 entries.pop(_name(folder, path), None)
             _save(folder, known)
+    path.unlink(missing_ok=True)
 
 
 def check(*paths: Path) -> None:
@@ -159,8 +160,7 @@ def find_problems(folder: Path) -> list[str]:
         known = load(folder)
     except DamagedFileError as error:
         return [f"{CHECKSUMS_FILE}: {str(error).removeprefix(f'{folder / CHECKSUMS_FILE} ')}"]
-    names = sorted({*known.files, *known.upcoming})
-    return [f"{name}: {problem}" for name in names if (problem := _problem(folder, name, known))]
+    return [f"{name}: {problem}" for name in known.names_of("") if (problem := _problem(folder, name, known))]
 
 
 def load(folder: Path) -> Checksums:
@@ -259,21 +259,3 @@ def _format(sha256: str, name: str) -> str:
 
 def _seal(body: bytes) -> bytes:
     return f"# {hashlib.sha256(body).hexdigest()}\n".encode()
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time change a folder's checksums; where a file system knows no locks, none is taken."""
-    try:
-        import fcntl
-
-        descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
