@@ -31,6 +31,8 @@ def load_model(path: str | Path) -> keras.Model:
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     try:
+        if Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it is no .keras archive")
         return keras.models.load_model(path, compile=False)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DamagedFileError(

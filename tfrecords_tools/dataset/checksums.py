@@ -1,6 +1,6 @@
 """checksums.sha256: the checksums of the files of a folder, by which damage is found and named.
 
-    # sha256 of the files in this folder; check them with: mm-keras verify
+    # sha256 of the files in this folder. Check them: mm-keras verify
     8a5edab282632443219e051e4ade2d1d5bbc671c781051bf1437897cbdfea0f1  features.json
     4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865  report/evaluation.md
     # written next: 53c234e5e8472b6ac51c1ae1cab3fe06fad053beb8ebfd8977b010655bfdd3c3  features.json
@@ -31,9 +31,9 @@ from tfrecords_tools.dataset.publish import UNFINISHED, publish
 from tfrecords_tools.dataset.shards import sha256_of
 
 CHECKSUMS_FILE = "checksums.sha256"
-_HEADER = "# sha256 of the files in this folder; check them with: "
+_HEADER = "# sha256 of the files in this folder. Check them: "
 _NEXT = "# written next: "
-_MOST_WRONG = 4  # bytes of the first line; a file of that name by another program differs in more
+_LINE_LENGTH = 66  # the least that another program writes into a file of that name
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  (.*)")
 
 
@@ -216,13 +216,13 @@ def _keeper(path: Path) -> Path | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this project wrote a file of that name; it may be cut off, or its first line have a few wrong bytes."""
+    """Whether this project wrote a file of that name, though it may be damaged: cut off, or its first line wrong in a place."""
     try:
         with open(path, "rb") as file:
-            start = file.read(len(_HEADER))
+            start = file.read(2 * len(_HEADER))
     except OSError:
         return False
-    return sum(byte != expected for byte, expected in zip(start, _HEADER.encode(), strict=False)) <= _MOST_WRONG
+    return len(start) < _LINE_LENGTH or any(part.encode() in start for part in _HEADER.split(". "))
 
 
 def _by_keeper(paths: Iterable[Path]) -> dict[Path, list[Path]]:
