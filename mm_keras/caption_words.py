@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
+from tfrecords_tools.dataset.atomic_file import write_text
+
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
 StopWords = Literal["nltk", "none", "sklearn"]
 Reduction = Literal["lemma", "none", "stem"]
@@ -121,7 +123,7 @@ class CaptionVocabulary:
 
     def save(self, path: str | Path) -> None:
         """Writes a JSON file."""
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n", "utf-8")
+        write_text(path, json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> CaptionVocabulary:

@@ -36,6 +36,8 @@ from mm_keras.input_names import ALL_INPUTS as ALL_INPUTS
 from mm_keras.input_names import ALL_TEXTS as ALL_TEXTS
 from mm_keras.input_names import IMAGE, input_name, present, safe_name
 from mm_keras.tokenizer_spec import TokenizerSpec
+from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.checksums import DamagedFileError, check, enter, read_json
 
 FEATURES_FILE = "features.json"
 FEATURES_VERSION = 1
@@ -282,6 +284,7 @@ class FeatureSpec:
         for index, embedder in enumerate(embedders):
             if with_models and not embedder.trainable:
                 shutil.copytree(embedder.path, folder / f"text_model_{index}")
+                enter(folder / f"text_model_{index}")
         texts = []
         for text in self.texts:
             if isinstance(text, TokenText):
@@ -298,7 +301,7 @@ class FeatureSpec:
             "multi_label": self.multi_label,
             "labels": self.labels,
         }
-        (folder / FEATURES_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_text(folder / FEATURES_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> FeatureSpec:
@@ -306,6 +309,7 @@ class FeatureSpec:
 
         Raises:
             FileNotFoundError: if the folder holds no features.json: it is no run folder.
+            DamagedFileError: if the file, or one that it refers to, is not what was written. SavedModels are not looked at.
             ValueError: if the file is of another version.
         """
         path = folder / FEATURES_FILE
@@ -313,12 +317,24 @@ class FeatureSpec:
             raise FileNotFoundError(
                 f"{path} does not exist: {str(folder)!r} is no run folder, or nothing was trained in it yet"
             )
-        content = json.loads(path.read_text("utf-8"))
-        if content.get("version") != FEATURES_VERSION:
+        content = read_json(path)
+        version = content.get("version") if isinstance(content, dict) else None
+        if version != FEATURES_VERSION:
             raise ValueError(
-                f"{path} is of version {content.get('version')}, this release reads version {FEATURES_VERSION}: train the run "
-                "again, or use the release that wrote it"
+                f"{path} is of version {version}, this release reads version {FEATURES_VERSION}: train the run again, or use "
+                "the release that wrote it"
             )
+        check(*sorted(folder.glob("vocabulary_*")))
+        try:
+            return cls._of(content, folder)
+        except (KeyError, TypeError, IndexError, AttributeError, UnicodeDecodeError) as error:
+            raise DamagedFileError(
+                f"{path}, or a vocabulary beside it, is damaged: {type(error).__name__}: {error}. Put back a copy, or train "
+                "the run again"
+            ) from error
+
+    @classmethod
+    def _of(cls, content: dict, folder: Path) -> FeatureSpec:
         made_by = {
             "tokenizer": [
                 TokenizerSpec.load(folder / f"vocabulary_{index}", **entry) for index, entry in enumerate(content["tokenizers"])

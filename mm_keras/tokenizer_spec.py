@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from mm_keras.caption_words import CaptionVocabulary
+from tfrecords_tools.dataset.atomic_file import write_bytes, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +54,8 @@ class TokenizerSpec:
         """
         # JSON, since a token of SentencePiece may contain a line break.
         if self.kind == "sentencepiece":
-            path.with_suffix(".json").write_text(json.dumps(self.vocabulary), "utf-8")
-            path.with_suffix(".spm").write_bytes(self.proto)
+            write_text(path.with_suffix(".json"), json.dumps(self.vocabulary))
+            write_bytes(path.with_suffix(".spm"), self.proto)
         else:
             _write_lines(path.with_suffix(".txt"), self.vocabulary)
         if self.kind == "byte_pair":
@@ -76,7 +77,7 @@ class TokenizerSpec:
 
 
 def _write_lines(path: Path, lines: tuple[str, ...]) -> None:
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())  # as bytes, since text mode would translate line ends
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute
 
+from tfrecords_tools.dataset.checksums import check
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.index import index_file
 from tfrecords_tools.dataset.info import DATASET_FILE
@@ -26,9 +27,11 @@ def read_index(split: Split, columns: Sequence[str]) -> tuple[pa.Table, list[int
     Raises:
         FileNotFoundError: if the dataset was packed by a version that wrote no index.
         CorruptShardError: if an index file cannot be read, or has not a row for each record.
+        DamagedFileError: if a file of the index is not what was written.
     """
     import pyarrow.parquet as pq  # it takes a moment, and predictions need none
 
+    check(*(split.dataset.folder / index_file(shard.file) for shard in split.shards))
     tables = []
     for shard in split.shards:
         path = split.dataset.folder / index_file(shard.file)

@@ -58,12 +58,15 @@ def prepare(request: Request) -> Prepared:
     Raises:
         FileExistsError: if there is a run in the folder that is neither to be resumed nor overwritten.
         FileNotFoundError: if there is no dataset.
+        DamagedFileError: if a file of the run to resume is not what was written.
         ValueError: if options contradict each other, or the dataset lacks what is asked of it.
     """
     strategy, worker = make_strategy(request.strategy), this_worker()
     request.check(strategy.num_replicas_in_sync)
     run = RunFolder(worker_folder(request.workdir, worker, request.resume))
     resumes = request.resume and run.can_resume()
+    if resumes:
+        run.check()
     if not request.resume and not request.dry_run:
         run.check_free(request.overwrite)
     train, val, later = request.open_splits()

@@ -106,7 +106,8 @@ def train(
 
     Raises:
         FileExistsError: if there is a run in the folder that is neither to be resumed nor overwritten.
-        CheckpointError: if the run to resume has another model, configuration or dataset.
+        CheckpointError: if the run to resume has another model, configuration or dataset, or no checkpoint that is whole.
+        DamagedFileError: if another file of the run to resume is not what was written.
         OSError: if the folder cannot be written to, or checkpoints do not fit on its disk.
         NotFiniteError: if the loss or a weight becomes NaN or infinite.
         Preempted: if the process was asked to end (SIGTERM), once the training is saved.

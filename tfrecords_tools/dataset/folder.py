@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from tfrecords_tools.dataset.info import DATASET_FILE, DatasetInfo, ShardInfo
+from tfrecords_tools.dataset import checksums, tfds_files
+from tfrecords_tools.dataset.index import INDEX_FOLDER
+from tfrecords_tools.dataset.info import (
+    CROISSANT_FILE,
+    DATASET_FILE,
+    LABELS_FILE,
+    REJECTED_FILE,
+    DatasetInfo,
+    ShardInfo,
+)
 from tfrecords_tools.dataset.shards import CorruptShardError
+
+DESCRIPTIONS = (
+    *(DATASET_FILE, LABELS_FILE, REJECTED_FILE, CROISSANT_FILE),
+    *(tfds_files.FEATURES_FILE, tfds_files.INFO_FILE, tfds_files.NAMES_FILE),
+)
+
+
+def write_checksums(folder: Path, of_index: Mapping[str, str] | None = None) -> None:
+    """Writes the checksums.sha256 of a complete dataset folder. Shards do not stand in it, since they do in dataset.json.
+
+    Args:
+        folder: the dataset folder.
+        of_index: the sha256 of the files of the index in hex, by their paths in the folder; None: they are read.
+    """
+    files = [name for name in DESCRIPTIONS if (folder / name).is_file()]
+    if of_index is None:
+        files += [path.relative_to(folder).as_posix() for path in sorted(folder.glob(f"{INDEX_FOLDER}/*.parquet"))]
+    checksums.begin(folder, "tfrecords-tools verify", files, of_index)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from tfrecords_tools.dataset.atomic_file import UNFINISHED, publish
+from tfrecords_tools.dataset.publish import UNFINISHED, publish
 
 
 class CorruptShardError(ValueError):

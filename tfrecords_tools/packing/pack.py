@@ -26,16 +26,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tfrecords_tools.dataset import croissant, tfds_files
-from tfrecords_tools.dataset.index import INDEX_FOLDER
-from tfrecords_tools.dataset.info import (
-    CLASS_DESCRIPTIONS_FILE,
-    CROISSANT_FILE,
-    DATASET_FILE,
-    LABELS_FILE,
-    REJECTED_FILE,
-    DatasetInfo,
-    ShardInfo,
-)
+from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.dataset.checksums import CHECKSUMS_FILE
+from tfrecords_tools.dataset.folder import DESCRIPTIONS, write_checksums
+from tfrecords_tools.dataset.index import INDEX_FOLDER, index_file
+from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, DATASET_FILE, REJECTED_FILE, DatasetInfo, ShardInfo
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.shards import sha256_of, shard_name
 from tfrecords_tools.dataset.splits import check_fractions
@@ -44,14 +39,14 @@ from tfrecords_tools.packing.image_digest import CHECK_IMAGES, CheckImages
 from tfrecords_tools.packing.images import ImageOptions
 from tfrecords_tools.packing.shard_files import FinishedShard, finished_shard, write_shard
 from tfrecords_tools.packing.spool import Place, Spool
-from tfrecords_tools.packing.staging import SPOOL_FILE, Staging
+from tfrecords_tools.packing.staging import LOCK_FILE, SPOOL_FILE, Staging, put_back_retired
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.example import Rejection, Source
 
 _OURS = (
-    *(DATASET_FILE, LABELS_FILE, REJECTED_FILE, CROISSANT_FILE, CLASS_DESCRIPTIONS_FILE, INDEX_FOLDER),
+    *(*DESCRIPTIONS, CHECKSUMS_FILE, CLASS_DESCRIPTIONS_FILE, INDEX_FOLDER),
+    LOCK_FILE,  # of a pack that was killed as it ended
     ".features",  # mm_keras caches encodings there, of records that overwriting deletes
-    *(tfds_files.FEATURES_FILE, tfds_files.INFO_FILE, tfds_files.NAMES_FILE),
 )
 UNLABELLED = ("keep", "leave_out")
 _VERSIONED = ("opencv-python-headless", "pillow", "numpy")
@@ -225,6 +220,7 @@ def pack(
         840
     """
     output = Path(output).absolute()
+    put_back_retired(output)
     _check_output(output, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     keep = options.unlabelled == "keep"
@@ -239,10 +235,12 @@ def pack(
         job = Job(spool, staging.path, settings, fingerprint, options, progress)
         splits: dict[str, list[ShardInfo]] = {split: [] for split, size in spool.sizes.items() if size}
         counts = {split: Counter() for split in splits}
+        of_index: dict[str, str] = {}
         job.check_bad()
         returned = Counter()
         for shard in engine(job, _plan(spool, options)):
             splits[shard.split].append(shard.info)
+            of_index[index_file(shard.info.file)] = shard.index_sha256
             counts[shard.split].update(shard.counts)
             left_out = sum(rejection.action == Rejection.action for _, rejection in shard.rejections)
             returned[shard.split] += shard.info.num_examples + left_out
@@ -263,6 +261,7 @@ def pack(
         croissant.write(info, staging.path)
         tfds_files.write(info, staging.path)
         info.save(staging.path)
+        write_checksums(staging.path, of_index)
         staging.publish()
     return info
 
@@ -284,7 +283,7 @@ def _check_all_returned(returned: Counter, spool: Spool) -> None:
 
 
 def _write_rejected(folder: Path, rejections: list[tuple[int, Rejection]]) -> None:
-    with open(folder / REJECTED_FILE, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with atomic_file(folder / REJECTED_FILE) as path, open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         for _, rejection in sorted(rejections, key=lambda pair: pair[0]):
             file.write(json.dumps(dataclasses.asdict(rejection), ensure_ascii=False) + "\n")
 
