@@ -89,14 +89,15 @@ def make_training_batches(
     own_files = None if sampled else files_of(worker, split.shards, split.num_labelled, least=least)
     files = [str(split.dataset.folder / shard.file) for shard in own_files or split.shards]
     read_size = own_size if own_files else batch_size
+    num_read = sum(shard.num_examples for shard in own_files) if own_files else split.num_labelled
 
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(1)  # of this function's graph alone: the order depends on nothing but (seed, epoch)
         epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
         paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=epoch_seed)
         records = paths.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
-        records = _drop_unlabelled(records, split).shuffle(shuffle_buffer, seed=epoch_seed)
-        return promised(records.take(steps * read_size), steps * read_size)
+        records = promised(_drop_unlabelled(records, split), num_read).shuffle(shuffle_buffer, seed=epoch_seed)
+        return records.take(steps * read_size)
 
     preprocessor = Preprocessor(features)
     augmentation = make_augmentation() if augment is True else augment or None

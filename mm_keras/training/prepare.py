@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -75,6 +76,7 @@ def prepare(request: Request) -> Prepared:
     features = request.make_features(train.dataset, train_split=train.name)
     if request.modalities is not None:
         features = features.only(request.modalities)
+    request.check_baselines(features)
     sampled = None
     if request.sampling:
         sampled = SampledRecords(train, request.sampling, [text.field for text in features.texts])
@@ -83,7 +85,20 @@ def prepare(request: Request) -> Prepared:
     steps = count_steps(train, features, max(1, batch_size), sampled)
     for split in ([val] if val else []) + later:
         count_labelled(split, features)
+    _tell_of_absent_labels([train, *([val] if val else []), *later])
     return Prepared(request, strategy, worker, run, resumes, features, train, val, sampled, steps)
+
+
+def _tell_of_absent_labels(splits: Sequence[Split]) -> None:
+    """Prints which labels have no example in a split: they are not learned, or not measured."""
+    for split in dict.fromkeys(splits):
+        absent = [name for name, count in zip(split.dataset.info.labels.names, split.label_counts, strict=True) if not count]
+        if absent:
+            consequence = "learned" if split is splits[0] else "measured"
+            print(
+                f"{len(absent):,} of {len(split.dataset.info.labels):,} labels have no example in split {split.name!r} and are "
+                f"not {consequence}: {', '.join(map(repr, absent[:5]))}{', …' if len(absent) > 5 else ''}"
+            )
 
 
 def worker_folder(workdir: str | Path, worker: Worker, resume: bool) -> Path:

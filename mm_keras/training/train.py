@@ -62,7 +62,8 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
-    later_splits: Sequence[str] = (),
+    later_splits: Sequence[str | tuple[str, str]] = (),
+    later_baselines: Sequence[str] = (),
     config: SavedConfig | None = None,
 ) -> keras.Model:
     """Trains a model on a dataset and leaves a run folder.
@@ -98,7 +99,9 @@ def train(
         resume: go on with the run that is in the folder; it ends as if it had never stopped. If there is none, begin one.
         overwrite: delete a run that is already in the folder.
         dry_run: build data and model, run one batch through it, print shapes and sizes, and stop.
-        later_splits: further splits that will be read once the model is trained; a training does not begin without them.
+        later_splits: further splits that will be read once the model is trained, of the dataset or (folder, name) of another
+            one; a training does not begin without them.
+        later_baselines: modalities that will be trained alone afterwards; a training does not begin where that is impossible.
         config: the config that the training comes from, to be kept in the run folder.
 
     Returns:
