@@ -200,6 +200,7 @@ def _member(path: Path) -> str:
         raise TableError(f"{path} is an Excel workbook; save it as CSV (UTF-8)")
     names = [name for name in names if not name.startswith("__MACOSX/") and not PurePath(name).name.startswith(".")]
     tables = [name for name in names if PurePath(name).suffix.lower() in KINDS]
+    tables = [name for name in tables if not name.lower().endswith(".txt")] or tables  # a README, perhaps
     if len(tables) != 1:
         raise TableError(f"{path} holds {len(tables)} tables, and must hold one; unpack it, and name the table: {names[:10]}")
     return tables[0]
