@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,12 @@ from mm_keras.configurable import Fraction, NonNegativeInt, PositiveInt, Rate, c
 from mm_keras.distribution.workers import one_worker_at_a_time
 from tfrecords_tools.dataset.info import DATASET_FILE, DatasetInfo
 from tfrecords_tools.dataset.shards import sha256_of
+from tfrecords_tools.packing.image_digest import CheckImages, ImageDigest
 from tfrecords_tools.packing.pack import PackOptions, pack
+from tfrecords_tools.packing.summary import summary_lines
+from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources import sample, table, webvision
-from tfrecords_tools.sources.example import Source
+from tfrecords_tools.sources.example import Source, SourceExample
 
 
 @configurable
@@ -33,7 +37,8 @@ def sample_dataset(
         ValueError: if the folder holds another dataset.
     """
     source = sample.make_source(num_examples, seed, multi_label)
-    return _pack_once(source, folder, PackOptions(fractions={"train": 0.7, "val": 0.1, "test": 0.2}, seed=seed))
+    options = PackOptions(fractions={"train": 0.7, "val": 0.1, "test": 0.2}, seed=seed, check_images="none")
+    return _pack_once(source, folder, options)
 
 
 @configurable
@@ -49,8 +54,16 @@ def table_dataset(
     label_separator: str | None = None,
     image_root: str | None = None,
     seed: NonNegativeInt = 0,
+    multi_label: bool = False,
+    image_template: str | None = None,
+    first_image: bool = False,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    quotes: bool = True,
+    unlabelled: Literal["keep", "leave_out"] = "keep",
+    check_images: CheckImages = "time",
 ) -> str:
-    """Packs a table (CSV, TSV, JSON Lines, Parquet) into `folder`, or finds it there, and returns the folder.
+    """Packs a table (CSV, JSON, JSON Lines, Parquet) into `folder`, or finds it there, and returns the folder.
 
     Args:
         file: the table.
@@ -61,14 +74,29 @@ def table_dataset(
         label_separator: splits a cell into several labels; makes the dataset multi-label.
         image_root: folder of the image paths; default: the table's.
         seed: another seed draws other splits and another order.
+        multi_label: whether label cells may hold lists.
+        image_template: makes image paths of other columns, "images/{id}.jpg"; `image` is then None.
+        first_image, encoding, delimiter, quotes: see `tfrecords_tools.sources.table.make_source`.
+        unlabelled, check_images: see `PackOptions`. By `check_images` a dataset in the folder is compared with the image files.
 
     Raises:
         ValueError: if the table lacks a column, or the folder holds another dataset.
     """
-    columns = table.Columns(image=image, text=tuple(text), label=label, id=id, split=split)
-    source = table.make_source([file], columns, label_separator=label_separator, image_root=image_root)
-    options = PackOptions(seed=seed) if fractions is None else PackOptions(fractions=dict(fractions), seed=seed)
-    return _pack_once(source, folder, options)
+    columns = table.Columns(image=None if image_template else image, text=tuple(text), label=label, id=id, split=split)
+    source = table.make_source(
+        [file],
+        columns,
+        label_separator=label_separator,
+        multi_label=multi_label,
+        image_root=image_root,
+        encoding=encoding,
+        image_template=image_template,
+        first_image=first_image,
+        delimiter=delimiter,
+        quotes=quotes,
+    )
+    options = PackOptions(seed=seed, unlabelled=unlabelled, check_images=check_images)
+    return _pack_once(source, folder, options if fractions is None else dataclasses.replace(options, fractions=dict(fractions)))
 
 
 @configurable
@@ -80,6 +108,7 @@ def webvision_dataset(
     num_classes: PositiveInt | None = None,
     holdout: Rate = 0.04,
     seed: NonNegativeInt = 0,
+    check_images: CheckImages = "time",
 ) -> str:
     """Packs WebVision into `folder`, or finds it there, and returns the folder.
 
@@ -90,6 +119,7 @@ def webvision_dataset(
         holdout: fraction of each class's training images to split off, half "val", half "test", as in the paper; 0 reads
             the release's own "val", whose images have no texts.
         seed: another seed draws other splits and another order.
+        check_images: see `PackOptions`; "none" saves the reading of all metadata where the dataset is found in the folder.
 
     Raises:
         SourceError: if the folder is no WebVision, or the options contradict each other.
@@ -98,7 +128,7 @@ def webvision_dataset(
     options = webvision.Options(
         Path(root), sources=sources, fields=tuple(fields), num_classes=num_classes, holdout=holdout, seed=seed
     )
-    return _pack_once(webvision.make_source(options), folder, PackOptions(seed=seed))
+    return _pack_once(webvision.make_source(options), folder, PackOptions(seed=seed, check_images=check_images))
 
 
 def _pack_once(source: Source, folder: str, options: PackOptions) -> str:
@@ -115,18 +145,44 @@ def _pack_or_find(source: Source, folder: str, options: PackOptions) -> str:
         }
         provenance = DatasetInfo.load(folder).provenance
         different = [key for key, value in asked.items() if provenance[key] != _as_json(value)]
-        different += [key for key in ("fractions", "seed") if provenance["pack_options"][key] != getattr(options, key)]
+        packed_by = {"unlabelled": "keep"} | provenance["pack_options"]
+        different += [key for key in ("fractions", "seed", "unlabelled") if packed_by[key] != getattr(options, key)]
         if different:
             raise ValueError(
-                f"{folder} holds a dataset of another {different[0]}: {provenance.get(different[0])}; "
+                f"{folder} holds a dataset of another {different[0]}: {(packed_by | provenance).get(different[0])}; "
                 "bind another folder, or delete this one to pack it anew"
             )
+        _check_images(source, folder, provenance.get("images"), options.check_images)
         return folder
     print(f"packing {source.name} data into {folder}")
+    for note in source.notes:
+        print(f"  {note}")
     info = pack(source, folder, options)
-    for action, count in info.provenance["rejected"].items():
-        print(f"  {count:,} {action}: see {Path(folder) / 'rejected.jsonl'}")
+    for line in summary_lines(info, folder):
+        print(f"  {line}")
     return folder
+
+
+def _check_images(source: Source, folder: str, packed: dict | None, check: CheckImages) -> None:
+    """Raises ValueError if the image files are not those that the dataset was packed of, as far as it knows them."""
+    if check == "none" or packed is None or packed["by"] == "none":
+        return
+    remedy = (
+        'delete the folder to pack it anew, or bind another one. If the pictures are the same: check_images="none" does not '
+        'look, and "content" packs with checksums, so that copies with other times are known again'
+    )
+    if check == "content" != packed["by"]:
+        raise ValueError(f"{folder} was packed without checksums of its image files: {remedy}")
+    digest = ImageDigest(packed["by"])
+    with progress_bar("looking at the image files", "examples") as bar:
+        for example in source.examples():
+            bar.update()
+            if isinstance(example, SourceExample):
+                digest.add(example)
+    now = digest.facts()
+    if now != packed:
+        then, today = (f"{facts['files'] - facts['missing']:,} of {facts['files']:,}" for facts in (packed, now))
+        raise ValueError(f"{folder} was packed of other image files (then {then} were there, now {today}); {remedy}")
 
 
 def _as_json(value):

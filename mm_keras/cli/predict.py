@@ -1,40 +1,70 @@
-"""`mm-keras predict`: the labels of one example, or of a file of them."""
+"""`mm-keras predict`: the labels of one example, or of those in a table or a folder."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mm_keras.cli.start_up import import_tensorflow
+from tfrecords_tools.sources.files import IMAGE_SUFFIXES
+from tfrecords_tools.sources.table_file import delimiter_option
 
-SUMMARY = "predict the labels of one example, or of a file of examples"
-DESCRIPTION = """Predict labels with a trained run: those of one example, which are printed, or of all examples in a
-file FILE.jsonl, which are written to FILE.predictions.jsonl beside it. An input that is not given
-counts as missing."""
+SUMMARY = "predict the labels of one example, of a table, or of a folder of pictures"
+DESCRIPTION = """Predict labels with a trained run: those of one example, which are printed, or of all rows of a
+table (CSV, JSON, JSON Lines, Parquet) or all pictures of a folder, which are written to
+NAME.predictions.jsonl beside it. Columns are bound to the run's inputs by their names; columns that
+the run does not know are not used, so that the table one trained on will do. An input that is not
+given counts as missing. A row that cannot be read gets its error in its place."""
 EXAMPLES = """  mm-keras predict runs/quickstart --image=photo.jpg --text='title=Solid oak, new'
   mm-keras predict runs/quickstart new.jsonl
+  mm-keras predict runs/products new.csv --image=picture --text='title=product name'
+  mm-keras predict runs/products pictures/
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="the folder of a trained run")
+    parser.add_argument("examples", nargs="?", metavar="FILE", help="a table, a folder of pictures, or one picture")
+    parser.add_argument("--image", metavar="FILE|COLUMN", help="the picture of one example; with a table, its column")
     parser.add_argument(
-        "examples", nargs="?", metavar="FILE", help='.jsonl, an object a line: {"image": path, "title": text, …}'
+        "--text",
+        action="append",
+        default=[],
+        metavar="FIELD=TEXT|COLUMN",
+        help="a text of one example; with a table, its column; may be repeated",
     )
-    parser.add_argument("--image", metavar="FILE", help="the picture of one example: JPEG, PNG, GIF or BMP")
-    parser.add_argument(
-        "--text", action="append", default=[], metavar="FIELD=TEXT", help="a text of one example; may be repeated"
-    )
+    parser.add_argument("--output", metavar="FILE", help="default: NAME.predictions.jsonl beside the input")
+    table = parser.add_argument_group("tables")
+    table.add_argument("--id", metavar="COLUMN", help="ids that stand beside the answers (default: id, or name and line)")
+    table.add_argument("--image_root", metavar="FOLDER", help="of image paths (default: the folder of the table)")
+    table.add_argument("--image_template", metavar="PATH", help="image paths made of columns: 'images/{id}.jpg'")
+    table.add_argument("--first_image", action="store_true", help="of cells that name several images take the first")
+    table.add_argument("--encoding", help="of text (default: UTF-8, or UTF-16 if the bytes say so)")
+    table.add_argument("--delimiter", type=delimiter_option, metavar="C", help="of CSV: ';', '|', tab (default: what fits)")
 
 
 def run(options: argparse.Namespace) -> int:
-    example = {"image": options.image} if options.image else {}
+    given = {"image": options.image} if options.image else {}
     for text in options.text:
         field, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--text takes FIELD=TEXT, for example --text='title=Blue mug'. Received: {text!r}")
-        example[field] = value
+        given[field] = value
+    examples, example = options.examples, given
+    if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and "image" not in given:
+        examples, example = None, {"image": examples, **given}
     import_tensorflow()
     from mm_keras.runs.predict import predict
+    from mm_keras.runs.predict_input import InputOptions
 
-    predict(options.run_folder, example, options.examples)
+    input_options = InputOptions(
+        columns=given if examples else {},
+        id=options.id,
+        image_root=options.image_root,
+        image_template=options.image_template,
+        first_image=options.first_image,
+        encoding=options.encoding,
+        delimiter=options.delimiter,
+    )
+    predict(options.run_folder, None if examples else example, examples, input_options, options.output)
     return 0

@@ -40,7 +40,7 @@ _EPILOG = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command that the options stand for; returns its exit status, as `mm_keras.cli.main.main` does."""
-    return commands.main(translate(arguments))
+    return commands.main(translate(arguments), is_program=arguments is None)
 
 
 def translate(arguments: list[str] | None) -> list[str]:

@@ -29,10 +29,10 @@ class Preprocessor(tf.Module):
         self._makers = [*map(make_tokenizer, tokenizers), *(SavedModelEmbedder(embedder.path) for embedder in embedders)]
 
     def texts(self, texts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The features and presence flags of text fields, given as field -> string [B]. A blank text counts as missing."""
+        """The features and presence flags of text fields, given as key -> string [B]. A blank text counts as missing."""
         inputs = {}
         for spec in self._features.texts:
-            inputs |= self.text(spec, texts[spec.field])
+            inputs |= self.text(spec, texts[spec.key])
         return inputs
 
     def text(self, spec: TextSpec, texts: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -50,14 +50,14 @@ class Preprocessor(tf.Module):
         else:
             inputs = {"text": stripped}
         names = spec.batch_names()
-        return {present(spec.field): is_present} | {names[name]: tensor for name, tensor in inputs.items()}
+        return {present(spec.name): is_present} | {names[name]: tensor for name, tensor in inputs.items()}
 
     def image(self, data: tf.Tensor) -> tf.Tensor:
         """Decodes an encoded image, string [], into float32 [H, W, 3] within [0, 255]. An empty string gives zeros."""
         return made_or_zeros(data, self._features.image.size, lambda: fit_image(decode_image(data), self._features.image))
 
     def raw(self, raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """All features of what a client sends: encoded bytes as "image" and the text fields, string [B] each."""
+        """All features of what a client sends: encoded bytes as "image" and the text fields by their keys, string [B] each."""
         inputs = self.texts(raw)
         if self._features.image:
             pixels = tf.TensorSpec([*self._features.image.size, 3], tf.float32)

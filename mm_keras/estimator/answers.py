@@ -14,7 +14,7 @@ import tensorflow as tf
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.estimator.cells import first_text
 from mm_keras.estimator.data import Inputs
-from mm_keras.features import IMAGE
+from mm_keras.features import IMAGE, input_name, safe_name
 from mm_keras.model.split_at_embeddings import build_embedder
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
@@ -82,7 +82,7 @@ class Answers:
             self._embedder = build_embedder(self.model, self.features.modalities)
         preprocessor, parts = Preprocessor(self.features), []
         for batch in _batches(self._raw(inputs, frame, root)):
-            raw = {name: tf.constant([row[name] for row in batch]) for name in self.features.modalities}
+            raw = {safe_name(name): tf.constant([row[name] for row in batch]) for name in self.features.modalities}
             parts.append(keras.ops.convert_to_numpy(self._embedder(preprocessor.raw(raw), training=False)[of]))
         width = self._embedder.output[of].shape[-1]
         return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
@@ -97,7 +97,7 @@ class Answers:
         rows, bad, nothing = [], [], 0
         for number, image in enumerate(images):
             row = dict.fromkeys(self.features.modalities, b"")
-            given = {field: values[number] for field, values in texts.items() if values[number].strip()}
+            given = {input_name(field): values[number] for field, values in texts.items() if values[number].strip()}
             if image is not None:
                 given[IMAGE] = image
             try:

@@ -24,7 +24,7 @@ from mm_keras.estimator.columns import Columns
 from mm_keras.estimator.config import make_config
 from mm_keras.estimator.data import Inputs, label_cells, open_frame, pack_training
 from mm_keras.estimator.parts import Parts, as_image_tower, choose_parts
-from mm_keras.features import IMAGE
+from mm_keras.features import IMAGE, input_name, safe_name
 from mm_keras.objectives.metrics import evaluate_logits
 from mm_keras.runs.export import export
 from mm_keras.runs.run_folder import RunFolder, SavedConfig
@@ -131,17 +131,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         run = RunFolder(folder / "run")
         with self._talking():
             config.functions["train"](workdir=run.path, config=SavedConfig(config.given, config.operative), **options)
-        facts = {
-            "image": inputs.image,
-            "texts": inputs.texts,
-            "classes": codec.classes.tolist(),
-            "multi_label": codec.multi_label,
-        }
-        (run.path / _FILE).write_text(
-            json.dumps(facts | {"label": y if isinstance(y, str) else None}, indent=2) + "\n", "utf-8"
-        )
-        self._open(run)
-        return self
+        Columns(inputs.image, inputs.texts, y if isinstance(y, str) else None, codec).save(run)
+        return self._open(run)
 
     def predict(self, X: Any) -> pandas.Series:
         """The most probable class of each example; with several labels a list of those above their thresholds.
@@ -200,8 +191,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
                 have embeddings without a meaning.
         """
         check_is_fitted(self, "model_")
-        known = {"fused": "fused", **({self._columns.image: IMAGE} if self._columns.image else {})}
-        known |= {field: field for field in self._columns.texts}
+        known = {"fused": "fused"} | {field: f"{safe_name(input_name(field))}_embedding" for field in self._columns.texts}
+        known |= {self._columns.image: f"{IMAGE}_embedding"} if self._columns.image else {}
         if of not in known:
             raise ValueError(f"embed takes of={' or '.join(map(repr, known))}. Received: {of!r}")
         frame, root = open_frame(X)

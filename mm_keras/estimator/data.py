@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfrecords_tools.sources.text_rows import BadRow
-
 import numpy as np
 
 from mm_keras.estimator.cells import absolute, image_cell, text_cell
@@ -22,6 +20,7 @@ from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import table
 from tfrecords_tools.sources.table_rows import open_table
+from tfrecords_tools.sources.text_rows import BadRow
 
 if TYPE_CHECKING:
     import pandas
@@ -235,8 +234,9 @@ def _pack(inputs: Inputs, train: Part, val: Part | None, codec: LabelCodec, fold
         id=_ROLES["id"],
         split=_ROLES["split"],
     )
-    source = table.make_source([pandas.DataFrame(columns)], roles, multi_label=codec.multi_label, allow_outside=True)
-    info = pack(source, folder, PackOptions(seed=seed))
+    source = table.make_source([pandas.DataFrame(columns)], roles, multi_label=codec.multi_label)
+    # In this process: others would import a script that has no `if __name__ == "__main__":`, and start all over.
+    info = pack(source, folder, PackOptions(seed=seed, workers=1))
     for action, count in info.provenance["rejected"].items():
         warnings.warn(f"{count:,} of {len(splits):,} examples {action}: {_first_reason(folder)}", stacklevel=5)
 

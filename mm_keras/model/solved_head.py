@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mm_keras.features import present
+from mm_keras.features import present, safe_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +199,7 @@ def build_blocks_fusion(shapes: Mapping[str, tuple[int, ...]]) -> keras.Model:
     Returns:
         model "fusion": {modality: [B, D], "<modality>_present": bool [B]} -> float32 [B, sum of D + number of modalities].
     """
-    inputs = {modality: keras.Input(shape, name=modality) for modality, shape in shapes.items()}
+    inputs = {safe_name(modality): keras.Input(shape, name=safe_name(modality)) for modality, shape in shapes.items()}
     flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in shapes}
     numbers = [keras.ops.expand_dims(keras.ops.cast(flag, "float32"), -1) for flag in flags.values()]
     joined = keras.layers.Concatenate(dtype="float32", name="blocks")([*inputs.values(), *numbers])

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from mm_keras.features import present
+from mm_keras.features import present, safe_name
 from mm_keras.model.late_fusion import Combination, fused_models, who_votes
-from mm_keras.model.two_tower_parts import TwoTowerParts
+from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 
 
 def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
@@ -39,7 +39,8 @@ def build_embedder(model: keras.Model, modalities: Sequence[str]) -> keras.Model
         modalities: all modalities of its features, in their order.
 
     Returns:
-        model: the model's inputs -> {modality: the tuned embedding [B, D], …, "fused": [B, D] of all that is present}.
+        model: the model's inputs -> {"<modality>_embedding": the tuned embedding [B, D], …, "fused": [B, D] of all that is
+        present}.
 
     Raises:
         ValueError: for a late fusion, which has no fused embedding.
@@ -49,18 +50,21 @@ def build_embedder(model: keras.Model, modalities: Sequence[str]) -> keras.Model
     parts = TwoTowerParts(model.layers)
     tuned = {modality: parts.tuned_tensor(modality) for modality in modalities}
     embeddings = {modality: parts.join_words(modality, tensor, model.input) for modality, tensor in tuned.items()}
-    return keras.Model(model.input, tuned | {"fused": parts.fuse(embeddings, model.input)}, name="embedder")
+    named = {f"{safe_name(modality)}_embedding": tensor for modality, tensor in tuned.items()}
+    return keras.Model(model.input, named | {"fused": parts.fuse(embeddings, model.input)}, name="embedder")
 
 
 def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
     parts = TwoTowerParts(model.layers)
-    encoded = {f"{modality}_embedding": parts.tuned_tensor(modality) for modality in modalities}
+    encoded = {part_name(modality, "embedding"): parts.tuned_tensor(modality) for modality in modalities}
     for modality in modalities:
         words = parts.words(modality)
-        names = [f"{modality}_{part}" for part in words.input] if words else []
+        names = [part_name(modality, part) for part in words.input] if words else []
         encoded |= {name: model.input[name] for name in names}
     inputs = _inputs_like(encoded) | _presence_inputs(modalities)
-    embeddings = {modality: parts.join_words(modality, inputs[f"{modality}_embedding"], inputs) for modality in modalities}
+    embeddings = {
+        modality: parts.join_words(modality, inputs[part_name(modality, "embedding")], inputs) for modality in modalities
+    }
     return (
         keras.Model(model.input, encoded, name="encoders"),
         keras.Model(inputs, parts.classify(embeddings, inputs), name="fusion_and_head"),

@@ -1,18 +1,23 @@
-"""Predicts the labels of new examples, one by one or from a JSON Lines file."""
+"""Predicts the labels of new examples: of one, of a table of any form that packing reads, or of a folder of pictures."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
-from mm_keras.features import IMAGE
+from mm_keras.features import IMAGE, FeatureSpec, safe_name
+from mm_keras.runs.predict_input import Examples, InputOptions, Row, open_examples
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
 from mm_keras.runs.thresholds import load_thresholds
+from tfrecords_tools.dataset.atomic_file import atomic_file
 from tfrecords_tools.progress import progress_bar
+from tfrecords_tools.sources.files import IMAGE_SUFFIXES
 
 _BATCH_SIZE = 32
 
@@ -23,6 +28,10 @@ class Predictor:
     Args:
         workdir: the run folder.
 
+    Attributes:
+        model, features: the model, and what it takes in.
+        thresholds: the probability [num_labels] above which a label of a multi-label run is predicted.
+
     Example:
         >>> predictor = Predictor("runs/products")
         >>> (answer,) = predictor([predictor.read({"image": "photo.jpg", "title": "Solid oak"})])
@@ -32,37 +41,37 @@ class Predictor:
 
     def __init__(self, workdir: str | Path):
         run = RunFolder(workdir)
-        model, self.features = run.load_model()
-        thresholds = load_thresholds(run, self.features)
-        self._serve = ServingModule(model, self.features, thresholds and thresholds.values).signature()
+        self.model, self.features = run.load_model()
+        tuned = load_thresholds(run, self.features)
+        self.thresholds = tuned.values if tuned else np.full(len(self.features.labels), 0.5)
+        self._serve = ServingModule(self.model, self.features, self.thresholds).signature()
 
-    def read(self, example: Mapping[str, str]) -> dict[str, bytes]:
+    def read(self, example: Mapping[str, str | float | bytes]) -> dict[str, bytes]:
         """Checks an example and reads its image.
 
         Args:
-            example: some of the model's inputs by name: the path of the image, the texts. Inputs that it leaves out are
-                missing.
+            example: some of the model's inputs by name: the path of the image or its encoded bytes, the texts, for which
+                numbers may stand. Inputs that it leaves out are missing.
 
         Raises:
             ValueError: for an input that the model does not have, an example without any, or an image that is none.
             FileNotFoundError: for an image that does not exist.
         """
-        unknown = sorted(set(example) - set(self.features.modalities))
-        if unknown:
-            raise ValueError(f"the model has no input {unknown[0]!r}; its inputs are {list(self.features.modalities)}")
-        values = {name: example.get(name) or "" for name in self.features.modalities}
+        given = {self.features.modality_of(name): value for name, value in example.items()}
+        values = {name: _given(given.get(name), name) for name in self.features.modalities}
+        encoded = values.pop(IMAGE) if isinstance(values.get(IMAGE), bytes) else b""
         not_text = [name for name, value in values.items() if not isinstance(value, str)]
         if not_text:
             raise ValueError(f"input {not_text[0]!r} must be text. Received: {values[not_text[0]]!r}")
-        if not any(value.strip() for value in values.values()):
+        if not encoded and not any(value.strip() for value in values.values()):
             raise ValueError(f"the example has none of the model's inputs {list(self.features.modalities)}")
         raw = {name: value.encode() for name, value in values.items()}
-        if values.get(IMAGE):
-            raw[IMAGE] = Path(values[IMAGE]).read_bytes()
+        if encoded or values.get(IMAGE):
+            raw[IMAGE] = encoded or Path(values[IMAGE]).read_bytes()
             try:
                 tf.io.decode_image(raw[IMAGE], expand_animations=False)
             except tf.errors.InvalidArgumentError:
-                raise ValueError(f"{values[IMAGE]} is no readable JPEG, PNG, GIF or BMP") from None
+                raise ValueError(f"{values.get(IMAGE, 'the image')} is no readable JPEG, PNG, GIF or BMP") from None
         return raw
 
     def __call__(self, batch: Sequence[dict[str, bytes]]) -> list[dict]:
@@ -72,7 +81,7 @@ class Predictor:
             for each example {"labels": [names], "probabilities": [floats]}, the most probable first. Multi-label runs add
             {"predicted": [names]}, all labels whose probability exceeds their threshold, in the order of their ids.
         """
-        answer = self._serve(**{name: tf.constant([raw[name] for raw in batch]) for name in self.features.modalities})
+        answer = self._ask(batch)
         rows = zip(answer["top_labels"].numpy(), answer["top_probabilities"].numpy(), strict=True)
         answers = [
             {
@@ -86,62 +95,121 @@ class Predictor:
                 prediction["predicted"] = [self.features.labels[index] for index in predicted.nonzero()[0]]
         return answers
 
+    def probabilities(self, batch: Sequence[dict[str, bytes]]) -> np.ndarray:
+        """float32 [B, num_labels], of examples that `read` has checked."""
+        return self._ask(batch)["probabilities"].numpy()
 
-def predict(workdir: str | Path, example: Mapping[str, str] | None = None, examples_file: str | None = None) -> Path | None:
-    """Predicts one example and prints it, or a JSON Lines file, next to which it writes <name>.predictions.jsonl.
+    def _ask(self, batch: Sequence[dict[str, bytes]]) -> dict[str, tf.Tensor]:
+        return self._serve(**{safe_name(name): tf.constant([raw[name] for raw in batch]) for name in self.features.modalities})
+
+
+def _given(value, name: str):
+    """A given input as text; 0 is "0", and None and NaN are missing."""
+    if value is None or value != value:
+        return ""
+    return str(value) if isinstance(value, int | float) and name != IMAGE else value
+
+
+def predict(
+    workdir: str | Path,
+    example: Mapping[str, str] | None = None,
+    examples_file: str | Path | None = None,
+    options: InputOptions = InputOptions(),
+    output: str | Path | None = None,
+) -> Path | None:
+    """Predicts one example and prints it, or those of a table or a folder of pictures, and writes a JSON object for each.
 
     Args:
         workdir: the run folder.
         example: inputs of one example: {"image": "photo.jpg", "title": "…"}.
-        examples_file: a .jsonl file with such an object a line; image paths are relative to it. A line that cannot be
-            read gets {"error": …} in its place, and the others go on.
+        examples_file: a table in any form that packing reads, whose columns are bound to the run's inputs by name, or a folder
+            of pictures; see `open_examples`. Of one picture the answer is printed.
+        options: how the table is bound and read.
+        output: the file to write; default: <name>.predictions.jsonl beside `examples_file`. Its objects hold the row's `id` and
+            what `Predictor` answers; a row that cannot be read gets {"id": …, "error": …} in its place, and the others go on.
 
     Returns:
         the file written, if any.
 
     Raises:
-        ValueError: if neither or both are given, or the one example is bad.
+        ValueError: if neither or both are given, if the one example is bad, or if nothing could be predicted.
+
+    Example:
+        >>> predict("runs/products", examples_file="new.csv")
+        PosixPath('new.predictions.jsonl')
     """
     if bool(example) == bool(examples_file):
-        raise ValueError("give one example (--image=photo.jpg --text='title=…'), or a file of examples (--examples=FILE.jsonl)")
-    predictor = Predictor(workdir)
+        raise ValueError(
+            "give one example (--image=photo.jpg --text='title=…'), or a table or folder of examples (new.csv, or in run.py "
+            "--examples=FILE.jsonl)"
+        )
+    source = Path(examples_file) if examples_file else None
+    if source and source.suffix.lower() in IMAGE_SUFFIXES and not source.is_dir():
+        example = {IMAGE: str(source)}
     if example:
+        predictor = Predictor(workdir)
         (answer,) = predictor([predictor.read(example)])
         for label, probability in zip(answer["labels"], answer["probabilities"], strict=True):
             print(f"{probability:8.4f}  {label}")
         return None
-    source = Path(examples_file)
-    output = source.with_suffix(".predictions.jsonl")
-    text = source.read_text("utf-8-sig").removesuffix("\n")
-    lines = text.split("\n") if text else []  # splitlines() would cut inside of texts, at U+2028 for one
-    num_bad = 0
-    with open(output, "w", encoding="utf-8") as file, progress_bar("predicting", "examples", len(lines)) as bar:
-        for start in range(0, len(lines), _BATCH_SIZE):
-            chunk = lines[start : start + _BATCH_SIZE]
-            answers = _answer_lines(predictor, chunk, source.parent)
-            num_bad += sum("error" in answer for answer in answers)
-            file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-            bar.update(len(chunk))
-    print(f"{output}: {len(lines) - num_bad:,} predictions, {num_bad:,} bad lines")
+    examples = open_examples(source, FeatureSpec.load(Path(workdir)).modalities, options)
+    for note in examples.notes:
+        print(note)
+    output = Path(output) if output else source.resolve().with_name(f"{examples.stem}.predictions.jsonl")
+    if output.exists() and source.samefile(output):
+        raise ValueError(f"--output={output} is the input itself")
+    _predict_all(Predictor(workdir), examples, output)
     return output
 
 
-def _answer_lines(predictor: Predictor, lines: Sequence[str], folder: Path) -> list[dict]:
-    """An answer, or {"error": …}, for each line."""
-    answers: list[dict] = []
+def _predict_all(predictor: Predictor, examples: Examples, output: Path) -> None:
+    """Writes an answer for each row, and tells how many there are; raises ValueError if no row could be predicted."""
+    num_good = num_bad = 0
+    first_error = ""
+    with (
+        atomic_file(output) as path,
+        open(path, "w", encoding="utf-8", errors="backslashreplace") as file,
+        progress_bar("predicting", "examples") as bar,
+    ):
+        while batch := list(itertools.islice(examples.rows, _BATCH_SIZE)):
+            for row, answer in zip(batch, _answer_rows(predictor, batch), strict=True):
+                num_bad += row.number if "error" in answer else 0
+                num_good += "error" not in answer
+                first_error = first_error or answer.get("error", "")
+                file.write(json.dumps({"id": row.id, **answer}, ensure_ascii=False) + "\n")
+            bar.update(len(batch))
+    print(f"{output}: {num_good:,} predictions, {num_bad:,} bad {examples.unit}")
+    if not num_good:
+        what = f"all {num_bad:,} {examples.unit} are bad, the first: {first_error}" if num_bad else "the input is empty"
+        raise ValueError(f"nothing was predicted: {what}")
+
+
+def _answer_rows(predictor: Predictor, rows: Sequence[Row]) -> list[dict]:
+    """An answer, or {"error": …}, for each row."""
+    answers: list[dict] = [{"error": row.error} for row in rows]
     batch, places = [], []
-    for line in lines:
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"expected a JSON object. Received: {line[:80]}")
-            if isinstance(row.get(IMAGE), str) and row[IMAGE]:
-                row[IMAGE] = str(folder / row[IMAGE])
-            batch.append(predictor.read(row))
-            places.append(len(answers))
-            answers.append({})
-        except (ValueError, OSError) as error:
-            answers.append({"error": str(error)})
-    for place, answer in zip(places, predictor(batch) if batch else [], strict=True):
+    for place, row in enumerate(rows):
+        if not row.error:
+            try:
+                batch.append(predictor.read(row.inputs))
+                places.append(place)
+            except Exception as error:  # whatever is wrong with one row's picture, the others go on
+                answers[place] = {"error": _told(error)}
+    for place, answer in zip(places, _answer_each(predictor, batch), strict=True):
         answers[place] = answer
     return answers
+
+
+def _answer_each(predictor: Predictor, batch: Sequence[dict[str, bytes]]) -> list[dict]:
+    """The answers of a batch; where the model refuses it, of each example alone, so that one takes no other along."""
+    try:
+        return predictor(batch) if batch else []
+    except tf.errors.OpError as error:
+        if len(batch) == 1:
+            return [{"error": _told(error)}]
+    return [answer for raw in batch for answer in _answer_each(predictor, [raw])]
+
+
+def _told(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0] if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {lines[0]}"

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mm_keras.data.preprocess import Preprocessor
-from mm_keras.features import FeatureSpec
+from mm_keras.features import FeatureSpec, safe_name
 from mm_keras.keras_internals import all_layers
 from mm_keras.tf_text_model.encoder import SavedModelEncoder
 
@@ -18,8 +18,8 @@ from mm_keras.tf_text_model.encoder import SavedModelEncoder
 class ServingModule(tf.Module):
     """Preprocessing and model as one function of what a client has.
 
-    Its inputs are a string tensor [B] for each modality, by name: `image` holds encoded bytes (JPEG, PNG, GIF, BMP), and a text
-    field UTF-8. An empty string means that the modality is missing. Its outputs are
+    Its inputs are a string tensor [B] for each modality, by its `safe_name`: `image` holds encoded bytes (JPEG, PNG, GIF, BMP),
+    and a text field UTF-8. An empty string means that the modality is missing. Its outputs are
 
         probabilities        float32 [B, num_labels]   softmax, or sigmoid for multi-label
         top_labels           string  [B, k]            the k = min(5, num_labels) most probable, best first
@@ -49,7 +49,8 @@ class ServingModule(tf.Module):
 
     def signature(self):
         """The concrete function of any batch size, with named inputs."""
-        return self._trace(**{name: tf.TensorSpec([None], tf.string, name=name) for name in self._features.modalities})
+        keys = map(safe_name, self._features.modalities)
+        return self._trace(**{key: tf.TensorSpec([None], tf.string, name=key) for key in keys})
 
     def _serve(self, model: keras.Model, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(self._preprocessor.raw(raw), training=False)

@@ -112,9 +112,14 @@ def _try_all(
     """The candidates of all kernels of all sets of modalities, in their order."""
     tasks = [(kernels, modalities) for modalities in patterns for kernels in kernels_of(rows.blocks, modalities)]
     waiting = [pool.submit(regressions.candidates, kernels, modalities) for kernels, modalities in tasks]
-    with progress_bar("solving", "kernels", len(tasks)) as bar:
-        for _ in as_completed(waiting):
-            bar.update(1)
+    try:
+        with progress_bar("solving", "kernels", len(tasks)) as bar:
+            for _ in as_completed(waiting):
+                bar.update(1)
+    except BaseException:  # the pool would finish them all before it lets this through
+        for task in waiting:
+            task.cancel()
+        raise
     return [candidate for task in waiting for candidate in task.result()]
 
 

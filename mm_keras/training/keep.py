@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 import mm_keras
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.model.frozen import frozen_modalities
 from mm_keras.runs.thresholds import save_thresholds, tune_thresholds
 from mm_keras.training.build import Built
@@ -21,6 +22,7 @@ from mm_keras.training.solve_head import SolvedHead
 from mm_keras.training.solver_report import format_solution
 from mm_keras.training.training_setup import save_setup
 from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
+from tfrecords_tools.dataset.checksums import check, enter, forget
 
 
 def start_run(prepared: Prepared, built: Built, setup: Mapping[str, object]) -> None:
@@ -45,7 +47,9 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
     run, request, model = prepared.run, prepared.request, built.model
     best_epoch = best_epoch_file(prepared, built)
     print(progress.summary())
+    end_if_asked()
     if prepared.val:
+        check(best_epoch)
         built.trained.load_weights(best_epoch)
     if not prepared.worker.is_chief:
         return model
@@ -54,9 +58,11 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
             model.save(temporary)
     if prepared.val and prepared.features.multi_label:
         tune_thresholds(run.path, prepared.train.dataset, prepared.val.name, request.batch_size)
+    if run.tensorboard.is_dir():
+        enter(run.tensorboard)
     run.save_facts(**_facts(prepared, built), finished=True, seconds=progress.seconds())
     if built.trained is not model:
-        best_epoch.unlink(missing_ok=True)
+        forget(best_epoch)
     prune(run.checkpoints, kept=0)
     return model
 

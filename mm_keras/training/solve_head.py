@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from mm_keras.data.feature_cache import FeatureCache
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import FeatureSpec, TokenText, present
 from mm_keras.model.solved_head import build_solved_head
 from mm_keras.model.solved_two_tower import build_solved_two_tower, embedding_widths
@@ -103,7 +104,9 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
         features.multi_label,
         make_folds(features, inputs, labels, prepared.request.seed),
     )
+    end_if_asked()
     solution = solve(rows, prepared.request.seed)
+    end_if_asked()
     widths = [block.values.shape[1] for block in blocks]
     head = build_solved_head(widths, len(features.modalities), solution.kernels, solution.answers, solution.pattern_of)
     bags = {field: (known.column_of, known.rarity) for field, known in words.items()}

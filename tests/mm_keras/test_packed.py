@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -96,3 +97,63 @@ def test_table_packed_with_images_of_another_folder_is_an_error(table, tmp_path)
     _pack_table(table)
     with pytest.raises(ValueError, match="holds a dataset of another source_options"):
         _pack_table(table, image_root=str(tmp_path / "elsewhere"))
+
+
+def _shrink(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: shutil.copy(folder / "pictures/1.png", folder / "pictures/0.png"),
+            "then 10 of 11 were there, now 11 of 11",
+        ),
+        (lambda folder: (folder / "pictures/1.png").unlink(), "then 10 of 11 were there, now 9 of 11"),
+        (lambda folder: _shrink(folder / "pictures/1.png"), "then 10 of 11 were there, now 10 of 11"),
+        (lambda folder: os.utime(folder / "pictures/1.png", (1, 1)), "then 10 of 11 were there, now 10 of 11"),
+    ],
+    ids=["added", "removed", "resized", "touched"],
+)
+def test_images_that_changed_after_packing_are_seen(table, change, message):
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("p20,pictures/0.png,to come,red\n")
+    packed = _pack_table(table)
+    assert _pack_table(table) == packed
+    change(table.parent)
+    with pytest.raises(ValueError, match=rf"was packed of other image files \({message}\); delete the folder to pack it anew"):
+        _pack_table(table)
+    assert _pack_table(table, check_images="none") == packed
+
+
+def test_images_are_compared_by_content_where_that_is_asked(table):
+    packed = _pack_table(table, check_images="content")
+    os.utime(table.parent / "pictures/1.png", (1, 1))
+    assert _pack_table(table, check_images="content") == packed
+    shutil.copy(table.parent / "pictures/3.png", table.parent / "pictures/1.png")
+    with pytest.raises(ValueError, match="of other image files"):
+        _pack_table(table)
+    shutil.rmtree(packed)
+    _pack_table(table)
+    with pytest.raises(ValueError, match="was packed without checksums of its image files"):
+        _pack_table(table, check_images="content")
+
+
+@pytest.mark.parametrize(
+    "change", [{"label_separator": "|"}, {"first_image": True}, {"encoding": "cp1252"}, {"image_template": "pictures/{id}.png"}]
+)
+def test_dataset_that_was_read_otherwise_is_an_error(table, change):
+    _pack_table(table)
+    with pytest.raises(ValueError, match="holds a dataset of another source_options"):
+        _pack_table(table, **change)
+
+
+def test_unlabelled_rows_are_left_out_where_that_is_asked(table, capsys):
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("p20,,no label,\n")
+    info = DatasetInfo.load(_pack_table(table, unlabelled="leave_out"))
+    assert sum(map(info.num_examples, info.splits)) == 20
+    assert "1 without a label were left out, as asked" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds a dataset of another unlabelled: leave_out"):
+        _pack_table(table)

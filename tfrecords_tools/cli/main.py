@@ -44,8 +44,14 @@ def _make_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--id", help="only the record with this id")
     inspect.add_argument("--images", metavar="FOLDER", help="write their images here as <n>.jpg")
     inspect.set_defaults(run=_inspect)
-    verify = commands.add_parser("verify", help="re-read everything and compare it with dataset.json")
+    verify = commands.add_parser("verify", help="re-read every byte and compare it with dataset.json and checksums.sha256")
     verify.add_argument("folder")
+    verify.add_argument(
+        "--accept",
+        action="store_true",
+        help="first write checksums.sha256 anew: after a change on purpose, such as a licence in croissant.json, or for a "
+        "dataset of an older version",
+    )
     verify.add_argument("--leaks", action="store_true", help="also list near-duplicate images that stand in different splits")
     verify.add_argument("--max_distance", type=int, default=4, help="of two near-duplicates' hashes, in bits (default: 4)")
     verify.set_defaults(run=_verify)
@@ -95,12 +101,17 @@ def _describe_image(record) -> str:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from tfrecords_tools.dataset.folder import write_checksums
+    from tfrecords_tools.dataset.info import DATASET_FILE
     from tfrecords_tools.inspect.verify import verify
 
-    problems = verify(options.folder)
+    folder = Path(options.folder)
+    if options.accept and (folder / DATASET_FILE).is_file():
+        write_checksums(folder)
+    problems = verify(folder)
     for problem in problems:
         print(problem)
-    print(f"{options.folder}: {f'{len(problems)} problem(s)' if problems else 'everything is as dataset.json says'}")
+    print(f"{folder}: {f'{len(problems)} problem(s)' if problems else 'everything is as dataset.json says'}")
     if options.leaks:
         _print_leaks(options)
     return 1 if problems else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 from tfrecords_tools.sources.command import find_commands, split_paths
 
@@ -48,6 +47,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="a record whose image is missing or unreadable, but that has a text: keep it without its image (default; "
         "models handle missing images, and its text and label are good) or leave it out. Reported either way",
     )
+    group.add_argument(
+        "--unlabelled",
+        choices=("keep", "leave_out"),
+        default="keep",
+        help="examples without a label: keep them (default; where examples may carry several labels, it says that none "
+        "applies) or leave them out",
+    )
+    group.add_argument(
+        "--check_images",
+        choices=("time", "content", "none"),
+        default="time",
+        help="what tells later whether image files changed: size and time (default), a checksum, or nothing",
+    )
     group.add_argument("--max_bad_fraction", type=float, default=0.2, help="stop when more of the input is bad (default: 0.2)")
     group.add_argument("--examples_per_shard", type=int, default=2000, help="default: 2000")
     group.add_argument("--workers", type=int, help="processes (default: one a core)")
@@ -84,6 +96,7 @@ def _pack(options: argparse.Namespace) -> int:
     from tfrecords_tools.dataset.splits import parse_fractions
     from tfrecords_tools.packing.images import ImageOptions
     from tfrecords_tools.packing.pack import PackOptions, pack
+    from tfrecords_tools.packing.summary import summary_lines
 
     pack_options = PackOptions(
         images=ImageOptions(None if options.passthrough else options.short_side, options.quality, options.max_pixels),
@@ -93,10 +106,14 @@ def _pack(options: argparse.Namespace) -> int:
         keep_without_image=options.bad_images == "keep",
         max_bad_fraction=options.max_bad_fraction,
         workers=options.workers,
+        unlabelled=options.unlabelled,
+        check_images="none" if options.path_map else options.check_images,  # they are not where the source says
     )
     engine = _engine(options)
     labels = LabelVocabulary.load(options.labels) if options.labels else None
     source = options.make_source(options)
+    for note in source.notes:
+        print(note)
     if options.estimate is not None:
         from tfrecords_tools.packing.estimate import estimate
 
@@ -108,8 +125,8 @@ def _pack(options: argparse.Namespace) -> int:
     total = sum(info.num_examples(split) for split in info.splits)
     parts = ", ".join(f"{split} {info.num_examples(split):,}" for split in info.splits)
     print(f"{options.output}: {total:,} examples ({parts}), {len(info.labels)} labels, in {seconds:.1f} s")
-    for action, count in info.provenance["rejected"].items():
-        print(f"  {count:,} {action}: see {Path(options.output) / 'rejected.jsonl'}")
+    for line in summary_lines(info, options.output):
+        print(f"  {line}")
     return 0
 
 

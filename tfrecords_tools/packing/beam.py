@@ -98,9 +98,14 @@ def make_engine(arguments: list[str], exchange: str | None = None, path_map: dic
                     f"the Beam pipeline failed: {error}. Run the same command again to go on; finished shards are kept"
                 ) from error
         for name in names:
-            if not places.is_shared and not finished_shard(job.folder, name):
-                _copy_back(job.folder, name, places)
             finished = finished_shard(job.folder, name)
+            if not finished and not places.is_shared:
+                _copy_back(job.folder, name, places)
+                finished = finished_shard(job.folder, name)
+            if not finished:
+                raise PipelineError(
+                    f"the files of shard {name} are not what a worker wrote: delete {places.folder}, and run the command again"
+                )
             for pair in finished.rejections:
                 job.reject(*pair)
             yield finished

@@ -23,35 +23,32 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tfrecords_tools.dataset import croissant, tfds_files
-from tfrecords_tools.dataset.index import INDEX_FOLDER
-from tfrecords_tools.dataset.info import (
-    CLASS_DESCRIPTIONS_FILE,
-    CROISSANT_FILE,
-    DATASET_FILE,
-    LABELS_FILE,
-    REJECTED_FILE,
-    DatasetInfo,
-    ShardInfo,
-)
+from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.dataset.checksums import CHECKSUMS_FILE
+from tfrecords_tools.dataset.folder import DESCRIPTIONS, write_checksums
+from tfrecords_tools.dataset.index import INDEX_FOLDER, index_file
+from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, DATASET_FILE, REJECTED_FILE, DatasetInfo, ShardInfo
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.shards import sha256_of, shard_name
 from tfrecords_tools.dataset.splits import check_fractions
 from tfrecords_tools.packing.encode import Encoder, Result, Settings
+from tfrecords_tools.packing.image_digest import CHECK_IMAGES, CheckImages
 from tfrecords_tools.packing.images import ImageOptions
 from tfrecords_tools.packing.shard_files import FinishedShard, finished_shard, write_shard
 from tfrecords_tools.packing.spool import Place, Spool
-from tfrecords_tools.packing.staging import SPOOL_FILE, Staging
+from tfrecords_tools.packing.staging import LOCK_FILE, SPOOL_FILE, Staging, put_back_retired
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.example import Rejection, Source
 
 _OURS = (
-    *(DATASET_FILE, LABELS_FILE, REJECTED_FILE, CROISSANT_FILE, CLASS_DESCRIPTIONS_FILE, INDEX_FOLDER),
+    *(*DESCRIPTIONS, CHECKSUMS_FILE, CLASS_DESCRIPTIONS_FILE, INDEX_FOLDER),
+    LOCK_FILE,  # of a pack that was killed as it ended
     ".features",  # mm_keras caches encodings there, of records that overwriting deletes
-    *(tfds_files.FEATURES_FILE, tfds_files.INFO_FILE, tfds_files.NAMES_FILE),
 )
+UNLABELLED = ("keep", "leave_out")
 _VERSIONED = ("opencv-python-headless", "pillow", "numpy")
 
 
@@ -73,6 +70,10 @@ class PackOptions:
         max_bad_fraction: packing stops with an error when more than this fraction of the input is bad, 0–1. The usual reason
             is a wrong image folder.
         workers: the number of worker processes; None starts one for each core. The bytes do not depend on it.
+        unlabelled: whether examples without a label are kept ("keep"), or counted and left out ("leave_out"). Of multi-label
+            data an example without a label says that none applies, which may not be meant.
+        check_images: what image files are known by in the dataset's description, which later tells whether it is still what
+            packing would make: see `ImageDigest`.
 
     Example:
         >>> PackOptions(images=ImageOptions(short_side=320), fractions={"train": 0.9, "test": 0.1})
@@ -85,6 +86,8 @@ class PackOptions:
     keep_without_image: bool = True
     max_bad_fraction: float = 0.2
     workers: int | None = None
+    unlabelled: Literal["keep", "leave_out"] = "keep"
+    check_images: CheckImages = "time"
 
     def __post_init__(self):
         check_fractions(self.fractions)
@@ -94,6 +97,9 @@ class PackOptions:
             raise ValueError(f"workers must be at least 1, or None for one a core. Received: {self.workers}")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction must be within 0–1. Received: {self.max_bad_fraction}")
+        for name, values in (("unlabelled", UNLABELLED), ("check_images", CHECK_IMAGES)):
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be one of {', '.join(values)}. Received: {getattr(self, name)!r}")
 
 
 class ShardPlan(NamedTuple):
@@ -132,14 +138,17 @@ class Job:
 
     def check_bad(self) -> None:
         """Raises PackError if too much of the input is known to be bad."""
-        rejections, num_seen = self.spool.rejections, self.spool.num_seen
-        if len(rejections) <= self._max_bad_fraction * num_seen:
+        rejections, num_bad, num_seen = self.spool.rejections, self.spool.num_bad, self.spool.num_seen
+        if num_bad <= self._max_bad_fraction * num_seen:
             return
-        reasons = Counter(r.reason.split(":")[0] for _, r in rejections).most_common(3)
+        counts = Counter()
+        for _, rejection in rejections:
+            counts[rejection.reason.split(":")[0]] += rejection.rows
+        reasons = counts.most_common(3)
         listed = "; ".join(f"{count} × {reason}" for reason, count in reasons)
         examples = "; ".join(f"{r.where}: {r.reason}" for _, r in rejections[-2:])
         raise PackError(
-            f"at least {len(rejections):,} of {num_seen:,} examples are bad, over the allowed fraction of "
+            f"at least {num_bad:,} of {num_seen:,} examples are bad, over the allowed fraction of "
             f"{self._max_bad_fraction} (--max_bad_fraction): {listed}. For example: {examples}"
         )
 
@@ -211,10 +220,12 @@ def pack(
         840
     """
     output = Path(output).absolute()
+    put_back_retired(output)
     _check_output(output, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
+    keep = options.unlabelled == "keep"
     with Staging(output) as staging:
-        spool = Spool(staging.path / SPOOL_FILE, source, options.fractions, options.seed, progress)
+        spool = Spool(staging.path / SPOOL_FILE, source, options.fractions, options.seed, progress, keep, options.check_images)
         if labels is None and source.labels is not None:
             labels = LabelVocabulary(source.labels)
         labels = labels or LabelVocabulary.from_names(spool.label_names)
@@ -224,10 +235,16 @@ def pack(
         job = Job(spool, staging.path, settings, fingerprint, options, progress)
         splits: dict[str, list[ShardInfo]] = {split: [] for split, size in spool.sizes.items() if size}
         counts = {split: Counter() for split in splits}
+        of_index: dict[str, str] = {}
         job.check_bad()
+        returned = Counter()
         for shard in engine(job, _plan(spool, options)):
             splits[shard.split].append(shard.info)
+            of_index[index_file(shard.info.file)] = shard.index_sha256
             counts[shard.split].update(shard.counts)
+            left_out = sum(rejection.action == Rejection.action for _, rejection in shard.rejections)
+            returned[shard.split] += shard.info.num_examples + left_out
+        _check_all_returned(returned, spool)
         _write_rejected(staging.path, spool.rejections)
         info = DatasetInfo(
             name=output.name,
@@ -244,6 +261,7 @@ def pack(
         croissant.write(info, staging.path)
         tfds_files.write(info, staging.path)
         info.save(staging.path)
+        write_checksums(staging.path, of_index)
         staging.publish()
     return info
 
@@ -255,17 +273,27 @@ def _plan(spool: Spool, options: PackOptions) -> Iterator[ShardPlan]:
             yield ShardPlan(split, shard_name(split, index, num_shards), places)
 
 
+def _check_all_returned(returned: Counter, spool: Spool) -> None:
+    for split, size in spool.sizes.items():
+        if returned[split] != size:
+            raise PackError(
+                f"{returned[split]:,} of the {size:,} examples of split {split!r} became records or were rejected; the others "
+                "were lost by the engine that makes the shards. Delete the unfinished dataset, and pack again"
+            )
+
+
 def _write_rejected(folder: Path, rejections: list[tuple[int, Rejection]]) -> None:
-    with open(folder / REJECTED_FILE, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with atomic_file(folder / REJECTED_FILE) as path, open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         for _, rejection in sorted(rejections, key=lambda pair: pair[0]):
             file.write(json.dumps(dataclasses.asdict(rejection), ensure_ascii=False) + "\n")
 
 
 def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: LabelVocabulary) -> str:
-    """A hash of all that the bytes of the shards depend on, except for the contents of the image files."""
+    """A hash of all that the bytes of the shards depend on; image files by what `check_images` knows of them."""
     settings = dataclasses.replace(options, workers=None)
     versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
-    parts = (spool.digest, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)
+    examples = (spool.digest, spool.images.facts())
+    parts = (*examples, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -302,7 +330,9 @@ def _provenance(source: Source, options: PackOptions, spool: Spool) -> dict:
         "pack_options": settings,
         "splits_drawn": spool.splits_drawn,
         "files": [{"name": path.name, "sha256": sha256_of(path)} for path in source.files],
-        "rejected": dict(Counter(rejection.action for _, rejection in spool.rejections)),
+        "images": spool.images.facts(),
+        "rejected": spool.rejected_rows(),
+        "unlabelled_left_out": spool.num_unlabelled,
         "versions": {package: _version(package) for package in ("mm_keras", *_VERSIONED)},
     }
 

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from tfrecords_tools.dataset.scratch import disk_errors, insert, open_scratch
 from tfrecords_tools.dataset.splits import check_split_name, draw_split, hash_id
+from tfrecords_tools.packing.image_digest import CheckImages, ImageDigest
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
 
@@ -37,6 +38,8 @@ class Spool:
         fractions: maps split names to the fractions by which a split is drawn for examples to which the source gives none.
         seed: another seed draws other splits and another order of the records.
         progress: whether to show a progress bar on standard error.
+        keep_unlabelled: whether examples without a label are kept; otherwise they are counted and left out.
+        check_images: what image files are known by, see `ImageDigest`.
 
     Attributes:
         path: the path of the file.
@@ -44,6 +47,9 @@ class Spool:
         label_names: the labels of all examples.
         rejections: (position in the source, rejection) pairs.
         num_seen: the number of examples and rejected rows.
+        num_bad: the number of rows for which the rejections stand.
+        num_unlabelled: the number of examples that were left out because they have no label.
+        images: a digest of the image files that the examples name.
         digest: a sha256 of the examples, in hex.
         splits_drawn: whether the source gives no splits at all, so that each split follows from the id of the example.
 
@@ -51,12 +57,22 @@ class Spool:
         EmptySourceError: if the source yields no usable example.
     """
 
-    def __init__(self, path: Path, source: Source, fractions: dict[str, float], seed: int, progress: bool):
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        fractions: dict[str, float],
+        seed: int,
+        progress: bool,
+        keep_unlabelled: bool = True,
+        check_images: CheckImages = "none",
+    ):
         self.path = path
+        self.images = ImageDigest(check_images)
         self.sizes = dict.fromkeys(fractions, 0)
         self.label_names: set[str] = set()
         self.rejections: list[tuple[int, Rejection]] = []
-        self.num_seen = 0
+        self.num_seen = self.num_bad = self.num_unlabelled = 0
         self.splits_drawn = True
         self._plan_path = path.with_name(path.name + ".sqlite")
         self._plan = open_scratch(self._plan_path, "hash INTEGER, position INTEGER PRIMARY KEY, split TEXT, offset INTEGER")
@@ -66,9 +82,13 @@ class Spool:
         with open(path, "wb") as file, progress_bar("reading the source", "examples", shown=progress) as bar:
             for example in source.examples():
                 bar.update()
-                self.num_seen += 1
+                self.num_seen += example.rows if isinstance(example, Rejection) else 1
                 if isinstance(example, Rejection):
                     self.reject(position, example)
+                    continue
+                self.images.add(example)
+                if not (example.labels or keep_unlabelled):
+                    self.num_unlabelled += 1
                     continue
                 try:
                     for text in (example.id, *example.labels):
@@ -98,6 +118,14 @@ class Spool:
     def reject(self, position: int, rejection: Rejection) -> None:
         """Adds a rejection to the report; `position` says where in the source it belongs."""
         self.rejections.append((position, rejection))
+        self.num_bad += rejection.rows
+
+    def rejected_rows(self) -> dict[str, int]:
+        """How many rows were rejected, by what was done about them."""
+        counts: dict[str, int] = {}
+        for _, rejection in self.rejections:
+            counts[rejection.action] = counts.get(rejection.action, 0) + rejection.rows
+        return counts
 
     def shards(self, split: str, num_shards: int) -> Iterator[list[Place]]:
         """Yields the places of the examples of each shard of a split, in the order of the hashes of their ids.

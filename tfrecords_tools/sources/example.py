@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
+class SourceError(ValueError):
+    """A source that cannot be read at all, because a file or column is missing, or has another format or encoding."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RecordImage:
     """The image of a record that was packed before.
@@ -57,12 +61,14 @@ class Rejection:
         where: the place in the source.
         reason: what is wrong.
         action: what was done about it.
+        rows: how many rows of the source it stands for: several, where a quote that is not closed swallowed them.
     """
 
     id: str
     where: str
     reason: str
     action: str = "left out"
+    rows: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Source:
             examples, sorted.
         images: how its images are stored already, if packing keeps their bytes (`ImageOptions` as a dict); otherwise None.
         ceilings: maps the modalities that a model sees to the best accuracy to expect; known only for the drawn sample.
+        notes: lines that say how the source was read, where that does not go without saying.
     """
 
     name: str
@@ -91,3 +98,4 @@ class Source:
     labels: list[str] | None = None
     images: dict | None = None
     ceilings: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import csv
 import gzip
 import io
 import json
@@ -14,16 +13,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from tfrecords_tools.sources.example import SourceError
+from tfrecords_tools.sources.text_rows import BadRow, header_names, iter_cells, name_cells
+
 _SUFFIXES = "apng avif bmp gif heic j2k jfif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
 )
-_CELL_LIMIT = 2**20
-
-
-class SourceError(ValueError):
-    """A source that cannot be read at all, because a file or column is missing, or has another format or encoding."""
 
 
 def open_bytes(path: str | Path) -> BinaryIO:
@@ -70,25 +67,7 @@ def iter_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 yield number, line.strip()
 
 
-def iter_cells(file: TextIO, name: str, delimiter: str = ",") -> Iterator[tuple[str, list[str] | str]]:
-    """Yields ("name:line", cells), or ("name:line", what is wrong with the row); empty rows are skipped."""
-    csv.field_size_limit(_CELL_LIMIT)
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            lines = f"line {line}" if reader.line_num == line else f"lines {line}–{reader.line_num}"
-            yield f"{name}:{line}", f"malformed row: {error} ({lines}); an unclosed quote, perhaps"
-            continue
-        if cells:
-            yield f"{name}:{line}", cells
-
-
-def iter_csv(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str] | str]]:
+def iter_csv(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str] | BadRow]]:
     """Yields ("name:line", row) of a CSV file with a header, or ("name:line", what is wrong with the row).
 
     Raises:
@@ -98,22 +77,13 @@ def iter_csv(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[str, di
     with open_text(path) as file, reading(path):
         rows = iter_cells(file, path.name)
         _, header = next(rows, ("", []))
-        if isinstance(header, str):
+        if isinstance(header, BadRow):
             raise SourceError(f"{path} has a malformed header: {header}")
-        header = [cell.strip() for cell in header]
+        header = header_names(header)
         missing = [column for column in columns if column not in header]
         if missing:
             raise SourceError(f"{path} has no column {missing[0]!r}; its columns are {header}")
         yield from (name_cells(where, header, cells) for where, cells in rows)
-
-
-def name_cells(where: str, header: list[str], cells: list[str] | str) -> tuple[str, dict[str, str] | str]:
-    """Names the cells of a row by the header; a row of another length becomes what is wrong with it."""
-    if isinstance(cells, str):
-        return where, cells
-    if len(cells) != len(header):
-        return where, f"malformed row: {len(cells)} cell(s) under {len(header)} columns"
-    return where, dict(zip(header, cells, strict=True))
 
 
 def read_pairs(path: str | Path, header: tuple[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -136,7 +106,7 @@ def read_pairs(path: str | Path, header: tuple[str, str]) -> tuple[dict[str, str
     width, columns = 2, [0, 1]
     with open_text(path) as file, reading(path):
         for index, (where, cells) in enumerate(iter_cells(file, path.name)):
-            if isinstance(cells, str):
+            if isinstance(cells, BadRow):
                 problems.append((where, cells))
                 continue
             cells = [cell.strip() for cell in cells]

@@ -95,7 +95,8 @@ def _rows(path: Path) -> Iterator[_Row | Rejection]:
     _, first = next(iter_lines(path), (0, ""))
     if first.replace(" ", "") == "image,caption":
         for where, row in iter_csv(path, ("image", "caption")):
-            yield Rejection("", where, row) if isinstance(row, str) else (where, row["image"].strip(), row["caption"].strip())
+            bad = isinstance(row, str)
+            yield Rejection("", where, row, rows=row.rows) if bad else (where, row["image"].strip(), row["caption"].strip())
         return
     piped = first.replace(" ", "").startswith("image_name|")
     for number, line in iter_lines(path):

@@ -179,7 +179,7 @@ def _read(path: Path, number: int, classes: _Classes, index: DiskIndex) -> Itera
     """Adds [number of the file, class, whether a person judged, confidence] of each row to the index, by image."""
     for where, row in iter_csv(path, _COLUMNS):
         if isinstance(row, str):
-            yield Rejection("", where, row)
+            yield Rejection("", where, row, rows=row.rows)
             continue
         image_id, label, confidence = (row[column].strip() for column in _COLUMNS)
         try:

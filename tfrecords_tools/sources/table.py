@@ -1,12 +1,16 @@
-"""A table in which each row is an example: CSV, TSV, JSON Lines, Parquet, or a pandas DataFrame. Columns are given roles.
+"""A table in which each row is an example: CSV, JSON, Parquet, or a pandas DataFrame. Columns are given roles.
 
     id,image,title,description,category                    --image=image --text=title,description --label=category
     a1,images/a1.jpg,"Mug, blue","Dishwasher safe",kitchen
 
-- Image paths are relative to the folder of the table, or to `image_root`. An empty cell means that there is no image.
-- In JSON Lines and Parquet a text or label cell may hold a list (five captions, three tags).
+- Image paths are relative to the folder of the table, or to `image_root`. An empty cell means that there is no image. A cell
+  may also hold the encoded picture: bytes, Hugging Face's {bytes, path}, or base64. `image_template` makes paths of columns.
+- In JSON and Parquet a text or label cell may hold a list (five captions, three tags); label cells of CSV may spell one
+  ("['red', 'round']"), where examples may carry several labels.
 - `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label.
-- Cells are read as text without any change: "NA" and "None" stay words, and 007 keeps its zeros.
+- Cells are read as text without any change: "NA" and "None" stay words, and 007 keeps its zeros. Ids and labels alone lose
+  the ".0" of whole numbers.
+- How a file is written (delimiter, encoding, compression) is found out where it is unambiguous, and told.
 - CSV and TSV cells may be quoted with `"`; a cell that begins with a bare `"` must double it.
 - A row that cannot be read (too many cells, broken JSON, no id) is rejected with its line number, and the others are packed.
 """
@@ -16,42 +20,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfrecords_tools.sources.command import SourceCommand, comma_list
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
-from tfrecords_tools.sources.table_rows import TableError, column_names, iter_rows, table_name
+from tfrecords_tools.sources.table_cells import LabelCells, name_of, text_of, texts_of
+from tfrecords_tools.sources.table_checks import check_images, check_labels, frame_digest
+from tfrecords_tools.sources.table_file import TableError, TextFormat, delimiter_option
+from tfrecords_tools.sources.table_images import ImageCells, template_columns
+from tfrecords_tools.sources.table_roles import Columns, check_columns, check_roles
+from tfrecords_tools.sources.table_rows import Table, open_table
+from tfrecords_tools.sources.text_rows import BadRow
 
 if TYPE_CHECKING:
     import pandas
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """The names of the columns by their roles; None if there is no such column.
-
-    Attributes:
-        image: holds paths of images.
-        text: columns of texts; their names become the text fields.
-        label: holds label names.
-        id: holds ids, which are unique in the dataset. By default ids are made of the file name and the row.
-        split: holds split names.
-        weight: holds the weights of the examples.
-    """
-
-    image: str | None = None
-    text: tuple[str, ...] = ()
-    label: str | None = None
-    id: str | None = None
-    split: str | None = None
-    weight: str | None = None
-
-    def named(self) -> list[str]:
-        """The names of all columns that have a role."""
-        single = (self.image, self.label, self.id, self.split, self.weight)
-        return [column for column in (*single, *self.text) if column]
 
 
 def make_source(
@@ -62,31 +46,55 @@ def make_source(
     image_root: str | Path | None = None,
     encoding: str | None = None,
     derived_from_label: tuple[str, ...] = (),
+    image_template: str | None = None,
+    first_image: bool = False,
+    delimiter: str | None = None,
+    quotes: bool = True,
 ) -> Source:
-    """Declares tables as a source; their columns are checked before anything is read.
+    """Declares tables as a source; their columns and first rows are checked before anything is packed.
 
     Args:
-        tables: files (.csv, .tsv, .jsonl, .parquet) or DataFrames, read one after the other.
+        tables: files (see `table_file.KINDS`) or DataFrames, read one after the other.
         columns: the role of each column.
         label_separator: splits a label cell into several labels; makes the dataset multi-label.
         multi_label: whether label cells may hold lists.
         image_root: the folder to which image paths are relative; by default that of the table, or the working folder for a
             DataFrame.
-        encoding: the encoding of CSV, TSV and JSON Lines files; by default UTF-8, or UTF-16 if there is a byte order mark.
+        encoding: the encoding of text files; by default UTF-8, or UTF-16 or UTF-32 if the bytes say so.
         derived_from_label: text columns that are computed from the label, such as a description of the class.
+        image_template: makes image paths of other columns: "images/{id}.jpg".
+        first_image: whether of a cell with several images the first is taken; otherwise such cells are an error.
+        delimiter: what separates cells of CSV files; by default what fits their first rows.
+        quotes: whether cells of CSV files may be quoted; False: " is a character as any other.
 
     Raises:
-        TableError: if a table is missing, of an unknown format, or lacks a column, or if the roles contradict each other.
+        TableError: if a table is missing, of an unknown format, or lacks a column, if the roles contradict each other, or if
+            cells may mean several things.
 
     Example:
         >>> make_source(["products.csv"], Columns(image="image", text=("title", "description"), label="category"))
     """
-    _check_roles(columns, label_separator, derived_from_label)
-    for table in tables:
-        check_columns(table, columns, encoding)
-    stems = [Path(table_name(table)).stem for table in tables]
+    check_roles(columns, label_separator, derived_from_label, image_template)
+    text_format = TextFormat(encoding, delimiter, quotes)
+    needed = [*columns.named(), *(template_columns(image_template) if image_template else ())]
+    several = multi_label or label_separator is not None
+    opened = [open_table(table, text_format) for table in tables]
+    readers = [
+        _Reader(table, columns, image_root, image_template, first_image, label_separator, several, needed) for table in opened
+    ]
+    notes = [note for reader in readers for note in reader.check()]
+    stems = [table.stem for table in opened]
     if columns.id is None and len(set(stems)) < len(stems):
         raise TableError(f"tables of one name give equal ids; name an id column (--id). Received: {stems}")
+    unusual = {
+        "multi_label": multi_label,
+        "encoding": encoding,
+        "image_template": image_template,
+        "first_image": first_image,
+        "delimiter": delimiter,
+        "no_quotes": not quotes,
+        "frames": [frame_digest(table, needed) for table in tables if not isinstance(table, str | Path)],
+    }
     options = dataclasses.asdict(columns) | {
         "label_separator": label_separator,
         "image_root": str(image_root) if image_root else None,
@@ -94,119 +102,110 @@ def make_source(
     }
     return Source(
         name="table",
-        examples=lambda: itertools.chain.from_iterable(
-            iter_examples(table, columns, label_separator, image_root, encoding) for table in tables
-        ),
+        examples=lambda: itertools.chain.from_iterable(reader.iter_examples() for reader in readers),
         text_fields={field: field in derived_from_label for field in columns.text},
-        multi_label=multi_label or label_separator is not None,
+        multi_label=several,
         files=[Path(table) for table in tables if isinstance(table, str | Path)],
-        options=options,
+        options=options | {name: value for name, value in unusual.items() if value},
+        labels=_numbering([table.class_names.get(columns.label) for table in opened]),
+        notes=tuple(notes),
     )
 
 
-def _check_roles(columns: Columns, label_separator: str | None, derived_from_label: tuple[str, ...]) -> None:
-    if not columns.image and not columns.text:
-        raise TableError("name an image column (--image), text columns (--text), or both")
-    twice = [column for column in columns.text if columns.text.count(column) > 1]
-    if twice:
-        raise TableError(f"text column {twice[0]!r} is named twice")
-    if columns.label in columns.text and columns.label not in derived_from_label:
-        raise TableError(
-            f"column {columns.label!r} is both the label and a text, which tells models the answer. If that is meant, "
-            f"say that the text comes from the label: --derived_from_label={columns.label}"
+def _numbering(names: list[list[str] | None]) -> list[str] | None:
+    """The names of classes in the order that all of the files give them."""
+    first = names[0] if names else None
+    names_agree = first is not None and all(other == first for other in names)
+    return first if names_agree and len(set(first)) == len(first) else None
+
+
+class _Reader:
+    """Makes examples of the rows of one table."""
+
+    def __init__(
+        self,
+        table: Table,
+        columns: Columns,
+        image_root: str | Path | None = None,
+        image_template: str | None = None,
+        first_image: bool = False,
+        label_separator: str | None = None,
+        several: bool = False,
+        needed: Sequence[str] = (),
+    ):
+        self._table, self._columns, self._needed = table, columns, list(needed) or columns.named()
+        root = Path(image_root) if image_root else table.folder
+        self._images = self._labels = None
+        if columns.image or image_template:
+            self._images = ImageCells(columns.image, root, image_template, first_image)
+        if columns.label:
+            names = table.class_names.get(columns.label)
+            self._labels = LabelCells(columns.label, label_separator, several, names)
+
+    def check(self) -> list[str]:
+        """Raises a TableError for what cannot be read; returns lines on how the rest is read."""
+        check_columns(self._table, self._needed)
+        notes = [f"{self._table.name}: {self._table.read_as}"] if self._table.read_as else []
+        notes += check_labels(self._table, self._labels) if self._labels else []
+        return notes + (check_images(self._table, self._images) if self._images else [])
+
+    def iter_examples(self) -> Iterator[SourceExample | Rejection]:
+        """Yields an example for each row, or a rejection for a row that cannot be read."""
+        for where, row in self._table.iter_rows(self._needed):
+            example_id = f"{self._table.stem}:{where.rsplit(':', 1)[-1]}" if self._columns.id is None else ""
+            if isinstance(row, BadRow):
+                yield Rejection(example_id, where, str(row), rows=row.rows)
+                continue
+            try:
+                example_id = example_id or _id(row[self._columns.id], self._columns.id)
+                yield self._example(example_id, where, row)
+            except ValueError as error:
+                yield Rejection(example_id, where, str(error))
+
+    def _example(self, example_id: str, where: str, row: dict[str, Any]) -> SourceExample:
+        columns = self._columns
+        return SourceExample(
+            id=example_id,
+            where=where,
+            image=self._images.read(row) if self._images else None,
+            texts={field: texts_of(row[field], field) for field in columns.text},
+            labels=self._labels.read(row[columns.label]) if self._labels else [],
+            split=_split(row[columns.split], columns.split) if columns.split else None,
+            weight=_weight(row[columns.weight], columns.weight) if columns.weight else 1.0,
         )
-    unknown = [column for column in derived_from_label if column not in columns.text]
-    if unknown:
-        raise TableError(f"derived_from_label names {unknown[0]!r}, which is no text column; those are {list(columns.text)}")
-    if label_separator == "":
-        raise TableError("label_separator must not be empty; for label cells that hold lists use --multi_label")
 
 
-def check_columns(table: str | Path | pandas.DataFrame, columns: Columns, encoding: str | None = None) -> None:
-    """Raises a TableError if the table cannot be read, lacks a column, or has several columns of one name."""
-    present = column_names(table, encoding)
-    repeated = [name for name in present if present.count(name) > 1]
-    if repeated:
-        raise TableError(f"{table_name(table)} has several columns named {repeated[0]!r}")
-    missing = [column for column in columns.named() if column not in present]
-    if missing and not present:
-        raise TableError(f"{table_name(table)} is empty: it has no columns")
-    if missing:
-        raise TableError(f"{table_name(table)} has no column {missing[0]!r}; its columns are {present}")
+def check_table(
+    table: str | Path | pandas.DataFrame, columns: Columns, label_separator: str | None = None, multi_label: bool = False
+) -> list[str]:
+    """Raises a TableError if a table cannot be read, or lacks a column; returns lines on how it is read."""
+    several = multi_label or label_separator is not None
+    return _Reader(open_table(table), columns, label_separator=label_separator, several=several).check()
 
 
 def iter_examples(
-    table: str | Path | pandas.DataFrame,
-    columns: Columns,
-    label_separator: str | None = None,
-    image_root: str | Path | None = None,
-    encoding: str | None = None,
+    table: str | Path | pandas.DataFrame, columns: Columns, label_separator: str | None = None, multi_label: bool = False
 ) -> Iterator[SourceExample | Rejection]:
-    """Yields an example for each row, or a rejection for a row that cannot be read."""
-    in_memory = not isinstance(table, str | Path)
-    root = Path(image_root) if image_root else Path() if in_memory else Path(table).parent
-    stem = "row" if in_memory else Path(table).stem
-    for where, row in iter_rows(table, encoding):
-        example_id = f"{stem}:{where.rsplit(':', 1)[-1]}" if columns.id is None else ""
-        if isinstance(row, str):
-            yield Rejection(example_id, where, row)
-            continue
-        try:
-            if columns.id:
-                example_id = _text(row[columns.id], columns.id)
-                if not example_id:
-                    raise ValueError(f"empty id in column {columns.id!r}")
-            image = _text(row[columns.image], columns.image) if columns.image else ""
-            yield SourceExample(
-                id=example_id,
-                where=where,
-                image=root / image if image else None,
-                texts={field: _texts(row[field], field) for field in columns.text},
-                labels=_labels(row[columns.label], columns.label, label_separator) if columns.label else [],
-                split=_split(row[columns.split], columns.split) if columns.split else None,
-                weight=_weight(row[columns.weight], columns.weight) if columns.weight else 1.0,
-            )
-        except ValueError as error:
-            yield Rejection(example_id, where, str(error))
+    """Yields an example for each row of a table, or a rejection for a row that cannot be read."""
+    several = multi_label or label_separator is not None
+    return _Reader(open_table(table), columns, label_separator=label_separator, several=several).iter_examples()
 
 
-def _is_missing(value) -> bool:
-    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
+def _id(value: Any, column: str) -> str:
+    example_id = name_of(value, column)
+    if not example_id:
+        raise ValueError(f"empty id in column {column!r}")
+    return example_id
 
 
-def _text(value, column: str) -> str:
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, dict | bytes) or _is_list(value):
-        raise ValueError(f"expected text or a number in column {column!r}, found {type(value).__name__}: {value!r:.40}")
-    return "" if _is_missing(value) else str(value).strip()
-
-
-def _texts(value, column: str) -> list[str]:
-    return [_text(item, column) for item in value] if _is_list(value) else [_text(value, column)]
-
-
-def _labels(value, column: str, separator: str | None) -> list[str]:
-    if _is_list(value):
-        parts = [_text(item, column) for item in value]
-    else:
-        text = _text(value, column)
-        parts = text.split(separator) if separator else [text]
-    return [" ".join(part.split()) for part in parts if part.strip()]
-
-
-def _is_list(value) -> bool:
-    return isinstance(value, list | tuple) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1)
-
-
-def _split(value, column: str) -> str:
-    split = _text(value, column)
+def _split(value: Any, column: str) -> str:
+    split = text_of(value, column)
     if not split:
         raise ValueError(f"empty split in column {column!r}")
     return split
 
 
-def _weight(value, column: str) -> float:
+def _weight(value: Any, column: str) -> float:
     try:
         weight = float(value)
     except (TypeError, ValueError):
@@ -217,17 +216,23 @@ def _weight(value, column: str) -> float:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tables", nargs="+", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
-    parser.add_argument("--image", metavar="COLUMN", help="image paths, relative to --image_root")
+    parser.add_argument("tables", nargs="+", metavar="FILE", help=".csv, .tsv, .jsonl, .json or .parquet; also .gz, .zip")
+    parser.add_argument("--image", metavar="COLUMN", help="image paths, relative to --image_root, or encoded images")
     parser.add_argument("--text", metavar="COLUMN,…", default="", help="text columns; their names become the text fields")
     parser.add_argument("--label", metavar="COLUMN", help="label names (none: an unlabelled dataset)")
     parser.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S (makes it multi-label)")
-    parser.add_argument("--multi_label", action="store_true", help="label cells may hold lists (JSON Lines, Parquet)")
+    parser.add_argument("--multi_label", action="store_true", help="label cells may hold lists")
     parser.add_argument("--id", metavar="COLUMN", help="unique ids (default: file name and row)")
     parser.add_argument("--split", metavar="COLUMN", help="split names (default: drawn, see --fractions)")
     parser.add_argument("--weight", metavar="COLUMN", help="example weights (default: 1)")
     parser.add_argument("--image_root", metavar="FOLDER", help="default: the folder of the table")
-    parser.add_argument("--encoding", help="of text tables (default: UTF-8, or UTF-16 with a byte order mark)")
+    parser.add_argument(
+        "--image_template", metavar="PATH", help="image paths made of columns: 'images/{id}.jpg', 'images/{id:06d}'"
+    )
+    parser.add_argument("--first_image", action="store_true", help="of cells that name several images take the first")
+    parser.add_argument("--encoding", help="of text tables (default: UTF-8, or UTF-16 if the bytes say so)")
+    parser.add_argument("--delimiter", type=delimiter_option, metavar="C", help="of CSV: ';', '|', tab (default: what fits)")
+    parser.add_argument("--no_quotes", action="store_true", help='of CSV: " is a character as any other')
     parser.add_argument(
         "--derived_from_label", metavar="COLUMN,…", default="", help="text columns computed from the label (class texts)"
     )
@@ -250,12 +255,16 @@ def _source_of(options: argparse.Namespace) -> Source:
         image_root=options.image_root,
         encoding=options.encoding,
         derived_from_label=comma_list(options.derived_from_label),
+        image_template=options.image_template,
+        first_image=options.first_image,
+        delimiter=options.delimiter,
+        quotes=not options.no_quotes,
     )
 
 
 COMMAND = SourceCommand(
     name="table",
-    help="CSV, TSV, JSON Lines or Parquet, a row an example",
+    help="CSV, JSON, JSON Lines or Parquet, a row an example",
     epilog="""examples:
   tfrecords-tools pack table products.csv --image=image --text=title,description --label=category \\
       --id=id --fractions=train=0.8,test=0.2 --output=data/products

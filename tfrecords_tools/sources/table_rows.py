@@ -1,109 +1,141 @@
-"""Reads the rows of a table: a CSV, TSV, JSON Lines or Parquet file, or a pandas DataFrame."""
+"""Opens a table, whatever it is written as: its columns and its rows. CSV, JSON, Parquet, or a pandas DataFrame."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfrecords_tools.sources.files import SourceError, iter_cells, name_cells
+from tfrecords_tools.sources.table_file import TableError, TableFile, TextFormat, find_format
+from tfrecords_tools.sources.table_json import iter_json_document, iter_json_lines
+from tfrecords_tools.sources.text_rows import NOT_UTF8, BadRow, header_names, iter_cells, name_cells
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+if TYPE_CHECKING:
+    import pandas
 
-
-class TableError(SourceError):
-    """A table that cannot be read at all, because it lacks a column, or has another format or encoding."""
-
-
-def table_name(table) -> str:
-    """The name of a table for messages: its file name, or "DataFrame"."""
-    return Path(table).name if isinstance(table, str | Path) else "DataFrame"
+Rows = Iterator[tuple[str, dict[str, Any] | BadRow]]
+_SAMPLE = 1000
 
 
-def column_names(table, encoding) -> list[str]:
-    """The names of the columns of a table.
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """An opened table.
 
-    Those of a JSON Lines file are the keys in its first 1,000 rows. `encoding` is that of a text file; None guesses it.
+    Attributes:
+        name: what it is called in messages: its file name, or "DataFrame".
+        stem: its name without suffixes.
+        folder: the folder to which its image paths are relative.
+        columns: the names of its columns; of JSON the keys in the first 1,000 rows.
+        read_as: how its file is read, where the name does not say so; otherwise "".
+        class_names: maps columns of numbers to the names that the file gives them (ClassLabel of Hugging Face's datasets).
+        kind: "csv", "json lines", "json", "parquet" or "frame".
+        iter_rows: (columns) -> an iterator over (place, row) pairs such as ("products.csv:17", {"id": "a1"}), or (place, what
+            is wrong with the row). A row has at least these columns.
+    """
+
+    name: str
+    stem: str
+    folder: Path
+    columns: list[str]
+    kind: str
+    iter_rows: Callable[[Sequence[str]], Rows]
+    read_as: str = ""
+    class_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def sample(self, columns: Sequence[str], number: int) -> list[dict[str, Any]]:
+        """The rows among the first `number` that can be read."""
+        return [row for _, row in itertools.islice(self.iter_rows(columns), number) if not isinstance(row, BadRow)]
+
+
+def open_table(table: str | Path | pandas.DataFrame, text_format: TextFormat = TextFormat()) -> Table:
+    """Finds out how a table is written, and which columns it has.
+
+    Args:
+        table: a file, see `table_file.KINDS`, which may be compressed; or a DataFrame.
+        text_format: how its text is written, where that is known.
 
     Raises:
         TableError: if there is no such file, or it cannot be read.
+
+    Example:
+        >>> open_table("products.csv").columns
+        ['id', 'image', 'title']
     """
     if not isinstance(table, str | Path):
-        return [str(column) for column in table.columns]
+        columns = [str(column) for column in table.columns]
+        return Table("DataFrame", "row", Path(), columns, "frame", lambda _: _iter_frame(table))
     path = Path(table)
-    if not path.is_file():
-        raise TableError(f"table {path} does not exist")
-    if path.suffix not in FORMATS:
-        raise TableError(f"tables are {', '.join(FORMATS)} files. Received: {path}")
-    if path.suffix == ".parquet":
-        return _parquet(path).schema_arrow.names
-    if path.suffix == ".jsonl":
-        rows = (row for _, row in iter_rows(path, encoding) if isinstance(row, dict))
-        return sorted({key for row in itertools.islice(rows, 1000) for key in row})
-    try:
-        with open(path, encoding=encoding or _guess_encoding(path), newline="") as file:
-            return _header(iter_cells(file, path.name, "\t" if path.suffix == ".tsv" else ","), path)
-    except (UnicodeError, LookupError) as error:
-        raise TableError(f"{path}: {error}. Name its encoding, for example --encoding=cp1252") from error
+    file = find_format(path, text_format)
+    if file.kind == "parquet":
+        return _open_parquet(file)
+    iter_rows = {"csv": _iter_csv, "json lines": _iter_json_lines, "json": _iter_json_document}[file.kind]
+    if file.kind == "csv":
+        with file.open() as text:
+            columns = _header(iter_cells(text, path.name, file.delimiter, file.quotes), path)
+    else:
+        rows = itertools.islice(iter_rows(file), _SAMPLE)
+        columns = sorted({key for _, row in rows if isinstance(row, dict) for key in row})
+    return Table(path.name, file.stem, path.parent, columns, file.kind, lambda _: iter_rows(file), file.read_as)
 
 
-def iter_rows(table, encoding) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yields (place, row) pairs such as ("products.csv:17", {"id": "a1"}), or (place, reason) if a row cannot be read."""
-    name = table_name(table)
-    if not isinstance(table, str | Path):
-        for index, values in enumerate(table.itertuples(index=False, name=None)):
-            yield f"{name}:{index}", dict(zip(map(str, table.columns), values, strict=True))
-        return
-    path = Path(table)
-    if path.suffix == ".parquet":
-        parquet = _parquet(path)
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in parquet.iter_batches(1024))
-        for index, row in enumerate(rows):
-            yield f"{name}:{index}", row
-        return
-    encoding = encoding or _guess_encoding(path)
-    try:
-        with open(path, encoding=encoding, newline="") as file:
-            yield from _iter_json_lines(file, name) if path.suffix == ".jsonl" else _iter_csv(file, path)
-    except (UnicodeError, LookupError) as error:
-        raise TableError(f"{path} is not {encoding}: {error}. Name its encoding, for example --encoding=cp1252") from error
+def _iter_frame(frame: pandas.DataFrame) -> Rows:
+    names = list(map(str, frame.columns))
+    for index, values in enumerate(frame.itertuples(index=False, name=None)):
+        yield f"DataFrame:{index}", dict(zip(names, values, strict=True))
 
 
-def _iter_csv(file, path: Path) -> Iterator[tuple[str, dict[str, str] | str]]:
-    rows = iter_cells(file, path.name, "\t" if path.suffix == ".tsv" else ",")
-    header = _header(rows, path)
-    return (name_cells(where, header, cells) for where, cells in rows)
+def _iter_csv(file: TableFile) -> Rows:
+    with file.open() as text:
+        rows = iter_cells(text, file.path.name, file.delimiter, file.quotes, begun=int(file.marked))
+        header = _header(rows, file.path)
+        for where, cells in rows:
+            if file.lenient and NOT_UTF8.search("".join(cells)):
+                cells = BadRow("malformed row: it is not UTF-8; name the encoding, for example --encoding=cp1252")
+            yield name_cells(where, header, cells)
 
 
-def _header(rows: Iterator[tuple[str, list[str] | str]], path: Path) -> list[str]:
+def _header(rows: Iterator[tuple[str, list[str] | BadRow]], path: Path) -> list[str]:
     _, header = next(rows, ("", []))
-    if isinstance(header, str):
+    if isinstance(header, BadRow):
         raise TableError(f"{path} has a malformed header: {header}")
-    return header
+    return header_names(header)
 
 
-def _iter_json_lines(file, name: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield f"{name}:{number}", f"malformed row: {error}"
-            continue
-        if not isinstance(row, dict):
-            yield f"{name}:{number}", f"malformed row: expected a JSON object, found {type(row).__name__}"
-            continue
-        yield f"{name}:{number}", _Optional(row)
+def _iter_json_lines(file: TableFile) -> Rows:
+    with file.open() as text:
+        yield from iter_json_lines(text, file.path.name)
 
 
-class _Optional(dict):
-    """A JSON object, in which a key that is left out has the value None."""
+def _iter_json_document(file: TableFile) -> Rows:
+    with file.open() as text:
+        yield from iter_json_document(text, file.path.name)
 
-    def __missing__(self, key):
-        return None
+
+def _open_parquet(file: TableFile) -> Table:
+    schema = _parquet(file.path).schema_arrow
+    columns = schema.names
+
+    def iter_rows(wanted: Sequence[str]) -> Rows:
+        parquet = _parquet(file.path)
+        wanted = [column for column in dict.fromkeys(wanted) if column in columns]
+        heavy = any("binary" in str(schema.field(column).type) for column in wanted)
+        batches = parquet.iter_batches(32 if heavy else 1024, columns=wanted)
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        yield from ((f"{file.path.name}:{index}", row) for index, row in enumerate(rows))
+
+    return Table(
+        file.path.name,
+        file.stem,
+        file.path.parent,
+        columns,
+        file.kind,
+        iter_rows,
+        file.read_as,
+        _class_names(schema.metadata or {}),
+    )
 
 
 def _parquet(path: Path):
@@ -116,6 +148,19 @@ def _parquet(path: Path):
         raise TableError(f"{path} is no readable Parquet file: {error}") from error
 
 
-def _guess_encoding(path: Path) -> str:
-    with open(path, "rb") as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Maps columns of ClassLabel numbers, or of lists of them, to their names, as Hugging Face's datasets write them."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        names = {column: _names_in(feature) for column, feature in features.items()}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return {}
+    return {column: found for column, found in names.items() if found}
+
+
+def _names_in(feature) -> list[str] | None:
+    if isinstance(feature, list) and feature:
+        return _names_in(feature[0])
+    if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+        return [str(name) for name in feature["names"]]
+    return _names_in(feature["feature"]) if isinstance(feature, dict) and "feature" in feature else None

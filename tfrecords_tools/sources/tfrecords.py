@@ -88,8 +88,9 @@ def make_source(options: Options) -> Source:
             "a join needs a table (--join), the column with the ids of records (--join_id), and columns to take "
             f"(--text, --label, --weight, --split). Received: {options.join}, {options.columns.id}, {joined}"
         )
+    notes = []
     if options.join:
-        table.check_columns(options.join, options.columns)
+        notes = table.check_table(options.join, options.columns, options.label_separator, options.multi_label)
     if options.labels:
         names = [name for name in names if name in options.labels]
     stored = [info.images for info in infos]
@@ -105,6 +106,7 @@ def make_source(options: Options) -> Source:
         labels=None if options.columns.label else names,
         images=None if options.resize else stored[0] if all(images == stored[0] for images in stored) else {},
         ceilings=infos[0].ceilings if whole else {},
+        notes=tuple(notes),
     )
 
 
@@ -169,7 +171,8 @@ class _Join:
 
     def problems(self) -> Iterator[Rejection]:
         """Reads the table, and yields rejections of the rows that cannot be read."""
-        for row in table.iter_examples(self._options.join, self._options.columns, self._options.label_separator):
+        options = self._options
+        for row in table.iter_examples(options.join, options.columns, options.label_separator, options.multi_label):
             if isinstance(row, Rejection):
                 yield dataclasses.replace(row, action="row not used")
                 continue

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mm_keras.runs.predict import Predictor, predict
+from mm_keras.runs.predict import Predictor, _answer_rows, predict
+from mm_keras.runs.predict_input import Row
+from tfrecords_tools.dataset.atomic_file import write_text
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +122,83 @@ def test_file_of_examples_is_answered_line_by_line_with_errors_in_place(trained_
     (expected,) = predictor([predictor.read({"image": str(picture), "title": "solid oak"})])
     assert answers[0]["labels"] == expected["labels"]
     np.testing.assert_allclose(answers[0]["probabilities"], expected["probabilities"], atol=1e-5)
+    assert [answer["id"] for answer in answers[:3]] == ["new:1", "new:2", "new:3"]
     assert re.search(r"new\.predictions\.jsonl: 42 predictions, 5 bad lines", capsys.readouterr().out)
 
 
-def test_empty_file_gives_an_empty_file(trained_run, tmp_path):
-    (tmp_path / "none.jsonl").write_text("")
-    assert predict(trained_run, examples_file=str(tmp_path / "none.jsonl")).read_text() == ""
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("none.jsonl", "", r"none\.jsonl is empty"),
+        ("bad.jsonl", "{broken\n{broken\n", r"no row of bad\.jsonl can be read; the first: malformed row"),
+        (
+            "other.csv",
+            "a,b\n1,2\n",
+            r"none of the run's inputs .*; its columns are \['a', 'b'\].*--text='FIELD=COLUMN'",
+        ),
+        ("gone.csv", "image\n1.png\n2.png\n", r"nothing was predicted: all 2 rows are bad, the first: .*1\.png"),
+        ("note.txt", "text\n", r"none of the run's inputs"),
+    ],
+)
+def test_file_of_which_nothing_can_be_used_is_an_error(trained_run, tmp_path, name, content, reason):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=reason):
+        predict(trained_run, examples_file=str(tmp_path / name))
+
+
+def test_table_one_trained_on_is_answered_row_by_row(trained_run, picture, predictor, capsys):
+    rows = [f"p1,{picture.name},solid oak,7,kitchen", "p2,gone.png,,7,x", "p3,,0,7,kitchen", "p4,,,7,kitchen", "p5,a"]
+    (picture.parent / "shop.csv").write_text("\n".join(["id,photo,title,price,kind", *rows]))
+    output = predict(trained_run, examples_file=picture.parent / "shop.csv")
+    answers = _lines(output)
+    assert [answer["id"] for answer in answers] == ["p1", "p2", "p3", "p4", "shop:6"]
+    assert ["error" in answer for answer in answers] == [False, True, False, True, True]
+    expected = predictor([predictor.read({"image": str(picture), "title": "solid oak"}), predictor.read({"title": 0})])
+    for answer, wanted in zip((answers[0], answers[2]), expected, strict=True):
+        np.testing.assert_allclose(answer["probabilities"], wanted["probabilities"], atol=1e-5)
+    out = capsys.readouterr().out
+    assert "pictures are those of column 'photo'" in out
+    assert "no column for 'description'" in out
+    assert "not used: 'price', 'kind'" in out
+    assert "2 predictions, 3 bad rows" in out
+
+
+def test_folder_of_pictures_is_answered_recursively(trained_run, picture, capsys):
+    (picture.parent / "in" / "deep").mkdir(parents=True)
+    shutil.copy(picture, picture.parent / "in" / "deep" / "a.PNG")
+    shutil.copy(picture, picture.parent / "in" / "b.png")
+    (picture.parent / "in" / "c.jpg").write_bytes(b"no picture")
+    output = predict(trained_run, examples_file=picture.parent / "in")
+    assert output == picture.parent / "in.predictions.jsonl"
+    assert [(answer["id"], "labels" in answer) for answer in _lines(output)] == [
+        ("b.png", True),
+        ("c.jpg", False),
+        ("deep/a.PNG", True),
+    ]
+    assert "2 predictions, 1 bad pictures" in capsys.readouterr().out
+
+
+def test_one_picture_is_printed(trained_run, picture, capsys):
+    assert predict(trained_run, examples_file=picture) is None
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_example_that_fails_in_the_model_takes_no_other_along(predictor, monkeypatch):
+    """Whatever passes the check of its bytes and is refused in the graph."""
+    blank = {"image": b"", "title": b"", "description": b""}
+    raws = {"good": blank | {"title": b"oak"}, "bad": blank | {"image": b"no picture"}}
+    good, bad = Row("good", {"title": "good"}), Row("bad", {"title": "bad"})
+    monkeypatch.setattr(predictor, "read", lambda inputs: raws[inputs["title"]])
+    answers = _answer_rows(predictor, [good, bad, good])
+    assert ["error" in answer for answer in answers] == [False, True, False]
+    assert answers[0] == answers[2]
+
+
+def test_output_that_is_the_input_is_an_error_and_keeps_it(trained_run, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"title": "oak"}\n')
+    with pytest.raises(ValueError, match="is the input itself"):
+        predict(trained_run, examples_file=tmp_path / "a.jsonl", output=tmp_path / "a.jsonl")
+    assert (tmp_path / "a.jsonl").read_text() == '{"title": "oak"}\n'
 
 
 def test_file_that_is_not_there_is_an_error(trained_run, tmp_path):
@@ -146,7 +219,7 @@ def test_multi_label_answers_name_all_labels_above_their_thresholds(multi_label_
     probabilities = dict(zip(answer["labels"], answer["probabilities"], strict=True))
     best, second, *_ = answer["labels"]
     thresholds = dict.fromkeys(labels, 0.99) | {best: probabilities[best] - 1e-3, second: probabilities[second] + 1e-3}
-    (run / "thresholds.json").write_text(json.dumps({"split": "val", "thresholds": thresholds}))
+    write_text(run / "thresholds.json", json.dumps({"split": "val", "thresholds": thresholds}))
     predictor = Predictor(run)
     (answer,) = predictor([predictor.read({"title": "solid oak"})])
     assert answer["predicted"] == [best]

@@ -13,7 +13,7 @@ from tfrecords_tools.sources.example import Rejection
 pytest.importorskip("apache_beam", reason="Apache Beam is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside Beam
 
-OPTIONS = PackOptions(examples_per_shard=10, max_bad_fraction=0.5)
+OPTIONS = PackOptions(examples_per_shard=10, max_bad_fraction=0.5, check_images="none")  # some tests move the images
 TWO_PROCESSES = ["--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
 

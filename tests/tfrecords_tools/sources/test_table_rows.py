@@ -6,6 +6,8 @@ import pytest
 
 from tests.tfrecords_tools.sources.read_tables import TITLE, read_table, read_titles
 from tfrecords_tools.sources.table import Columns, TableError, iter_examples, make_source
+from tfrecords_tools.sources.table_file import TextFormat
+from tfrecords_tools.sources.table_rows import open_table
 
 
 def test_quotes_commas_and_newlines_inside_cells_are_text(write):
@@ -56,7 +58,7 @@ def test_encoding_that_does_not_fit_is_an_error(write, encoding):
 @pytest.mark.parametrize("encoding", ["utf-16", "klingon"])
 def test_encoding_that_does_not_fit_is_an_error_while_reading_too(write, encoding):
     with pytest.raises(TableError, match=rf"t\.csv is not {encoding}: .*--encoding=cp1252"):
-        list(iter_examples(write("t.csv", "title\nMug and more\n"), TITLE, encoding=encoding))
+        list(open_table(write("t.csv", "title\nMug and more\n"), TextFormat(encoding)).iter_rows(["title"]))
 
 
 def test_tsv_is_split_at_tabs_and_may_quote(write):
@@ -175,11 +177,12 @@ def test_rows_of_another_length_are_rejected_with_their_line_and_the_others_go_o
     ]
 
 
-def test_unclosed_quote_is_rejected_with_the_lines_it_swallowed(write):
+def test_unclosed_quote_costs_its_own_row_and_names_the_lines_it_would_swallow(write):
     path = write("t.csv", 'title,x\na,1\n"b,2\nc,3\nd,4\n')
     examples, rejections = read_table(path)
-    assert [example.texts["title"] for example in examples] == [["a"]]
-    assert rejections == [("t.csv:3", "malformed row: unexpected end of data (lines 3–5); an unclosed quote, perhaps")]
+    assert [example.texts["title"] for example in examples] == [["a"], ["c"], ["d"]]
+    reason = "malformed row: a quote in line 3 is not closed in it; the lines up to 5 that it would swallow are read as rows of"
+    assert rejections == [("t.csv:3", f"{reason} their own")]
 
 
 def test_stray_quote_costs_only_its_own_row(write):
@@ -192,4 +195,4 @@ def test_stray_quote_costs_only_its_own_row(write):
 def test_cell_over_the_limit_is_rejected_and_the_others_go_on(write):
     examples, rejections = read_table(write("t.csv", f"title\n{'x' * 2_000_000}\nb\n"))
     assert [example.texts["title"] for example in examples] == [["b"]]
-    assert "field larger than field limit" in rejections[0][1]
+    assert "a cell of 2,000,000 characters (line 2); the limit is 1,048,576" in rejections[0][1]

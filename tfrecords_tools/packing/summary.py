@@ -1,0 +1,72 @@
+"""What one should know of a dataset that was just packed: what was left out, what has no label, which classes are nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfrecords_tools.dataset.info import REJECTED_FILE, DatasetInfo
+
+_SHOWN = 10
+
+
+def summary_lines(info: DatasetInfo, folder: str | Path, train_split: str = "train") -> list[str]:
+    """Lines on what is less than one may think; none if all rows were packed with their labels, and all classes are trained.
+
+    Example:
+        >>> summary_lines(info, "data/products")
+        ['3 left out: see data/products/rejected.jsonl', "no training example of 1 class: 'lamps' (test 4)"]
+    """
+    rejected = [
+        f"{count:,} {action}: see {Path(folder) / REJECTED_FILE}" for action, count in info.provenance["rejected"].items()
+    ]
+    return rejected + _unlabelled(info) + _absent_classes(info, train_split)
+
+
+def _unlabelled(info: DatasetInfo) -> list[str]:
+    left_out = info.provenance.get("unlabelled_left_out", 0)
+    total = sum(info.num_examples(split) for split in info.splits)
+    without = sum(info.statistics[split]["without_label"] for split in info.splits)
+    lines = [f"{left_out:,} without a label were left out, as asked"] if left_out else []
+    if without and len(info.labels):
+        meaning = (
+            "taken for examples to which no label applies (--unlabelled=leave_out leaves them out)"
+            if info.multi_label
+            else "kept for prediction; training and evaluation do not see them"
+        )
+        lines.append(f"{without:,} of {total:,} examples have no label: {meaning}")
+    return lines
+
+
+def _absent_classes(info: DatasetInfo, train_split: str) -> list[str]:
+    counts = {split: dict(zip(info.labels.names, info.label_counts(split), strict=True)) for split in info.splits}
+    nowhere = [name for name in info.labels.names if not any(counts[split][name] for split in counts)]
+    lines = []
+    if nowhere:
+        lines.append(f"no example at all of {_classes(nowhere)}: {_listed(map(repr, nowhere))}")
+    if train_split not in counts:
+        return lines
+    untrained = [name for name in info.labels.names if not counts[train_split][name] and name not in set(nowhere)]
+    if untrained:
+        told = (
+            f"{name!r} ({', '.join(f'{split} {counts[split][name]:,}' for split in counts if counts[split][name])})"
+            for name in untrained
+        )
+        lines.append(f"no training example of {_classes(untrained)}, which cannot be learned: {_listed(told)}")
+    unmeasured = {
+        split: sum(not counts[split][name] for name in info.labels.names if counts[train_split][name])
+        for split in counts
+        if split != train_split
+    }
+    missing = [f"{number:,} in {split!r}" for split, number in unmeasured.items() if number]
+    if missing:
+        lines.append(f"of {len(info.labels):,} classes some have no example to be measured by: {', '.join(missing)}")
+    return lines
+
+
+def _classes(names: list[str]) -> str:
+    return f"{len(names):,} class{'es' if len(names) > 1 else ''}"
+
+
+def _listed(parts) -> str:
+    parts = list(parts)
+    return ", ".join(parts[:_SHOWN]) + (", …" if len(parts) > _SHOWN else "")

@@ -1,0 +1,134 @@
+"""Looks at the first rows of a table before it is packed: what may mean two things is asked, and what was found out is told."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfrecords_tools.sources.table_cells import SEVERAL_LABELS, LabelCells, is_list, is_missing, list_in, name_of, text_of
+from tfrecords_tools.sources.table_file import TableError
+from tfrecords_tools.sources.table_images import ImageCells, SeveralImagesError, UrlError, template_columns
+from tfrecords_tools.sources.table_rows import Table
+
+if TYPE_CHECKING:
+    import pandas
+
+_ROWS, _IMAGES = 1000, 100
+_SEPARATORS = (";", "|", ",")
+
+
+def check_labels(table: Table, labels: LabelCells) -> list[str]:
+    """Checks the label cells of the first rows.
+
+    Returns:
+        lines that say how they are read, where that does not go without saying.
+
+    Raises:
+        TableError: if they may mean several things.
+    """
+    cells = [row[labels.column] for row in table.sample([labels.column], _ROWS)]
+    cells = [cell for cell in cells if is_list(cell) or not (is_missing(cell) or cell == "")]
+    listed = [
+        cell for cell in cells if (list_in(cell) is not None if isinstance(cell, str) else is_list(cell) and len(cell) > 1)
+    ]
+    where = f"{table.name}: the cells of label column {labels.column!r}"
+    if not labels.several and len(listed) > 0.1 * len(cells):
+        raise TableError(f"{where} hold lists, such as {listed[0]!r:.60}: {SEVERAL_LABELS}")
+    notes = []
+    texts = [cell for cell in cells if isinstance(cell, str) and list_in(cell) is None]
+    separator = None if labels.separator or labels.names else _separator(texts, len(cells))
+    if separator and labels.several:
+        raise TableError(
+            f"{where} may hold several labels, such as {_with(separator, texts)!r:.60}: name what separates them, "
+            f"--label_separator='{separator}'; if each cell is one label, name a character that stands in none of them"
+        )
+    if separator and _repeats(texts, separator):
+        notes.append(
+            f"{where} are one class each, such as {_with(separator, texts)!r:.60}. If they hold several labels, say so: "
+            f"--label_separator='{separator}'"
+        )
+    if labels.names:
+        notes.append(f"{where} are numbers that the file names: 0 is {labels.names[0]!r}, of {len(labels.names)}")
+    elif any(not is_list(cell) and _text(cell).endswith(".0") and _text(cell) != name_of(cell, "") for cell in cells):
+        notes.append(f"{where} hold whole numbers such as 1.0, which are written 1")
+    if any(isinstance(cell, str) for cell in listed):
+        notes.append(f"{where} spell lists, such as {next(cell for cell in listed if isinstance(cell, str))!r:.60}")
+    return notes
+
+
+def _text(cell: Any) -> str:
+    return "" if isinstance(cell, dict | bytes) else text_of(cell, "")
+
+
+def _separator(texts: Sequence[str], num_cells: int) -> str | None:
+    """What stands in at least half of the cells and may separate labels."""
+    counts = {separator: sum(separator in text for text in texts) for separator in _SEPARATORS}
+    best = max(counts, key=counts.get)
+    return best if counts[best] and 2 * counts[best] >= num_cells else None
+
+
+def _with(separator: str, texts: Sequence[str]) -> str:
+    return next(text for text in texts if separator in text)
+
+
+def _repeats(texts: Sequence[str], separator: str) -> bool:
+    """Whether the parts of the cells come in several combinations, as labels do; those of "tench, Tinca tinca" do not."""
+    parts: dict[str, set[str]] = {}
+    for text in texts:
+        for part in text.split(separator):
+            parts.setdefault(part.strip(), set()).add(text)
+    return 2 * sum(len(cells) > 1 for cells in parts.values()) > len(parts)
+
+
+def check_images(table: Table, images: ImageCells) -> list[str]:
+    """Checks the image cells of the first rows.
+
+    Returns:
+        lines that say how they are read, where that does not go without saying.
+
+    Raises:
+        TableError: if they are URLs, or each names several images.
+    """
+    columns = template_columns(images.template) if images.template else [images.column]
+    problems: dict[type, list[str]] = {UrlError: [], SeveralImagesError: []}
+    notes: dict[str, str] = {}
+    num_rows = 0
+    for row in table.sample(columns, _IMAGES):
+        cell = None if images.template else row[images.column]
+        try:
+            found = images.read(row)
+        except (UrlError, SeveralImagesError) as error:
+            problems[type(error)].append(str(error))
+            num_rows += 1
+            continue
+        except ValueError:
+            continue  # the row will be rejected, and counted
+        num_rows += found is not None
+        if isinstance(cell, str) and isinstance(found, bytes):
+            notes.setdefault("base64", "are base64")
+        elif isinstance(cell, str) and found is not None and "\\" in cell and "\\" not in str(found):
+            notes.setdefault("\\", f"are written with \\, which is read as /: {cell!r:.60}")
+        elif isinstance(cell, str) and found is not None and found.name.startswith(f"{cell.rpartition('/')[2]}."):
+            notes.setdefault("suffix", f"lack their suffix, which is found: {cell!r:.60} is {found.name}")
+    where = f"{table.name}: the cells of image column {images.column!r}"
+    for kind, messages in problems.items():
+        if len(messages) > 0.1 * num_rows:
+            raise TableError(f"{where} {'are URLs' if kind is UrlError else 'hold several images'}. {messages[0]}")
+    return [f"{where} {note}" for note in notes.values()]
+
+
+def frame_digest(frame: pandas.DataFrame, columns: Iterable[str]) -> str:
+    """A sha256, in hex, of some columns of a DataFrame: its values one after the other, and nothing of how they are stored."""
+    names = list(map(str, frame.columns))
+    places = sorted({names.index(column) for column in columns})
+    digest = hashlib.sha256(repr([names[place] for place in places]).encode())
+    for values in frame.iloc[:, places].itertuples(index=False, name=None):
+        digest.update(repr([_plain(value) for value in values]).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if is_missing(value):
+        return None
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,83 @@
+"""The roles of a table's columns, and whether they can be what they are said to be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from tfrecords_tools.sources.table_file import TableError
+from tfrecords_tools.sources.table_rows import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The names of the columns by their roles; None if there is no such column.
+
+    Attributes:
+        image: holds paths of images, or encoded images.
+        text: columns of texts; their names become the text fields.
+        label: holds label names.
+        id: holds ids, which are unique in the dataset. By default ids are made of the file name and the row.
+        split: holds split names.
+        weight: holds the weights of the examples.
+    """
+
+    image: str | None = None
+    text: tuple[str, ...] = ()
+    label: str | None = None
+    id: str | None = None
+    split: str | None = None
+    weight: str | None = None
+
+    def named(self) -> list[str]:
+        """The names of all columns that have a role."""
+        single = (self.image, self.label, self.id, self.split, self.weight)
+        return [column for column in (*single, *self.text) if column]
+
+
+def check_roles(
+    columns: Columns, label_separator: str | None, derived_from_label: tuple[str, ...], image_template: str | None = None
+) -> None:
+    """Raises a TableError if the roles contradict each other."""
+    if not columns.image and not columns.text and not image_template:
+        raise TableError("name an image column (--image), text columns (--text), or both")
+    twice = [column for column in columns.text if columns.text.count(column) > 1]
+    if twice:
+        raise TableError(f"text column {twice[0]!r} is named twice")
+    if columns.label in columns.text and columns.label not in derived_from_label:
+        raise TableError(
+            f"column {columns.label!r} is both the label and a text, which tells models the answer. If that is meant, "
+            f"say that the text comes from the label: --derived_from_label={columns.label}"
+        )
+    unknown = [column for column in derived_from_label if column not in columns.text]
+    if unknown:
+        raise TableError(f"derived_from_label names {unknown[0]!r}, which is no text column; those are {list(columns.text)}")
+    if label_separator == "":
+        raise TableError("label_separator must not be empty; for label cells that hold lists use --multi_label")
+
+
+def check_columns(table: Table, wanted: Iterable[str]) -> None:
+    """Raises a TableError if a table lacks one of the columns, or has several of its name."""
+    wanted = list(wanted)
+    missing = [column for column in wanted if column not in table.columns]
+    if missing and not table.columns:
+        raise TableError(f"{table.name} is empty: it has no columns")
+    if missing:
+        raise TableError(
+            f"{table.name} has no column {missing[0]!r}; its columns are {table.columns}{_hint(table, missing[0])}"
+        )
+    repeated = [name for name in wanted if table.columns.count(name) > 1]
+    if repeated:
+        raise TableError(f"{table.name} has several columns named {repeated[0]!r}")
+
+
+def _hint(table: Table, missing: str) -> str:
+    parts = [part.strip() for part in missing.split(",")]
+    if len(parts) > 1 and set(parts) <= set(table.columns):
+        return (
+            ". A role has one column; make one of several, for example by pandas: "
+            "frame['tags'] = [[name for name in names if row[name]] for _, row in frame.iterrows()]"
+        )
+    if len(table.columns) == 1 and table.read_as == "":
+        return ". Are its cells separated by something else? Name it, for example --delimiter=';'"
+    return ""
