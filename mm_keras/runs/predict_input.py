@@ -30,6 +30,7 @@ class InputOptions:
         image_template: makes image paths of columns: "images/{id}.jpg".
         first_image: whether of a cell with several images the first is taken; otherwise it is an error.
         encoding, delimiter: of text tables; None: found out.
+        quotes: whether cells of CSV files may be quoted; False: " is a character as any other.
     """
 
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -39,6 +40,7 @@ class InputOptions:
     first_image: bool = False
     encoding: str | None = None
     delimiter: str | None = None
+    quotes: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,7 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
         return _open_folder(path, modalities)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    table = open_table(path, TextFormat(options.encoding, options.delimiter, lenient=True))
+    table = open_table(path, TextFormat(options.encoding, options.delimiter, options.quotes, lenient=True))
     bound, images, notes = _bind(table, modalities, options)
     if table.read_as:
         notes.insert(0, table.read_as)

@@ -149,7 +149,7 @@ def test_classes_without_training_examples_are_named_with_their_counts(shop, tmp
     info = pack(source, tmp_path / "out", PackOptions(max_bad_fraction=0.5), progress=False)
     lines = "\n".join(summary_lines(info, "out"))
     assert "1 left out: see out/rejected.jsonl" in lines
-    assert "no example at all of 1 class: 'ghost'" in lines
+    assert "no example at all of 1 class: 'ghost' (1 left out)" in lines
     assert "no training example of 1 class, which cannot be learned: 'unseen' (test 2)" in lines
     assert "of 4 classes some have no example to be measured by: 1 in 'val', 2 in 'test'" in lines
 

@@ -42,7 +42,9 @@ def _absent_classes(info: DatasetInfo, train_split: str) -> list[str]:
     nowhere = [name for name in info.labels.names if not any(counts[split][name] for split in counts)]
     lines = []
     if nowhere:
-        lines.append(f"no example at all of {_classes(nowhere)}: {_listed(map(repr, nowhere))}")
+        left_out = info.provenance.get("labels_left_out", {})
+        told = (f"{name!r} ({left_out[name]:,} left out)" if name in left_out else repr(name) for name in nowhere)
+        lines.append(f"no example at all of {_classes(nowhere)}: {_listed(told)}")
     if train_split not in counts:
         return lines
     untrained = [name for name in info.labels.names if not counts[train_split][name] and name not in set(nowhere)]

@@ -29,7 +29,10 @@ _BASE64_STARTS = (
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")
 _SEPARATORS = (";", "|", ",", " ")
 FIRST_IMAGE = "a record has one image: --first_image takes the first of each cell"
-COLLECT = "fetch the pictures first: tfrecords-tools collect images TABLE.csv --id=COLUMN --url=COLUMN --output=FOLDER"
+COLLECT = (
+    "fetch the pictures first (tfrecords-tools collect images TABLE.csv --id=COLUMN --url=COLUMN --output=FOLDER), and name "
+    "them by --image_template='FOLDER/{COLUMN}'"
+)
 
 
 class SeveralImagesError(ValueError):
@@ -82,6 +85,8 @@ class ImageCells:
             if len(items) > 1 and not self.first:
                 raise SeveralImagesError(f"{len(items)} images in column {self.column!r}: {FIRST_IMAGE}")
             return self._read(items[0]) if items else None
+        if getattr(value, "ndim", 0) > 1 or hasattr(value, "getbands"):
+            raise ValueError(f"column {self.column!r} holds the pixels of an image; give its path, or its encoded bytes")
         if not isinstance(value, str) and not is_missing(value):
             value = name_of(value, self.column)  # a number may name a file
         text = text_of(value, self.column)
