@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_keras.features import IMAGE
+from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES, iter_images
 from tfrecords_tools.sources.table_cells import texts_of
 from tfrecords_tools.sources.table_file import TextFormat
@@ -108,6 +109,8 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
 
 
 def _open_folder(folder: Path, modalities: Sequence[str]) -> Examples:
+    if (folder / DATASET_FILE).is_file():
+        raise ValueError(f"{folder} is a packed dataset: mm-keras evaluate RUN --dataset={folder} measures the run on it")
     if IMAGE not in modalities:
         raise ValueError(f"{folder} is a folder, and the run sees no pictures; its inputs are {list(modalities)}")
     if next(iter_images(folder), None) is None:

@@ -169,6 +169,7 @@ CELLS = {
     ".\\images\\2": "images/2.JPG",
     "images/with space.png": "images/with space.png",
     "images/semi;colon.png": "images/semi;colon.png",
+    "images/with%20space.png": "images/with space.png",
     "images/both": "'both' may be any of ['both.jpg', 'both.png']",
     "images/1.png;images/2.JPG": "--first_image takes the first",
     "images/1.png|images/2.JPG": "--first_image",

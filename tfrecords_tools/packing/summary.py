@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from tfrecords_tools.dataset.info import REJECTED_FILE, DatasetInfo
 
 _SHOWN = 10
+_NOTHING = frozenset(("nan", "NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "NaT", "-", "-1", "?"))
 
 
 def summary_lines(info: DatasetInfo, folder: str | Path, train_split: str = "train") -> list[str]:
@@ -19,7 +21,7 @@ def summary_lines(info: DatasetInfo, folder: str | Path, train_split: str = "tra
     rejected = [
         f"{count:,} {action}: see {Path(folder) / REJECTED_FILE}" for action, count in info.provenance["rejected"].items()
     ]
-    return rejected + _unlabelled(info) + _absent_classes(info, train_split)
+    return rejected + _unlabelled(info) + _odd_names(info.labels.names) + _absent_classes(info, train_split)
 
 
 def _unlabelled(info: DatasetInfo) -> list[str]:
@@ -34,6 +36,22 @@ def _unlabelled(info: DatasetInfo) -> list[str]:
             else "kept for prediction; training and evaluation do not see them"
         )
         lines.append(f"{without:,} of {total:,} examples have no label: {meaning}")
+    return lines
+
+
+def _odd_names(names: list[str]) -> list[str]:
+    """Names that mean "no label" in other programs, and names that are told apart by nothing but how they are spelled."""
+    lines = [
+        f"{name!r} is a class like any other; where it means that there is no label, empty the cells"
+        for name in names
+        if name in _NOTHING
+    ]
+    spelled: dict[str, list[str]] = {}
+    for name in names:
+        spelled.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    alike = [" and ".join(map(repr, group)) for group in spelled.values() if len(group) > 1]
+    if alike:
+        lines.append(f"classes that differ in capitals or in how accents are encoded alone: {_listed(alike)}")
     return lines
 
 

@@ -38,13 +38,17 @@ def check_labels(table: Table, labels: LabelCells) -> list[str]:
         raise TableError(f"{where} hold lists, such as {listed[0]!r:.60}: {SEVERAL_LABELS}")
     notes = []
     texts = [cell for cell in cells if isinstance(cell, str) and list_in(cell) is None]
-    separator = None if labels.separator or labels.names else _separator(texts, len(cells))
-    if separator and labels.several:
+    separated = labels.separator is not None and any(labels.separator in text for text in texts)
+    separator = None if labels.names or separated else _separator(texts, len(cells))
+    if separator and labels.separator:
+        example = _with(separator, texts)
+        notes.append(f"{where} hold no {labels.separator!r}: is {separator!r} the separator in {example!r:.60}?")
+    elif separator and labels.several:
         raise TableError(
             f"{where} may hold several labels, such as {_with(separator, texts)!r:.60}: name what separates them, "
             f"--label_separator='{separator}'; if each cell is one label, name a character that stands in none of them"
         )
-    if separator and _repeats(texts, separator):
+    elif separator and _repeats(texts, separator):
         notes.append(
             f"{where} are one class each, such as {_with(separator, texts)!r:.60}. If they hold several labels, say so: "
             f"--label_separator='{separator}'"

@@ -10,6 +10,7 @@ import string
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
 from tfrecords_tools.sources.table_cells import is_list, is_missing, list_in, name_of, text_of
@@ -101,6 +102,8 @@ class ImageCells:
         path = self.root / text
         if "\\" in text and not is_file(path):
             path = self.root / text.replace("\\", "/")
+        if "%" in text and not is_file(path) and is_file(self.root / unquote(text)):
+            path = self.root / unquote(text)
         several = parts_of(text)
         if len(several) > 1 and not is_file(path):
             if not self.first:
