@@ -166,8 +166,7 @@ def _bind(
 
 def _nothing_bound(table: Table, modalities: Sequence[str]) -> str:
     if not table.columns:
-        _, row = next(table.iter_rows([]), ("", ""))
-        return f"{table.name} is empty" if row == "" else f"no row of {table.name} can be read; the first: {row}"
+        return table.why_no_columns()
     return (
         f"{table.name} has none of the run's inputs {list(modalities)}; its columns are {table.columns}. Say which is what: "
         "--image=COLUMN, --text='FIELD=COLUMN'"

@@ -53,6 +53,8 @@ def check_labels(table: Table, labels: LabelCells) -> list[str]:
             f"{where} are one class each, such as {_with(separator, texts)!r:.60}. If they hold several labels, say so: "
             f"--label_separator='{separator}'"
         )
+    elif labels.several and texts and not (labels.separator or listed or labels.names):
+        notes.append(f"{where} are one label each, such as {texts[0]!r:.60}; what separates several? --label_separator")
     if labels.names:
         notes.append(f"{where} are numbers that the file names: 0 is {labels.names[0]!r}, of {len(labels.names)}")
     elif any(not is_list(cell) and _text(cell).endswith(".0") and _text(cell) != name_of(cell, "") for cell in cells):
