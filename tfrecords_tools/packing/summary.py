@@ -79,7 +79,7 @@ def _absent_classes(info: DatasetInfo, train_split: str) -> list[str]:
     }
     missing = [f"{number:,} in {split!r}" for split, number in unmeasured.items() if number]
     if missing:
-        lines.append(f"of {len(info.labels):,} classes some have no example to be measured by: {', '.join(missing)}")
+        lines.append(f"classes without an example to be measured by: {', '.join(missing)}")
     return lines
 
 
