@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mm_keras.runs.predict import Predictor, predict
+from tfrecords_tools.dataset.atomic_file import write_text
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_multi_label_answers_name_all_labels_above_their_thresholds(multi_label_
     probabilities = dict(zip(answer["labels"], answer["probabilities"], strict=True))
     best, second, *_ = answer["labels"]
     thresholds = dict.fromkeys(labels, 0.99) | {best: probabilities[best] - 1e-3, second: probabilities[second] + 1e-3}
-    (run / "thresholds.json").write_text(json.dumps({"split": "val", "thresholds": thresholds}))
+    write_text(run / "thresholds.json", json.dumps({"split": "val", "thresholds": thresholds}))
     predictor = Predictor(run)
     (answer,) = predictor([predictor.read({"title": "solid oak"})])
     assert answer["predicted"] == [best]
