@@ -9,6 +9,7 @@ from types import ModuleType
 import mm_keras
 from mm_keras.distribution.preemption import EXIT_CODE, Preempted, raise_on_sigterm
 from tfrecords_tools.cli.parser import INTERRUPTED, Parser
+from tfrecords_tools.dataset.printable import LINE_BREAK, printable
 
 COMMANDS = ("train", "evaluate", "predict", "export", "verify", "add-classes", "fuse", "sweep")
 
@@ -77,7 +78,8 @@ def find_command(name: str) -> ModuleType:
 
 def _end(parser: Parser, why: object, status: int) -> int:
     notes = "; ".join(getattr(why, "__notes__", ()))  # where a config binds the values that an error names
-    print(f"{parser.prog}: {why}{f' ({notes})' if notes else ''}", file=sys.stderr)
+    message = printable(f"{why}{f' ({notes})' if notes else ''}", kept=LINE_BREAK)
+    print(f"{parser.prog}: {message}", file=sys.stderr)
     return status
 
 
