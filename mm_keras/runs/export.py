@@ -137,7 +137,7 @@ def _save(module: ServingModule, folder: Path, model: keras.Model) -> None:
     if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"an export takes at least {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
+            f"an export takes at least {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free: make room",
             str(folder.parent),
         )
     try:
