@@ -48,6 +48,7 @@ def table_dataset(
     fractions: Mapping[str, Fraction] | None = None,
     label_separator: str | None = None,
     image_root: str | None = None,
+    allow_outside: bool = False,
     seed: NonNegativeInt = 0,
 ) -> str:
     """Packs a table (CSV, TSV, JSON Lines, Parquet) into `folder`, or finds it there, and returns the folder.
@@ -60,6 +61,7 @@ def table_dataset(
         fractions: splits to draw where there is no split column; default: those of `PackOptions`.
         label_separator: splits a cell into several labels; makes the dataset multi-label.
         image_root: folder of the image paths; default: the table's.
+        allow_outside: also read images outside of that folder, where absolute paths, `../` or links lead.
         seed: another seed draws other splits and another order.
 
     Raises:
@@ -67,7 +69,8 @@ def table_dataset(
     """
     columns = table.Columns(image=image, text=tuple(text), label=label, id=id, split=split)
     source = table.make_source([file], columns, label_separator=label_separator, image_root=image_root)
-    options = PackOptions(seed=seed) if fractions is None else PackOptions(fractions=dict(fractions), seed=seed)
+    drawn = {} if fractions is None else {"fractions": dict(fractions)}
+    options = PackOptions(seed=seed, allow_outside=allow_outside, **drawn)
     return _pack_once(source, folder, options)
 
 

@@ -20,9 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "examples", nargs="?", metavar="FILE", help='.jsonl, an object a line: {"image": path, "title": text, …}'
     )
-    parser.add_argument("--image", metavar="FILE", help="the picture of one example: JPEG, PNG, GIF or BMP")
+    parser.add_argument("--image", metavar="FILE", help="the picture of one example, of any format that can be packed")
     parser.add_argument(
         "--text", action="append", default=[], metavar="FIELD=TEXT", help="a text of one example; may be repeated"
+    )
+    parser.add_argument(
+        "--allow_outside",
+        action="store_true",
+        help="also read images outside of FILE's folder, where absolute paths, '../' or links lead",
     )
 
 
@@ -36,5 +41,5 @@ def run(options: argparse.Namespace) -> int:
     import_tensorflow()
     from mm_keras.runs.predict import predict
 
-    predict(options.run_folder, example, options.examples)
+    predict(options.run_folder, example, options.examples, options.allow_outside)
     return 0

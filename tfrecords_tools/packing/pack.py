@@ -70,6 +70,8 @@ class PackOptions:
         examples_per_shard: about how many records a shard holds.
         keep_without_image: whether a record whose image is missing or unreadable is kept without its image, if it has a text.
             Otherwise it is left out. Both are reported in rejected.jsonl.
+        allow_outside: whether images may lie outside of the folders that the source declares. Otherwise they count as missing,
+            also where a path or a link leads out of them.
         max_bad_fraction: packing stops with an error when more than this fraction of the input is bad, 0–1. The usual reason
             is a wrong image folder.
         workers: the number of worker processes; None starts one for each core. The bytes do not depend on it.
@@ -83,6 +85,7 @@ class PackOptions:
     seed: int = 0
     examples_per_shard: int = 2000
     keep_without_image: bool = True
+    allow_outside: bool = False
     max_bad_fraction: float = 0.2
     workers: int | None = None
 
@@ -220,7 +223,14 @@ def pack(
         labels = labels or LabelVocabulary.from_names(spool.label_names)
         fingerprint = _fingerprint(spool, source, options, labels)
         staging.begin(fingerprint)
-        settings = Settings(labels, source.multi_label, tuple(source.text_fields), options.images, options.keep_without_image)
+        settings = Settings(
+            labels,
+            source.multi_label,
+            tuple(source.text_fields),
+            options.images,
+            options.keep_without_image,
+            () if options.allow_outside else source.image_roots,
+        )
         job = Job(spool, staging.path, settings, fingerprint, options, progress)
         splits: dict[str, list[ShardInfo]] = {split: [] for split, size in spool.sizes.items() if size}
         counts = {split: Counter() for split in splits}
@@ -265,7 +275,16 @@ def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: Lab
     """A hash of all that the bytes of the shards depend on, except for the contents of the image files."""
     settings = dataclasses.replace(options, workers=None)
     versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
-    parts = (spool.digest, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)
+    parts = (
+        spool.digest,
+        settings,
+        labels.names,
+        source.multi_label,
+        source.text_fields,
+        source.images,
+        source.image_roots,
+        versions,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

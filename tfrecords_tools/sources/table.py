@@ -3,7 +3,8 @@
     id,image,title,description,category                    --image=image --text=title,description --label=category
     a1,images/a1.jpg,"Mug, blue","Dishwasher safe",kitchen
 
-- Image paths are relative to the folder of the table, or to `image_root`. An empty cell means that there is no image.
+- Image paths are relative to the folder of the table, or to `image_root`, and may not lead out of it (packing's
+  `allow_outside` allows it). An empty cell means that there is no image.
 - In JSON Lines and Parquet a text or label cell may hold a list (five captions, three tags).
 - `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label.
 - Cells are read as text without any change: "NA" and "None" stay words, and 007 keeps its zeros.
@@ -101,6 +102,7 @@ def make_source(
         multi_label=multi_label or label_separator is not None,
         files=[Path(table) for table in tables if isinstance(table, str | Path)],
         options=options,
+        image_roots=tuple(dict.fromkeys(_image_root(table, image_root) for table in tables)),
     )
 
 
@@ -143,9 +145,8 @@ def iter_examples(
     encoding: str | None = None,
 ) -> Iterator[SourceExample | Rejection]:
     """Yields an example for each row, or a rejection for a row that cannot be read."""
-    in_memory = not isinstance(table, str | Path)
-    root = Path(image_root) if image_root else Path() if in_memory else Path(table).parent
-    stem = "row" if in_memory else Path(table).stem
+    root = _image_root(table, image_root)
+    stem = Path(table).stem if isinstance(table, str | Path) else "row"
     for where, row in iter_rows(table, encoding):
         example_id = f"{stem}:{where.rsplit(':', 1)[-1]}" if columns.id is None else ""
         if isinstance(row, str):
@@ -168,6 +169,12 @@ def iter_examples(
             )
         except ValueError as error:
             yield Rejection(example_id, where, str(error))
+
+
+def _image_root(table: str | Path | pandas.DataFrame, image_root: str | Path | None) -> Path:
+    if image_root:
+        return Path(image_root)
+    return Path(table).parent if isinstance(table, str | Path) else Path()
 
 
 def _is_missing(value) -> bool:

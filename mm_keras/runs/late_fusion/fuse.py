@@ -79,7 +79,8 @@ def late_fusion(
     new.start(overwrite)
     features.save(new.path)
     model.save(new.best)
-    new.save_facts(dataset=str(held_out.folder.absolute()), modalities=features.modalities)
+    facts = {"dataset": str(held_out.folder.absolute()), "modalities": features.modalities}
+    new.save_facts(**facts, images=held_out.info.images)
     content = {
         "method": method,
         "runs": [str(part.path.absolute()) for part in parts],
