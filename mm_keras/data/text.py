@@ -15,6 +15,8 @@ from mm_keras.scripts import SPACELESS
 PRETRAINED_KINDS = ("byte_pair", "sentencepiece", "wordpiece")
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
 _LONG, _MOST_UNKNOWN = 256, 0.5  # tokens of a text that are looked at; of them, the share that is told of
+# All of Unicode's white space, as `str.isspace` has it; RE2's \s is that of ASCII.
+_WHITE_SPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 # keras_hub's class -> kind; are texts lower-cased; do they lose their accents (WordPiece: its preset says).
 _FAMILIES = {
     "AlbertTokenizer": ("sentencepiece", True, True),
@@ -137,6 +139,11 @@ class PretrainedTokenizer(tf.Module):
         if self._spec.family == "SigLIPTokenizer":
             texts = tf.strings.regex_replace(texts, r"[!-/:-@\[-`{-~]", "")
         return tf.strings.strip(tf.strings.regex_replace(texts, r"\s+", " "))
+
+
+def strip_texts(texts: tf.Tensor) -> tf.Tensor:
+    """Removes white space around texts, string of any shape, as `str.strip` does for packing; what is blank becomes empty."""
+    return tf.strings.regex_replace(texts, f"^{_WHITE_SPACE}+|{_WHITE_SPACE}+$", "")
 
 
 def split_words(texts: tf.Tensor, by_character: bool = True) -> tf.RaggedTensor:

@@ -67,6 +67,8 @@ class PackOptions:
         examples_per_shard: about how many records a shard holds.
         keep_without_image: whether a record whose image is missing or unreadable is kept without its image, if it has a text.
             Otherwise it is left out. Both are reported in rejected.jsonl.
+        allow_outside: whether images may lie outside of the folders that the source declares. Otherwise they count as missing,
+            also where a path or a link leads out of them.
         max_bad_fraction: packing stops with an error when more than this fraction of the input is bad, 0–1. The usual reason
             is a wrong image folder.
         workers: the number of worker processes; None starts one for each core. The bytes do not depend on it.
@@ -84,6 +86,7 @@ class PackOptions:
     seed: int = 0
     examples_per_shard: int = 2000
     keep_without_image: bool = True
+    allow_outside: bool = False
     max_bad_fraction: float = 0.2
     workers: int | None = None
     unlabelled: Literal["keep", "leave_out"] = "keep"
@@ -231,7 +234,14 @@ def pack(
         labels = labels or LabelVocabulary.from_names(spool.label_names)
         fingerprint = _fingerprint(spool, source, options, labels)
         staging.begin(fingerprint)
-        settings = Settings(labels, source.multi_label, tuple(source.text_fields), options.images, options.keep_without_image)
+        settings = Settings(
+            labels,
+            source.multi_label,
+            tuple(source.text_fields),
+            options.images,
+            options.keep_without_image,
+            () if options.allow_outside else source.image_roots,
+        )
         job = Job(spool, staging.path, settings, fingerprint, options, progress)
         splits: dict[str, list[ShardInfo]] = {split: [] for split, size in spool.sizes.items() if size}
         counts = {split: Counter() for split in splits}
@@ -293,7 +303,8 @@ def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: Lab
     settings = dataclasses.replace(options, workers=None)
     versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
     examples = (spool.digest, spool.images.facts())
-    parts = (*examples, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)
+    declared = (source.multi_label, source.text_fields, source.images, source.image_roots)
+    parts = (*examples, settings, labels.names, *declared, versions)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
