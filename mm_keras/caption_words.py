@@ -24,6 +24,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
+from mm_keras.scripts import is_spaceless
+from tfrecords_tools.dataset.atomic_file import write_text
+
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
 StopWords = Literal["nltk", "none", "sklearn"]
 Reduction = Literal["lemma", "none", "stem"]
@@ -43,6 +46,8 @@ class CaptionWords:
             (python -m nltk.downloader stopwords). "none": nothing is dropped.
         reduction: "stem": NLTK's Snowball stemmer. "lemma": the noun in WordNet that the word is a form of ("men" -> "man";
             verbs stay), also a download (python -m nltk.downloader wordnet). "none": words stay.
+        by_character: whether texts in scripts without spaces are split by character, see `mm_keras.scripts`. Runs of older
+            versions do not.
 
     Raises:
         ValueError: for an unknown list or reduction, or for stems that are to keep their capitals.
@@ -52,6 +57,7 @@ class CaptionWords:
     strip_punctuation: bool = True
     stop_words: StopWords = "sklearn"
     reduction: Reduction = "stem"
+    by_character: bool = True
 
     def __post_init__(self):
         if self.stop_words not in get_args(StopWords):
@@ -79,8 +85,10 @@ class CaptionWords:
 
         Both know classes of letters, but of different Unicode versions; so this one spells them out.
         """
-        letters = _characters("LMN")
+        letters = _characters("LMN", self.by_character)
         word = f"[{letters}]+(?:'[{letters}]+)*"
+        if self.by_character:
+            word += f"|[{_characters('LN', False, True)}][{_characters('M')}]*"
         return word if self.strip_punctuation else f"{word}|[{_characters('PS')}]"
 
     def word_of(self, token: str) -> str:
@@ -121,7 +129,7 @@ class CaptionVocabulary:
 
     def save(self, path: str | Path) -> None:
         """Writes a JSON file."""
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n", "utf-8")
+        write_text(path, json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> CaptionVocabulary:
@@ -132,7 +140,8 @@ class CaptionVocabulary:
         """
         try:
             content = json.loads(Path(path).read_text("utf-8"))
-            return cls(CaptionWords(**content["steps"]), tuple(content["words"]), tuple(map(tuple, content["tokens"])))
+            steps = CaptionWords(**{"by_character": False} | content["steps"])
+            return cls(steps, tuple(content["words"]), tuple(map(tuple, content["tokens"])))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no vocabulary of captions: {type(error).__name__}: {error}") from error
 
@@ -219,9 +228,18 @@ def _from_nltk(package: str, read: Callable, alternative: str):
 
 
 @functools.cache
-def _characters(categories: str) -> str:
-    """The inside of a character class with all characters of Unicode's general categories (their first letters)."""
+def _characters(categories: str, with_spaces: bool = False, spaceless: bool = False) -> str:
+    """The inside of a character class with characters of Unicode's general categories (their first letters).
+
+    Args:
+        categories: first letters of categories.
+        with_spaces: leave out the letters of scripts that are written without spaces.
+        spaceless: leave out all others.
+    """
     codes = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in categories]
+    if with_spaces or spaceless:
+        marks = {code for code in codes if unicodedata.category(chr(code))[0] == "M"}
+        codes = [code for code in codes if (is_spaceless(chr(code)) and code not in marks) == spaceless]
     first = [code for code, before in zip(codes, [-1, *codes], strict=False) if code != before + 1]
     last = [code for code, after in zip(codes, [*codes[1:], -1], strict=True) if code != after - 1]
     return "".join(f"{re.escape(chr(a))}-{re.escape(chr(b))}" for a, b in zip(first, last, strict=True))

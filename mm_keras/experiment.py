@@ -43,15 +43,15 @@ def train_and_evaluate(
     run = RunFolder(workdir)
     given = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run, "config": config}
     options = {name: value for name, value in given.items() if value}
-    later = {split for split in map(_split_of, (evaluate, export)) if split}
+    later = [split for split in map(_split_of, (evaluate, export)) if split]
     if later:
-        options["later_splits"] = sorted(later)
-    train(workdir=run.path, **options)
+        options["later_splits"] = list(dict.fromkeys(later))
+    train(workdir=run.path, **options | ({"later_baselines": tuple(baselines)} if baselines else {}))
     if dry_run:
         return None
     for modality in baselines:
         print(f"\nbaseline: {modality} alone")
-        train(workdir=run.baselines / modality, modalities=(modality,), **options)
+        train(workdir=run.baseline(modality), modalities=(modality,), **options)
     if not this_worker().is_chief:
         return None
     print()
@@ -62,8 +62,11 @@ def train_and_evaluate(
     return report
 
 
-def _split_of(function: Callable | None) -> str | None:
-    """The split of the training's own dataset that `evaluate` or `export` will read, as far as its signature tells."""
+def _split_of(function: Callable | None) -> str | tuple[str, str] | None:
+    """The split that `evaluate` or `export` will read, as `train` takes it, as far as its signature tells."""
     parameters = inspect.signature(function).parameters if function else {}
     default = {name: parameters[name].default for name in ("dataset", "split") if name in parameters}
-    return default.get("split") if default.get("dataset") is None else None
+    dataset, split = default.get("dataset"), default.get("split")
+    if split is None or dataset is None:
+        return split
+    return (dataset, split) if isinstance(dataset, str) else None  # another one is packed only when it is read

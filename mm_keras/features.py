@@ -17,6 +17,8 @@ A field whose SavedModel is a part of the model, and is trained with it, has the
 
     title_text           string  [B]                empty where there is no text
 
+A field whose name is no identifier, such as "Review Text", has another name here: see `input_names`.
+
 `labels` is int32 [B] (multi-class) or float32 [B, num_labels] of 0 and 1 (multi-label). `weights` is float32 [B]; the examples
 that fill up the last batch of an evaluation have the weight 0.
 """
@@ -30,12 +32,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+from mm_keras.input_names import ALL_INPUTS as ALL_INPUTS
+from mm_keras.input_names import ALL_TEXTS as ALL_TEXTS
+from mm_keras.input_names import IMAGE, input_name, present, safe_name
 from mm_keras.tokenizer_spec import TokenizerSpec
+from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.checksums import DamagedFileError, check, enter, read_json
 
 FEATURES_FILE = "features.json"
 FEATURES_VERSION = 1
-IMAGE = "image"
-ALL_TEXTS, ALL_INPUTS = "all texts", "all inputs"  # what reports call several modalities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +95,15 @@ class TextSpec:
     kind: ClassVar[str]
     field: str
 
-    def __post_init__(self):
-        if self.field in (IMAGE, ALL_TEXTS, ALL_INPUTS):
-            raise ValueError(
-                f"a text field cannot be named {self.field!r}: the name has another meaning in batches and reports"
-            )
+    @property
+    def name(self) -> str:
+        """The field's name among the model's inputs, for people: "title", and "text/image" of a field named "image"."""
+        return input_name(self.field)
+
+    @property
+    def key(self) -> str:
+        """The field's name inside of models and exports: "review_text_42d93221" of a field named "Review Text"."""
+        return safe_name(self.name)
 
     def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """The inputs of this field's encoder: name -> (shape without the batch axis, dtype)."""
@@ -102,7 +111,7 @@ class TextSpec:
 
     def batch_names(self) -> dict[str, str]:
         """Name of an encoder's input -> its name in a batch, such as "token_ids" -> "title_token_ids"."""
-        return {name: f"{self.field}_{name}" for name in self.inputs()}
+        return {name: f"{self.key}_{name}" for name in self.inputs()}
 
     def describe(self) -> str:
         """What the model sees of the field, for messages: "64 tokens of 30,522 (wordpiece)"."""
@@ -123,7 +132,6 @@ class TokenText(TextSpec):
     max_tokens: int
 
     def __post_init__(self):
-        super().__post_init__()
         if self.max_tokens < 3:
             raise ValueError(f"max_tokens of field {self.field!r} must be at least 3. Received: {self.max_tokens}")
 
@@ -146,7 +154,6 @@ class SavedModelText(TextSpec):
     embedder: EmbedderSpec
 
     def __post_init__(self):
-        super().__post_init__()
         if self.embedder.trainable != self.trainable:
             raise ValueError(
                 f"field {self.field!r} is a {type(self).__name__}, whose embedder has trainable={self.trainable}. Received: "
@@ -217,11 +224,14 @@ class FeatureSpec:
             raise ValueError("a model needs an image, a text field, or both")
         if len(self.labels) < 2:
             raise ValueError(f"a classifier needs at least two labels. Received: {self.labels}")
+        keys = [safe_name(modality) for modality in self.modalities]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"two inputs have one name inside of the model: {[*zip(self.modalities, keys, strict=True)]}")
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """The image, if any, then the text fields."""
-        return ((IMAGE,) if self.image else ()) + tuple(text.field for text in self.texts)
+        return ((IMAGE,) if self.image else ()) + tuple(text.name for text in self.texts)
 
     def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """All tensors of `features` in a batch: name -> (shape without the batch axis, dtype)."""
@@ -233,9 +243,20 @@ class FeatureSpec:
         inputs.update({present(modality): ((), "bool") for modality in self.modalities})
         return inputs
 
-    def text(self, field: str) -> TextSpec:
-        """The text field of this name."""
-        return next(text for text in self.texts if text.field == field)
+    def text(self, modality: str) -> TextSpec:
+        """The text field of this name among the modalities."""
+        return next(text for text in self.texts if text.name == modality)
+
+    def modality_of(self, name: str) -> str:
+        """The modality that a column's name means: a text column "image" is "text/image" where the model sees no picture.
+
+        Raises:
+            ValueError: for a name that no input of the model has; it lists those that there are.
+        """
+        name = input_name(name) if name not in self.modalities else name
+        if name not in self.modalities:
+            raise ValueError(f"the model has no input {name!r}; its inputs are {list(self.modalities)}")
+        return name
 
     def only(self, modalities: Iterable[str]) -> FeatureSpec:
         """The same labels with some of the modalities, such as those of a baseline that sees the image alone.
@@ -243,11 +264,8 @@ class FeatureSpec:
         Raises:
             ValueError: for a modality that these features do not have, or for none.
         """
-        kept = set(modalities)
-        unknown = sorted(kept - set(self.modalities))
-        if unknown:
-            raise ValueError(f"no modality {unknown[0]!r}; there are {sorted(self.modalities)}")
-        texts = tuple(text for text in self.texts if text.field in kept)
+        kept = {self.modality_of(name) for name in modalities}
+        texts = tuple(text for text in self.texts if text.name in kept)
         return dataclasses.replace(self, image=self.image if IMAGE in kept else None, texts=texts)
 
     def save(self, folder: Path, with_models: bool = True) -> None:
@@ -266,13 +284,14 @@ class FeatureSpec:
         for index, embedder in enumerate(embedders):
             if with_models and not embedder.trainable:
                 shutil.copytree(embedder.path, folder / f"text_model_{index}")
+                enter(folder / f"text_model_{index}")
         texts = []
         for text in self.texts:
             if isinstance(text, TokenText):
                 rest = {"tokenizer": tokenizers.index(text.tokenizer), "max_tokens": text.max_tokens}
             else:
                 rest = {"embedder": embedders.index(text.embedder)}
-            texts.append({"field": text.field, "kind": text.kind} | rest)
+            texts.append({"field": text.field, "key": text.key, "kind": text.kind} | rest)
         content = {
             "version": FEATURES_VERSION,
             "image": dataclasses.asdict(self.image) if self.image else None,
@@ -282,7 +301,7 @@ class FeatureSpec:
             "multi_label": self.multi_label,
             "labels": self.labels,
         }
-        (folder / FEATURES_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_text(folder / FEATURES_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> FeatureSpec:
@@ -290,6 +309,7 @@ class FeatureSpec:
 
         Raises:
             FileNotFoundError: if the folder holds no features.json: it is no run folder.
+            DamagedFileError: if the file, or one that it refers to, is not what was written. SavedModels are not looked at.
             ValueError: if the file is of another version.
         """
         path = folder / FEATURES_FILE
@@ -297,12 +317,24 @@ class FeatureSpec:
             raise FileNotFoundError(
                 f"{path} does not exist: {str(folder)!r} is no run folder, or nothing was trained in it yet"
             )
-        content = json.loads(path.read_text("utf-8"))
-        if content.get("version") != FEATURES_VERSION:
+        content = read_json(path)
+        version = content.get("version") if isinstance(content, dict) else None
+        if version != FEATURES_VERSION:
             raise ValueError(
-                f"{path} is of version {content.get('version')}, this release reads version {FEATURES_VERSION}: train the run "
-                "again, or use the release that wrote it"
+                f"{path} is of version {version}, this release reads version {FEATURES_VERSION}: train the run again, or use "
+                "the release that wrote it"
             )
+        check(*sorted(folder.glob("vocabulary_*")))
+        try:
+            return cls._of(content, folder)
+        except (KeyError, TypeError, IndexError, AttributeError, UnicodeDecodeError) as error:
+            raise DamagedFileError(
+                f"{path}, or a vocabulary beside it, is damaged: {type(error).__name__}: {error}. Put back a copy, or train "
+                "the run again"
+            ) from error
+
+    @classmethod
+    def _of(cls, content: dict, folder: Path) -> FeatureSpec:
         made_by = {
             "tokenizer": [
                 TokenizerSpec.load(folder / f"vocabulary_{index}", **entry) for index, entry in enumerate(content["tokenizers"])
@@ -320,12 +352,13 @@ class FeatureSpec:
         )
 
 
-def present(modality: str) -> str:
-    """The name of a modality's presence flag in a batch: "title" -> "title_present"."""
-    return f"{modality}_present"
-
-
-def _load_text(kind: str, field: str, made_by: dict[str, list], **entry) -> TextSpec:
+def _load_text(kind: str, field: str, made_by: dict[str, list], key: str | None = None, **entry) -> TextSpec:
     """The text field of an entry of features.json, which names tokenizers and embedders by their numbers in `made_by`."""
     classes = {text_class.kind: text_class for text_class in (TokenText, EmbeddedText, StringText)}
-    return classes[kind](field, **{name: made_by[name][value] if name in made_by else value for name, value in entry.items()})
+    text = classes[kind](field, **{name: made_by[name][value] if name in made_by else value for name, value in entry.items()})
+    if text.key != (key or field):
+        raise ValueError(
+            f"{FEATURES_FILE} says that text field {field!r} is {key or field!r} inside of the model, where this release looks "
+            f"for {text.key!r}: train the run again, or use the release that wrote it"
+        )
+    return text

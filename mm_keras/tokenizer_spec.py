@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from mm_keras.caption_words import CaptionVocabulary
+from tfrecords_tools.dataset.atomic_file import write_bytes, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,14 +16,16 @@ class TokenizerSpec:
 
     Attributes:
         kind: which tokenizer it is.
-            "words" splits into lower-cased runs of letters and digits. Id 0 is padding, and 1 is any word that the vocabulary
-            lacks.
+            "words" splits into lower-cased runs of letters and digits, and into the characters of scripts without spaces. Id 0
+            is padding, and 1 is any word that the vocabulary lacks.
             "captions" leaves out stop words and takes the stems of the others, see `mm_keras.caption_words`. Id 1 is any word
             that its table lacks.
             "wordpiece", "byte_pair" and "sentencepiece" are tokenizers of pretrained encoders; `family` says of which.
         vocabulary: the token of each id.
         lowercase, strip_accents: what a pretrained tokenizer does to a text first. "words" are always lower-cased and keep
             their accents.
+        by_character: whether "words" splits scripts without spaces by character, see `mm_keras.scripts`; in runs of older
+            versions it does not.
         captions: the table of "captions"; it has the same words as `vocabulary`.
         family: the class of a pretrained tokenizer in keras_hub: "BertTokenizer", "RobertaTokenizer", …
         start_id, end_id: the ids of the tokens that a pretrained tokenizer puts around every text, such as [CLS] and [SEP];
@@ -35,6 +38,7 @@ class TokenizerSpec:
     vocabulary: tuple[str, ...]
     lowercase: bool = True
     strip_accents: bool = False
+    by_character: bool = True
     captions: CaptionVocabulary | None = None
     family: str | None = None
     start_id: int | None = None
@@ -53,20 +57,27 @@ class TokenizerSpec:
         """
         # JSON, since a token of SentencePiece may contain a line break.
         if self.kind == "sentencepiece":
-            path.with_suffix(".json").write_text(json.dumps(self.vocabulary), "utf-8")
-            path.with_suffix(".spm").write_bytes(self.proto)
+            write_text(path.with_suffix(".json"), json.dumps(self.vocabulary))
+            write_bytes(path.with_suffix(".spm"), self.proto)
         else:
             _write_lines(path.with_suffix(".txt"), self.vocabulary)
         if self.kind == "byte_pair":
             _write_lines(path.with_suffix(".merges"), self.merges)
         if self.kind == "captions":
             self.captions.save(path.with_suffix(".json"))
-        names = ("kind", "lowercase", "strip_accents", "family", "start_id", "end_id")
+        names = ("kind", "lowercase", "strip_accents", "by_character", "family", "start_id", "end_id")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of whatever the vocabulary lacks; None of a tokenizer that knows every byte."""
+        names = [name for name in ("[UNK]", "<unk>") if name in self.vocabulary]
+        return self.vocabulary.index(names[0]) if names and self.kind != "byte_pair" else None
 
     @classmethod
     def load(cls, path: Path, kind: str, **fields) -> TokenizerSpec:
         """Loads a tokenizer from the files and attributes that `save` wrote and returned."""
+        fields = {"by_character": False} | fields
         if kind == "sentencepiece":
             vocabulary = tuple(json.loads(path.with_suffix(".json").read_text("utf-8")))
             return cls(kind, vocabulary, proto=path.with_suffix(".spm").read_bytes(), **fields)
@@ -76,7 +87,7 @@ class TokenizerSpec:
 
 
 def _write_lines(path: Path, lines: tuple[str, ...]) -> None:
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())  # as bytes, since text mode would translate line ends
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

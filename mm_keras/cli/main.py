@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from types import ModuleType
 
 import mm_keras
-from mm_keras.distribution.preemption import EXIT_CODE, Preempted, raise_on_sigterm
+from mm_keras.distribution.preemption import EXIT_CODE, MESSAGE, Preempted, asked_to_end, end_if_asked, noticing_sigterm
 from tfrecords_tools.cli.parser import INTERRUPTED, Parser
+from tfrecords_tools.dataset.printable import LINE_BREAK, printable
 
-COMMANDS = ("train", "evaluate", "predict", "export", "add-classes", "fuse", "sweep")
+_TOLD = (ValueError, OSError, ImportError, RuntimeError, ArithmeticError)  # whose messages say all
+_PATIENCE = 20  # seconds that anything may take to look whether it should end
+COMMANDS = ("train", "evaluate", "predict", "export", "verify", "add-classes", "fuse", "sweep")
 
 _DESCRIPTION = "Train, evaluate and ship classifiers of images that come with text."
 _EPILOG = """example:
@@ -21,18 +25,26 @@ _EPILOG = """example:
 """
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, is_program: bool = False) -> int:
     """Runs one command; without arguments it prints what commands there are.
 
     Args:
         arguments: the command and its options, `["train", "quickstart.gin"]`. The default is those of the process.
+        is_program: whether the process ends afterwards; by default it does if no arguments are given.
 
     Returns:
         the exit status. 0: all is well. 2: the call, the config or the data is wrong. 75: the process was asked to end
-        (SIGTERM), or one of several workers is gone, and the same command with --resume goes on. 130: it was interrupted by
-        Ctrl-C.
+        (SIGTERM), whatever it was at, or one of several workers is gone, and the same command with --resume goes on. 130: it
+        was interrupted by Ctrl-C.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with noticing_sigterm(patience=_PATIENCE):
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+    if is_program or arguments is None:  # all is done, and what is left is TensorFlow's clean-up
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     parser = make_parser()
     if not arguments:
         parser.print_help()
@@ -42,14 +54,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.arguments = arguments
     try:
-        with raise_on_sigterm():
-            return options.run(options)
+        status = options.run(options)
+        end_if_asked()
+        return status
     except KeyboardInterrupt:
         return _end(parser, "interrupted", INTERRUPTED)
     except Preempted as stop:
         return _end(parser, stop, EXIT_CODE)
-    except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
-        if options.traceback:
+    except Exception as error:
+        if asked_to_end():  # workers of a packing, which may have got the signal as well, are missed then
+            return _end(parser, MESSAGE, EXIT_CODE)
+        if options.traceback or not isinstance(error, _TOLD):
             raise
         return _end(parser, error, 2)
 
@@ -77,7 +92,8 @@ def find_command(name: str) -> ModuleType:
 
 def _end(parser: Parser, why: object, status: int) -> int:
     notes = "; ".join(getattr(why, "__notes__", ()))  # where a config binds the values that an error names
-    print(f"{parser.prog}: {why}{f' ({notes})' if notes else ''}", file=sys.stderr)
+    message = printable(f"{why}{f' ({notes})' if notes else ''}", kept=LINE_BREAK)
+    print(f"{parser.prog}: {message}", file=sys.stderr)
     return status
 
 

@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     table = parser.add_argument_group("tables")
     table.add_argument("--id", metavar="COLUMN", help="ids that stand beside the answers (default: id, or name and line)")
     table.add_argument("--image_root", metavar="FOLDER", help="of image paths (default: the folder of the table)")
+    table.add_argument(
+        "--allow_outside",
+        action="store_true",
+        help="also read images outside of that folder, where absolute paths, '../' or links lead",
+    )
     table.add_argument("--image_template", metavar="PATH", help="image paths made of columns: 'images/{id}.jpg'")
     table.add_argument("--first_image", action="store_true", help="of cells that name several images take the first")
     table.add_argument("--encoding", help="of text (default: UTF-8, or UTF-16 if the bytes say so)")
@@ -62,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
         columns=given if examples else {},
         id=options.id,
         image_root=options.image_root,
+        allow_outside=options.allow_outside,
         image_template=options.image_template,
         first_image=options.first_image,
         encoding=options.encoding,

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-from mm_keras.distribution.preemption import EXIT_CODE
+from mm_keras.distribution.preemption import EXIT_CODE, end_if_asked
 from tfrecords_tools.cli.parser import INTERRUPTED
 
 
@@ -22,6 +22,7 @@ def import_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     with _stderr_held_back() as stderr, _ending_at_once(stderr):
+        end_if_asked()
         import tensorflow  # noqa: F401
 
 

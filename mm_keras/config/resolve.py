@@ -14,7 +14,8 @@ from mm_keras.config.functions import configurable_functions
 from mm_keras.config.parse import COMMAND_LINE, REQUIRED, Binding, Macro, Reference
 
 ROOT = "train_and_evaluate"
-_OF_A_CALL = ("config", "resume", "overwrite", "dry_run", "later_splits")  # parameters that belong to one call, not to a config
+# Parameters that belong to one call, not to a config.
+_OF_A_CALL = ("config", "resume", "overwrite", "dry_run", "later_splits", "later_baselines")
 
 
 class Resolver:

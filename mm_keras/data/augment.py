@@ -215,12 +215,12 @@ def mix_examples(
     mixed_inputs = inputs | {IMAGE: mixed}
     keeps = drawn[:-1] < own_share
     for text in features.texts:
-        for part in (*text.batch_names().values(), present(text.field)):
+        for part in (*text.batch_names().values(), present(text.name)):
             rows = tf.reshape(keeps, [size] + [1] * (inputs[part].shape.rank - 1))
             mixed_inputs[part] = tf.where(rows, inputs[part], _other(inputs[part]))
         if isinstance(text, EmbeddedText):
             name = text.batch_names()["embedding"]
-            there = (inputs[present(text.field)] & _other(inputs[present(text.field)]))[:, tf.newaxis]
+            there = (inputs[present(text.name)] & _other(inputs[present(text.name)]))[:, tf.newaxis]
             mixed_inputs[name] = tf.where(there, _blend(own_share, inputs[name], _other(inputs[name])), mixed_inputs[name])
     together = own_share * weights + (1 - own_share) * _other(weights)
     return mixed_inputs, _blend(tf.math.divide_no_nan(own_share * weights, together), labels, _other(labels)), together

@@ -22,13 +22,15 @@ import numpy as np
 import tensorflow as tf
 
 import mm_keras
+from mm_keras.data.damage import naming_damage
 from mm_keras.data.pipeline import make_image_batches
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.data.stored_blocks import MOST_BLOCKS, NewBlock, StoredRows, fill_blocks
 from mm_keras.data.text_table import TextTable
 from mm_keras.features import FeatureSpec, TextSpec, TokenText
 from tfrecords_tools.dataset.folder import Dataset, Split
-from tfrecords_tools.dataset.shards import sha256_of
+from tfrecords_tools.dataset.info import DATASET_FILE
+from tfrecords_tools.dataset.shards import CorruptShardError, sha256_of
 
 CACHE_FOLDER = ".features"
 ENCODED = "encoded"
@@ -87,10 +89,10 @@ class TextPreprocessor:
         self._graphs: dict[str, Callable] = {}
 
     def __call__(self, spec: TextSpec, texts: Sequence[bytes]) -> dict[str, tf.Tensor]:
-        if spec.field not in self._graphs:
+        if spec.key not in self._graphs:
             text = functools.partial(self._preprocessor.text, spec)
-            self._graphs[spec.field] = tf.function(text, input_signature=[tf.TensorSpec([None], tf.string)])
-        return self._graphs[spec.field](tf.constant(texts))
+            self._graphs[spec.key] = tf.function(text, input_signature=[tf.TensorSpec([None], tf.string)])
+        return self._graphs[spec.key](tf.constant(texts))
 
     @functools.cached_property
     def _preprocessor(self) -> Preprocessor:
@@ -108,17 +110,26 @@ def encode_images(
         encoder: float32 [B, H, W, 3] -> [B, …].
         sizes: number of labelled records in each shard of the split.
         batch_size: pictures in a batch; only the memory depends on it.
+
+    Raises:
+        CorruptShardError: if a shard that is read is not what dataset.json says.
     """
+    split.check_files()
     files = split.files
     step = -(-len(files) // MOST_BLOCKS)
     blocks = {files[first].stem: slice(first, first + step) for first in range(0, len(files), step)}
 
     def make(block: str, new: NewBlock) -> None:
+        # The block is found again by the checksums that dataset.json gives, so it must be made of the very files.
+        for shard, file in zip(split.shards[blocks[block]], files[blocks[block]], strict=True):
+            if sha256_of(file) != shard.sha256:
+                raise CorruptShardError(f"{file} is damaged: its sha256 is not that of {DATASET_FILE}. {split.how_to_mend()}")
         done = 0
-        for pixels in make_image_batches(files[blocks[block]], features, batch_size):
-            encoded = encoder(pixels)
-            new.write(slice(done, done + len(encoded)), {ENCODED: encoded})
-            done += len(encoded)
+        with naming_damage(split):
+            for pixels in make_image_batches(files[blocks[block]], features, batch_size, counts[block]):
+                encoded = encoder(pixels)
+                new.write(slice(done, done + len(encoded)), {ENCODED: encoded})
+                done += len(encoded)
 
     shards = [shard.sha256 for shard in split.shards]
     fingerprint = _fingerprint(encoder.digest, features.image, shards, features.multi_label)

@@ -56,7 +56,7 @@ class FeatureCache:
         self.ids = index["id"].to_numpy()
         self.weights = index["weight"].to_numpy()
         self.labels = _labels(index["label/ids"], features)
-        self._texts = {text.field: TextTable(index[TEXT_PREFIX + text.field]) for text in features.texts}
+        self._texts = {text.key: TextTable(index[TEXT_PREFIX + text.field]) for text in features.texts}
         by_model = {id(model): FrozenEncoder(model) for model in encoders.values()}  # fields may share one
         frozen = {modality: by_model[id(model)] for modality, model in encoders.items()}
         tables: dict[str, tuple[str, np.ndarray | StoredRows]] = {}  # input -> (whose rows it has, its rows)
@@ -67,12 +67,12 @@ class FeatureCache:
             tables |= dict.fromkeys((f"{IMAGE}_{ENCODED}", f"{IMAGE}_cut"), (IMAGE, encoded))
         preprocess = TextPreprocessor(features)
         for text in features.texts:
-            field, table = text.field, self._texts[text.field]
-            tables[present(field)] = field, table.present
-            for encoder, names in ((frozen.get(field), [ENCODED]), (None, list(text.inputs()))):
-                if any(f"{field}_{name}" in inputs for name in names):
+            key, table = text.key, self._texts[text.key]
+            tables[present(text.name)] = key, table.present
+            for encoder, names in ((frozen.get(text.name), [ENCODED]), (None, list(text.inputs()))):
+                if any(f"{key}_{name}" in inputs for name in names):
                     rows_of = encode_texts(split.dataset, preprocess, text, encoder, table)
-                    tables |= {f"{field}_{name}": (field, rows) for name, rows in rows_of.items()}
+                    tables |= {f"{key}_{name}": (key, rows) for name, rows in rows_of.items()}
         self._tables = {name: tables[name] for name in inputs}
 
     def inputs(self, records: np.ndarray) -> dict[str, np.ndarray]:
@@ -146,7 +146,7 @@ class FeatureCache:
     def _rows(self, records: np.ndarray, drawn: np.ndarray | float) -> dict[str, np.ndarray]:
         """The rows of some records in each table; `drawn` is [fields, *records.shape], or 0 for the first texts."""
         drawn = np.broadcast_to(drawn, (len(self._texts), *records.shape))
-        texts = {field: table.rows(records, choice) for (field, table), choice in zip(self._texts.items(), drawn, strict=True)}
+        texts = {key: table.rows(records, choice) for (key, table), choice in zip(self._texts.items(), drawn, strict=True)}
         return {IMAGE: records} | texts
 
     def _dataset(self, rows, steps: int, batch_size: int, weigh: bool = True) -> tf.data.Dataset:

@@ -8,9 +8,11 @@ from typing import Literal
 
 from mm_keras.configurable import ImageSize, PositiveInt, configurable
 from mm_keras.data.pipeline import iter_texts
-from mm_keras.data.text import make_word_tokenizer
+from mm_keras.data.text import make_word_tokenizer, tell_of_unknown
 from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec, TokenizerSpec, TokenText, make_saved_model_text
 from tfrecords_tools.dataset.folder import Dataset
+
+_SAMPLED = 2000  # examples
 
 
 @configurable
@@ -63,6 +65,8 @@ def make_features(
         if set(lengths) != set(text_fields):
             raise ValueError(f"max_tokens names the fields {sorted(lengths)}, text_fields {sorted(text_fields)}")
         tokenizer = make_tokenizer(iter_texts(dataset.split(train_split), list(text_fields))) if text_fields else None
+        if tokenizer:
+            tell_of_unknown(tokenizer, iter_texts(dataset.split(train_split), list(text_fields), _SAMPLED))
         texts = [TokenText(field, tokenizer, lengths[field]) for field in text_fields]
     return FeatureSpec(
         image=ImageSpec(tuple(image_size), image_fit) if image_size else None,

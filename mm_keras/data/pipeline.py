@@ -11,10 +11,12 @@ from pathlib import Path
 import tensorflow as tf
 
 from mm_keras.data.augment import Augmentation, augment_batch, augmented_image, make_augmentation
+from mm_keras.data.damage import naming_damage, promised
 from mm_keras.data.images import fit_stored
 from mm_keras.data.preprocess import Preprocessor, made_or_zeros
 from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.sharding import files_of
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.distribution.workers import ALONE, Worker
 from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
 from tfrecords_tools.dataset.folder import Dataset, Split
@@ -87,13 +89,14 @@ def make_training_batches(
     own_files = None if sampled else files_of(worker, split.shards, split.num_labelled, least=least)
     files = [str(split.dataset.folder / shard.file) for shard in own_files or split.shards]
     read_size = own_size if own_files else batch_size
+    num_read = sum(shard.num_examples for shard in own_files) if own_files else split.num_labelled
 
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(1)  # of this function's graph alone: the order depends on nothing but (seed, epoch)
         epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
         paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=epoch_seed)
         records = paths.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
-        records = _drop_unlabelled(records, split).shuffle(shuffle_buffer, seed=epoch_seed)
+        records = promised(_drop_unlabelled(records, split), num_read).shuffle(shuffle_buffer, seed=epoch_seed)
         return records.take(steps * read_size)
 
     preprocessor = Preprocessor(features)
@@ -136,7 +139,7 @@ def _parse_at_random(
     for text in features.texts:
         texts = record[TEXT_PREFIX + text.field]
         drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
-        parsed["texts"][text.field] = _text_or_empty(texts, drawn)
+        parsed["texts"][text.key] = _text_or_empty(texts, drawn)
     if features.image:
         parsed[IMAGE] = _stored_image(record["image"], features.image, seeds[1], augmentation)
         parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0
@@ -156,9 +159,11 @@ def count_labelled(split: Split, features: FeatureSpec) -> int:
     """The number of labelled examples in a split.
 
     Raises:
-        ValueError: if the dataset lacks a text field or a label of `features`, or if the split has no labelled example.
+        ValueError: if the dataset lacks a text field or a label of `features`, if the split has no labelled example, or if a
+            shard is missing or cut.
     """
     _check(split.dataset, features)
+    split.check_files()
     if not split.num_labelled:
         raise ValueError(f"split {split.name!r} of dataset {split.dataset.info.name!r} has no labelled example")
     return split.num_labelled
@@ -187,7 +192,7 @@ def make_evaluation_batches(
         parsed = _labels_and_weight(record, features)
         if not record_weights:
             parsed["weight"] = tf.constant(1.0)
-        parsed["texts"] = {text.field: _text_or_empty(record[TEXT_PREFIX + text.field], text_index) for text in features.texts}
+        parsed["texts"] = {text.key: _text_or_empty(record[TEXT_PREFIX + text.field], text_index) for text in features.texts}
         if features.image:
             parsed[IMAGE] = _stored_image(record["image"], features.image)
             parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0
@@ -201,17 +206,18 @@ def make_evaluation_batches(
         num_own = sum(shard.num_examples for shard in own_files)
     else:
         records, num_own = records.shard(worker.count, worker.index), len(range(worker.index, num_examples, worker.count))
-    dataset = records.map(parse, num_parallel_calls=_CALLS)
+    dataset = promised(records, num_own).map(parse, num_parallel_calls=_CALLS)
     empty = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), dataset.element_spec)  # weight 0 too
     filling = tf.data.Dataset.from_tensors(empty).repeat(steps * own_size - num_own)
     dataset = dataset.concatenate(filling).batch(own_size, drop_remainder=True)
     return Batches(_finished(dataset, preprocessor, features, steps), steps, num_examples, batch_size)
 
 
-def make_image_batches(files: Sequence[Path], features: FeatureSpec, batch_size: int) -> tf.data.Dataset:
-    """The pictures of the labelled records in some shards, in their order and as evaluation sees them.
+def make_image_batches(files: Sequence[Path], features: FeatureSpec, batch_size: int, num_examples: int) -> tf.data.Dataset:
+    """The pictures of the `num_examples` labelled records in some shards, in their order and as evaluation sees them.
 
-    Each batch is float32 [up to batch_size, H, W, 3]; a record without a picture has zeros.
+    Each batch is float32 [up to batch_size, H, W, 3]; a record without a picture has zeros. More or fewer records than promised
+    are an error, see `naming_damage`.
     """
     records = tf.data.TFRecordDataset([str(file) for file in files])
     if not features.multi_label:
@@ -220,16 +226,20 @@ def make_image_batches(files: Sequence[Path], features: FeatureSpec, batch_size:
     def pixels(serialized: tf.Tensor) -> tf.Tensor:
         return _stored_image(parse_example(serialized, [])["image"], features.image)
 
-    return _not_autotuned(records.map(pixels, num_parallel_calls=_CALLS).batch(batch_size).prefetch(2))
+    return _not_autotuned(promised(records, num_examples).map(pixels, num_parallel_calls=_CALLS).batch(batch_size).prefetch(2))
 
 
 def iter_texts(split: Split, fields: list[str], max_examples: int = 200_000) -> Iterator[list[bytes]]:
     """Yields batches of a split's texts of all `fields` together, for vocabularies."""
     _check_fields(split.dataset, fields)
+    split.check_files()
     records = tf.data.TFRecordDataset([str(file) for file in split.files]).take(max_examples)
+    records = promised(records, min(max_examples, split.num_examples))
     texts = records.map(lambda serialized: _all_texts(parse_example(serialized, fields)), num_parallel_calls=_CALLS)
-    for batch in _not_autotuned(texts.unbatch().batch(1024)).as_numpy_iterator():
-        yield batch.tolist()
+    with naming_damage(split):
+        for batch in _not_autotuned(texts.unbatch().batch(1024)).as_numpy_iterator():
+            end_if_asked()
+            yield batch.tolist()
 
 
 def _record_id(serialized: tf.Tensor) -> tf.Tensor:

@@ -100,7 +100,7 @@ def check_runs(
     if length == 1:
         return
     mixing = isinstance(augment, Augmentation) and (augment.mixup or augment.cutmix)
-    encoded = [text.field for text in features.texts if isinstance(text, TokenText) and text.field not in cached]
+    encoded = [text.name for text in features.texts if isinstance(text, TokenText) and text.name not in cached]
     for wrong, why in (
         (not encoded, "no text encoder of this training runs in every step: they are frozen, or there is no text"),
         (batch_size // replicas % length, f"a replica's {batch_size // replicas} examples of a batch are no multiple of it"),
@@ -120,6 +120,7 @@ class SampledRecords:
         fields: the text fields of the model, for `text_runs`.
 
     Attributes:
+        splits: the splits that are read.
         num_examples: number of examples that an epoch shows. It is chosen so that the share of `train.dataset` is as large as
             that dataset.
 
@@ -132,11 +133,14 @@ class SampledRecords:
     def __init__(self, split: Split, sampling: Sampling, fields: Sequence[str] = ()):
         own_part = 1 - math.fsum(rate for _, rate in sampling.mix)
         self._paths: list[str] = []
+        self.splits: list[Split] = []
         shards, offsets, rates, groups, texts = [], [], [], [], []
         mixed = [(Dataset.open(folder), part) for folder, part in sampling.mix]
         for dataset, part in ((split.dataset, own_part), *mixed):
             _check_alike(split.dataset, dataset, split.name)
             same_split = dataset.split(split.name)
+            same_split.check_files()
+            self.splits.append(same_split)
             columns = ["id", "shard", "offset", "label/ids"]
             columns += [TEXT_PREFIX + field for field in fields] if sampling.text_runs > 1 else []
             table, _ = read_index(same_split, columns)

@@ -1,19 +1,30 @@
-"""Arrays that take long to compute, kept on disk in blocks. Several processes fill them, and a killed one can be resumed."""
+"""Arrays that take long to compute, kept on disk in blocks. Several processes fill them, and a killed one can be resumed.
+
+    <folder>/<block>/<array>.npy       an array of the block
+    <folder>/<block>/checksums.json    {"rows": n, "crc32c": {"<array>.npy": "…"}}
+
+A block that is not what its checksums say is computed anew.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import filelock
+import google_crc32c
 import numpy as np
 
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.progress import progress_bar
 
 MOST_BLOCKS = 64  # each array of each block keeps a file open
+_CHECKSUMS = "checksums.json"
+_CHUNK = 2**24  # bytes
 
 
 class StoredRows:
@@ -45,7 +56,7 @@ class StoredRows:
 
 
 class NewBlock:
-    """The files of a block that is being written; an array's file is made with its first rows.
+    """The files of a block that is being written; an array's file is made with its first rows. Each row is written once.
 
     Args:
         folder: an empty folder.
@@ -56,6 +67,7 @@ class NewBlock:
     def __init__(self, folder: Path, size: int, written: Callable[[int], object]):
         self._folder, self._size, self._written = folder, size, written
         self._arrays: dict[str, np.ndarray] = {}
+        self._num_written = 0
 
     def write(self, rows: slice | np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Writes rows of each array: `values` are [b, …], and `rows` selects b rows."""
@@ -67,15 +79,26 @@ class NewBlock:
                     with open(file, "r+b") as opened:
                         os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
             self._arrays[name][rows] = value
-        self._written(len(next(iter(values.values()))))
+        num_rows = len(next(iter(values.values())))
+        self._num_written += num_rows
+        self._written(num_rows)
 
-    def flush(self) -> None:
+    def finish(self) -> None:
+        """Writes the checksums, once all is on the disk.
+
+        Raises:
+            RuntimeError: if other than all rows were written.
+        """
+        if self._num_written != self._size:
+            raise RuntimeError(f"{self._num_written:,} rows were computed for the {self._size:,} of block {self._folder}")
         for array in self._arrays.values():
             array.flush()
+        checksums = {path.name: _checksum(path) for path in sorted(self._folder.glob("*.npy"))}
+        write_text(self._folder / _CHECKSUMS, json.dumps({"rows": self._size, "crc32c": checksums}) + "\n")
 
 
 def fill_blocks(folder: Path, sizes: Mapping[str, int], make: Callable[[str, NewBlock], None], description: str) -> list[Path]:
-    """Computes the blocks that are missing.
+    """Computes the blocks that are missing or damaged.
 
     A block gets its name when it is complete, so that a killed process loses only the block it was working on. If several
     processes call this function, each computes blocks that no other one is working on, and all return when all blocks exist.
@@ -93,7 +116,7 @@ def fill_blocks(folder: Path, sizes: Mapping[str, int], make: Callable[[str, New
         OSError: if the folder cannot be written to, or the disk is full. The block that was being written is deleted.
     """
     paths = [folder / block for block in sizes]
-    missing = [block for block, path in zip(sizes, paths, strict=True) if not path.is_dir()]
+    missing = [block for block, path in zip(sizes, paths, strict=True) if not _is_sound(path, sizes[block])]
     if not missing:
         return paths
     try:
@@ -105,7 +128,7 @@ def fill_blocks(folder: Path, sizes: Mapping[str, int], make: Callable[[str, New
                 for block in missing:
                     try:
                         with filelock.FileLock(folder / f".{block}.lock", timeout):
-                            if not (folder / block).is_dir():
+                            if not _is_sound(folder / block, sizes[block]):
                                 _make_block(folder, block, sizes[block], make, bar.update)
                     except filelock.Timeout:
                         pass
@@ -127,7 +150,28 @@ def _make_block(folder: Path, block: str, size: int, make: Callable[[str, NewBlo
     try:
         new = NewBlock(staging, size, written)
         make(block, new)
-        new.flush()
+        new.finish()
+        if (folder / block).exists():
+            print(f"{folder / block} is damaged, or of an older version: it was computed anew")
+            shutil.rmtree(folder / block)
         staging.replace(folder / block)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_sound(path: Path, size: int) -> bool:
+    """Whether a block is there, and all of its files are what was written."""
+    try:
+        content = json.loads((path / _CHECKSUMS).read_text("utf-8"))
+        checksums = content["crc32c"]
+        return content["rows"] == size and all(_checksum(path / name) == value for name, value in checksums.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _checksum(path: Path) -> str:
+    crc = google_crc32c.Checksum()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc.update(chunk)
+    return crc.hexdigest().decode()

@@ -10,9 +10,13 @@ import tensorflow as tf
 from mm_keras.caption_words import CaptionWords, Reduction, StopWords, build_vocabulary
 from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TokenizerSpec
+from mm_keras.scripts import SPACELESS
 
 PRETRAINED_KINDS = ("byte_pair", "sentencepiece", "wordpiece")
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
+_LONG, _MOST_UNKNOWN = 256, 0.5  # tokens of a text that are looked at; of them, the share that is told of
+# All of Unicode's white space, as `str.isspace` has it; RE2's \s is that of ASCII.
+_WHITE_SPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 # keras_hub's class -> kind; are texts lower-cased; do they lose their accents (WordPiece: its preset says).
 _FAMILIES = {
     "AlbertTokenizer": ("sentencepiece", True, True),
@@ -46,12 +50,13 @@ class WordTokenizer(tf.Module):
 
     def __init__(self, spec: TokenizerSpec):
         super().__init__()
+        self._by_character = spec.by_character
         ids = tf.range(len(spec.vocabulary), dtype=tf.int64)
         entries = tf.lookup.KeyValueTensorInitializer(tf.constant(spec.vocabulary), ids)
         self._ids = tf.lookup.StaticHashTable(entries, default_value=1)
 
     def __call__(self, texts: tf.Tensor, max_tokens: int) -> tuple[tf.Tensor, tf.Tensor]:
-        words = split_words(texts)
+        words = split_words(texts, self._by_character)
         token_ids = words.with_values(tf.cast(self._ids.lookup(words.values), tf.int32))
         return _pad(token_ids, max_tokens, texts.shape[0])
 
@@ -136,10 +141,43 @@ class PretrainedTokenizer(tf.Module):
         return tf.strings.strip(tf.strings.regex_replace(texts, r"\s+", " "))
 
 
-def split_words(texts: tf.Tensor) -> tf.RaggedTensor:
-    """Splits texts into lower-cased runs of letters and digits of any script: string [B] -> string [B, (words)]."""
+def strip_texts(texts: tf.Tensor) -> tf.Tensor:
+    """Removes white space around texts, string of any shape, as `str.strip` does for packing; what is blank becomes empty."""
+    return tf.strings.regex_replace(texts, f"^{_WHITE_SPACE}+|{_WHITE_SPACE}+$", "")
+
+
+def split_words(texts: tf.Tensor, by_character: bool = True) -> tf.RaggedTensor:
+    """Splits texts into lower-cased runs of letters and digits of any script: string [B] -> string [B, (words)].
+
+    With `by_character`, scripts that are written without spaces are split by character: "Oak茶杯" -> "oak", "茶", "杯".
+    """
     lower = tf.strings.lower(texts, encoding="utf-8")
-    return tf.strings.split(tf.strings.regex_replace(lower, r"[^\p{L}\p{M}\p{N}]+", " "))
+    words = tf.strings.regex_replace(lower, r"[^\p{L}\p{M}\p{N}]+", " ")
+    if by_character:
+        words = tf.strings.regex_replace(words, rf"([{SPACELESS}]\p{{M}}*)", r" \1 ")
+    return tf.strings.split(words)
+
+
+def tell_of_unknown(spec: TokenizerSpec, texts: Iterable[list[bytes]]) -> None:
+    """Prints a warning if a tokenizer does not know most of what texts are made of.
+
+    Args:
+        spec: the tokenizer.
+        texts: batches of UTF-8 texts, some of the training split.
+    """
+    if spec.unknown_id is None:
+        return
+    tokenize, num_tokens, unknown = make_tokenizer(spec), 0, 0
+    for batch in texts:
+        token_ids, mask = tokenize(tf.constant(batch, tf.string), _LONG)
+        num_tokens += int(tf.math.count_nonzero(mask))
+        unknown += int(tf.math.count_nonzero((token_ids == spec.unknown_id) & mask))
+    if unknown > _MOST_UNKNOWN * num_tokens:
+        print(
+            f"warning: {unknown / num_tokens:.0%} of the tokens in the training texts are unknown to the tokenizer "
+            f"({spec.kind}, {len(spec.vocabulary):,} entries), so that a model can hardly tell these texts apart. Is the "
+            "encoder made for this language? Words that occur once are learned with make_word_tokenizer.min_count = 1"
+        )
 
 
 @configurable

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.features import IMAGE, FeatureSpec, safe_name
 from mm_keras.model.auxiliary import SUFFIX, AuxiliaryTraining
 from mm_keras.model.cut_tower import cut_tower
 from mm_keras.model.layers import MaskedMeanPooling
@@ -65,8 +65,9 @@ def split_at_frozen(
     embeddings, run_encoders = {}, {}
     for modality in features.modalities:
         if modality in trained_ends:
-            inputs["image_cut"] = keras.Input(encoders[modality].output.shape[1:], name="image_cut")
-            embeddings[modality] = trained_ends[modality](inputs["image_cut"])
+            name = part_name(modality, "cut")
+            inputs[name] = keras.Input(encoders[modality].output.shape[1:], name=name)
+            embeddings[modality] = trained_ends[modality](inputs[name])
         elif modality in encoders:
             name, encoded = part_name(modality, "encoded"), parts.encoded(modality).output
             inputs[name] = keras.Input(encoded.shape[1:], dtype=encoded.dtype, name=name)
@@ -113,6 +114,6 @@ def _auxiliary_logits(tuned: Mapping[str, keras.KerasTensor], num_labels: int) -
     for modality, embedding in tuned.items():
         if len(embedding.shape) == 3:  # a sequence: zeros are padding
             embedding = MaskedMeanPooling()(embedding, keras.ops.any(embedding != 0, axis=-1))
-        head = keras.layers.Dense(num_labels, dtype="float32", name=f"{modality}_auxiliary_head")
-        outputs[modality + SUFFIX] = head(embedding)
+        head = keras.layers.Dense(num_labels, dtype="float32", name=part_name(modality, "auxiliary_head"))
+        outputs[safe_name(modality) + SUFFIX] = head(embedding)
     return outputs

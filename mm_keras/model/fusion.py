@@ -1,6 +1,6 @@
 """Fusions: the embeddings of all modalities -> one embedding. Pure Keras.
 
-The inputs of a fusion are the embeddings, by the names of their modalities. A fusion may have the presence flags
+The inputs of a fusion are the embeddings, by the `safe_name` of their modalities. A fusion may have the presence flags
 `<modality>_present` as inputs, too: `build_two_tower` looks whether it does. The embedding of a missing modality is a learned
 vector, see `MissingEmbedding`.
 
@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from mm_keras.configurable import PositiveInt, Rate, configurable
-from mm_keras.features import present
+from mm_keras.features import present, safe_name
 from mm_keras.model.layers import MaskedMeanPooling
 
 Shapes = dict[str, tuple[int | None, ...]]
@@ -177,7 +177,7 @@ class MaskedSoftmax(keras.layers.Layer):
 
 
 def _embedding_inputs(shapes: Shapes) -> dict[str, keras.KerasTensor]:
-    return {modality: keras.Input(shape, name=modality) for modality, shape in shapes.items()}
+    return {safe_name(modality): keras.Input(shape, name=safe_name(modality)) for modality, shape in shapes.items()}
 
 
 def _vector_inputs(shapes: Shapes) -> dict[str, keras.KerasTensor]:

@@ -12,22 +12,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from mm_keras.features import present
+from mm_keras.features import present, safe_name
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussianKernel:
-    """A kernel over some blocks: exp(-gamma x the mean, over these blocks, of the squared distance to a landmark).
+class Kernels:
+    """Gaussian kernels: exp(-gamma x the mean, over some blocks, of the squared distance to a landmark).
 
     Attributes:
-        blocks: numbers of the blocks.
-        gamma: above 0.
-        landmarks: float32 [K, D], D being the width of these blocks together.
+        landmarks: number of a block -> float32 [K, D], the block of each landmark; all kernels have the same landmarks.
+        kernels: for each kernel (the numbers of its blocks, gamma, which is above 0).
     """
 
-    blocks: tuple[int, ...]
-    gamma: float
-    landmarks: np.ndarray
+    landmarks: Mapping[int, np.ndarray]
+    kernels: Sequence[tuple[tuple[int, ...], float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +118,8 @@ class SolvedAnswers(keras.layers.Layer):
     Args:
         num_labels: how many logits there are.
         widths: the width of each block.
-        kernels: for each kernel {"blocks", "gamma", "landmarks": their number}.
+        kernels: for each kernel {"blocks", "gamma"}.
+        num_landmarks: K.
         answers: for each answer {"linear": its blocks, "kernels": its kernels}.
         pattern_of: the number of an answer for each set of modalities. The set is a number of M bits, of which the first
             modality is the lowest.
@@ -131,6 +130,7 @@ class SolvedAnswers(keras.layers.Layer):
         num_labels: int,
         widths: Sequence[int],
         kernels: Sequence[Mapping],
+        num_landmarks: int,
         answers: Sequence[Mapping],
         pattern_of: Sequence[int],
         **kwargs,
@@ -139,6 +139,7 @@ class SolvedAnswers(keras.layers.Layer):
         self.num_labels = num_labels
         self.widths = list(widths)
         self.kernels = [dict(kernel) for kernel in kernels]
+        self.num_landmarks = num_landmarks
         self.answers = [dict(answer) for answer in answers]
         self.pattern_of = list(pattern_of)
         self._modalities = (len(self.pattern_of) - 1).bit_length()
@@ -147,25 +148,25 @@ class SolvedAnswers(keras.layers.Layer):
         def weight(name: str, *shape: int):
             return self.add_weight(shape=shape, initializer="zeros", trainable=False, name=name)
 
-        self.landmarks = [
-            weight(f"landmarks_{number}", kernel["landmarks"], sum(self.widths[block] for block in kernel["blocks"]))
-            for number, kernel in enumerate(self.kernels)
-        ]
+        read = sorted({block for kernel in self.kernels for block in kernel["blocks"]})
+        self.landmarks = {  # by strings, as Keras tracks the weights of a dict
+            str(block): weight(f"landmarks_{block}", self.num_landmarks, self.widths[block]) for block in read
+        }
         self.linear, self.dual, self.bias = [], [], []
         for number, answer in enumerate(self.answers):
             width = sum(self.widths[block] for block in answer["linear"])
-            landmarks = [self.kernels[kernel]["landmarks"] for kernel in answer["kernels"]]
             self.linear.append(weight(f"linear_{number}", width, self.num_labels))
             self.dual.append(
-                [weight(f"dual_{number}_{index}", count, self.num_labels) for index, count in enumerate(landmarks)]
+                [weight(f"dual_{number}_{index}", self.num_landmarks, self.num_labels) for index in answer["kernels"]]
             )
             self.bias.append(weight(f"bias_{number}", self.num_labels))
 
     def call(self, fused):
         *blocks, flags = ops.split(fused, np.cumsum(self.widths).tolist(), axis=-1)
+        distances = {block: _squared_distances(blocks[int(block)], landmarks) for block, landmarks in self.landmarks.items()}
         similar = [
-            _gaussian(ops.concatenate([blocks[block] for block in kernel["blocks"]], axis=-1), landmarks, kernel)
-            for kernel, landmarks in zip(self.kernels, self.landmarks, strict=True)
+            ops.exp(-kernel["gamma"] / len(kernel["blocks"]) * sum(distances[str(block)] for block in kernel["blocks"]))
+            for kernel in self.kernels
         ]
         bits = ops.convert_to_tensor([2**bit for bit in range(self._modalities)], dtype="int32")
         pattern = ops.take(
@@ -185,7 +186,7 @@ class SolvedAnswers(keras.layers.Layer):
         return (input_shape[0], self.num_labels)
 
     def get_config(self):
-        names = ("num_labels", "widths", "kernels", "answers", "pattern_of")
+        names = ("num_labels", "widths", "kernels", "num_landmarks", "answers", "pattern_of")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -198,7 +199,7 @@ def build_blocks_fusion(shapes: Mapping[str, tuple[int, ...]]) -> keras.Model:
     Returns:
         model "fusion": {modality: [B, D], "<modality>_present": bool [B]} -> float32 [B, sum of D + number of modalities].
     """
-    inputs = {modality: keras.Input(shape, name=modality) for modality, shape in shapes.items()}
+    inputs = {safe_name(modality): keras.Input(shape, name=safe_name(modality)) for modality, shape in shapes.items()}
     flags = {present(modality): keras.Input((), dtype="bool", name=present(modality)) for modality in shapes}
     numbers = [keras.ops.expand_dims(keras.ops.cast(flag, "float32"), -1) for flag in flags.values()]
     joined = keras.layers.Concatenate(dtype="float32", name="blocks")([*inputs.values(), *numbers])
@@ -208,7 +209,7 @@ def build_blocks_fusion(shapes: Mapping[str, tuple[int, ...]]) -> keras.Model:
 def build_solved_head(
     widths: Sequence[int],
     num_modalities: int,
-    kernels: Sequence[GaussianKernel],
+    kernels: Kernels,
     answers: Sequence[Answer],
     pattern_of: Sequence[int],
 ) -> keras.Model:
@@ -226,7 +227,8 @@ def build_solved_head(
     layer = SolvedAnswers(
         len(answers[0].bias),
         widths,
-        [{"blocks": list(k.blocks), "gamma": k.gamma, "landmarks": len(k.landmarks)} for k in kernels],
+        [{"blocks": list(blocks), "gamma": gamma} for blocks, gamma in kernels.kernels],
+        max((len(values) for values in kernels.landmarks.values()), default=0),
         [{"linear": list(answer.linear), "kernels": list(answer.kernels)} for answer in answers],
         pattern_of,
         trainable=False,
@@ -235,8 +237,8 @@ def build_solved_head(
     )
     inputs = keras.Input((sum(widths) + num_modalities,), name="fused")
     model = keras.Model(inputs, layer(inputs), name="head")
-    for weight, kernel in zip(layer.landmarks, kernels, strict=True):
-        weight.assign(kernel.landmarks)
+    for block, values in kernels.landmarks.items():
+        layer.landmarks[str(block)].assign(values)
     for number, answer in enumerate(answers):
         if answer.linear:
             layer.linear[number].assign(np.concatenate(list(answer.linear.values())))
@@ -250,8 +252,7 @@ def _unit(block):
     return block * ops.rsqrt(ops.maximum(ops.sum(ops.square(block), axis=-1, keepdims=True), 1e-12))
 
 
-def _gaussian(rows, landmarks, kernel: Mapping):
-    """[B, D] -> [B, K]: how similar each row is to each landmark, within (0, 1]."""
+def _squared_distances(rows, landmarks):
+    """[B, D] and [K, D] -> [B, K], at least 0."""
     squares = ops.sum(ops.square(rows), axis=-1, keepdims=True) + ops.sum(ops.square(landmarks), axis=-1)
-    distances = ops.maximum(squares - 2 * rows @ ops.transpose(landmarks), 0)
-    return ops.exp(-kernel["gamma"] / len(kernel["blocks"]) * distances)
+    return ops.maximum(squares - 2 * rows @ ops.transpose(landmarks), 0)

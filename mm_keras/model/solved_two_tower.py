@@ -49,13 +49,13 @@ def build_solved_two_tower(
         model "two_tower": the inputs of `features.inputs()` by name -> logits float32 [B, num_labels].
     """
     given = TwoTowerParts(model.layers)
-    fields = [text.field for text in features.texts]
+    fields = [text.name for text in features.texts]
     shared = bool(fields) and all(given.encoder(field).name == SHARED_TEXT_ENCODER for field in fields)
     widths = {part_name(modality, "tuning"): embedding_widths(given.encoder(modality)) for modality in features.modalities}
 
     def build_words(text: TextSpec, name: str) -> keras.Model:
         assert isinstance(text, TokenText)  # the others have no words
-        column_of, rarity = words[text.field]
+        column_of, rarity = words[text.name]
         inputs = token_inputs(text)
         bag = WeightedBag(len(column_of), len(rarity), name="bag")
         built = keras.Model(inputs, bag(inputs["token_ids"], inputs["padding_mask"]), name=name)
@@ -66,7 +66,7 @@ def build_solved_two_tower(
     solved = build_two_tower(
         features,
         image_tower=lambda spec: given.encoder("image"),
-        text_encoder=lambda text, name: given.encoder(text.field),
+        text_encoder=lambda text, name: given.encoder(text.name),
         tuning_dnn=lambda width, name: _unit_blocks(widths[name], name),
         fusion=build_blocks_fusion,
         head=lambda width, num_labels: head,

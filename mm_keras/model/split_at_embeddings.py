@@ -9,7 +9,7 @@ from keras import ops
 
 from mm_keras.features import present
 from mm_keras.model.late_fusion import Combination, fused_models, who_votes
-from mm_keras.model.two_tower_parts import TwoTowerParts
+from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 
 
 def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
@@ -33,13 +33,15 @@ def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[
 
 def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
     parts = TwoTowerParts(model.layers)
-    encoded = {f"{modality}_embedding": parts.tuned_tensor(modality) for modality in modalities}
+    encoded = {part_name(modality, "embedding"): parts.tuned_tensor(modality) for modality in modalities}
     for modality in modalities:
         words = parts.words(modality)
-        names = [f"{modality}_{part}" for part in words.input] if words else []
+        names = [part_name(modality, part) for part in words.input] if words else []
         encoded |= {name: model.input[name] for name in names}
     inputs = _inputs_like(encoded) | _presence_inputs(modalities)
-    embeddings = {modality: parts.join_words(modality, inputs[f"{modality}_embedding"], inputs) for modality in modalities}
+    embeddings = {
+        modality: parts.join_words(modality, inputs[part_name(modality, "embedding")], inputs) for modality in modalities
+    }
     return (
         keras.Model(model.input, encoded, name="encoders"),
         keras.Model(inputs, parts.classify(embeddings, inputs), name="fusion_and_head"),

@@ -82,10 +82,10 @@ def build_two_tower(
         parts.add(MissingEmbedding(name=part_name(modality, "missing")))
         embeddings[modality] = parts.tune(modality, embedding)
     for text in features.texts if lexical_encoder else ():
-        if isinstance(text, TokenText) and len(embeddings[text.field].shape) == 2:
-            parts.add(lexical_encoder(text, name=part_name(text.field, "words")))
-            parts.add(keras.layers.Concatenate(name=part_name(text.field, "and_words")))
-            embeddings[text.field] = parts.join_words(text.field, embeddings[text.field], inputs)
+        if isinstance(text, TokenText) and len(embeddings[text.name].shape) == 2:
+            parts.add(lexical_encoder(text, name=part_name(text.name, "words")))
+            parts.add(keras.layers.Concatenate(name=part_name(text.name, "and_words")))
+            embeddings[text.name] = parts.join_words(text.name, embeddings[text.name], inputs)
     fused = parts.add(fusion({modality: embedding.shape[1:] for modality, embedding in embeddings.items()}))
     parts.add(_build_head(head, fused.output.shape[-1], len(features.labels), class_embeddings))
     return keras.Model(inputs, parts.classify(embeddings, inputs), name="two_tower")
@@ -105,10 +105,10 @@ def _encode(
         encoded[IMAGE] = image_tower(features.image)(inputs[IMAGE])
     encoders: dict[str, keras.Model] = {}
     for text in features.texts:
-        name = SHARED_TEXT_ENCODER if share_text_encoder else part_name(text.field, "encoder")
+        name = SHARED_TEXT_ENCODER if share_text_encoder else part_name(text.name, "encoder")
         if name not in encoders:
             encoders[name] = text_encoder(text, name=name)
-        encoded[text.field] = encoders[name]({part: inputs[given] for part, given in text.batch_names().items()})
+        encoded[text.name] = encoders[name]({part: inputs[given] for part, given in text.batch_names().items()})
     for modality, embedding in encoded.items():
         encoded[modality] = parts.add(keras.layers.Identity(name=part_name(modality, "encoded")))(embedding)
     return encoded

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
-from mm_keras.features import IMAGE, present
+from mm_keras.features import IMAGE, present, safe_name
 
 SHARED_TEXT_ENCODER = "text_encoder"
 MODALITY_DROPOUT = "modality_dropout"
@@ -20,15 +20,16 @@ def part_name(modality: str, part: str) -> str:
 
     Args:
         modality: "image" or a text field.
-        part: "encoder" (of a text field; the image's is the "image_tower"), "encoded" (the identity that marks where the
-            encoder ends), "tuning", "norm", "words" (the lexical encoder), "and_words" (which joins its bag of words to the
-            tuned embedding) or "missing".
+        part: one of the batch's tensors, such as "token_ids"; or "encoder" (of a text field; the image's is the "image_tower"),
+            "encoded" (the identity that marks where the encoder ends), "cut" (where a tower is cut in two), "tuning", "norm",
+            "words" (the lexical encoder), "and_words" (which joins its bag of words to the tuned embedding), "embedding" (the
+            tuned embedding), "missing" or "auxiliary_head".
 
     Example:
         >>> part_name("title", "tuning")
         'title_tuning'
     """
-    return f"{modality}_{part}"
+    return f"{safe_name(modality)}_{part}"
 
 
 class TwoTowerParts:
@@ -112,7 +113,7 @@ class TwoTowerParts:
         words = self.words(modality)
         if words is None:
             return embedding
-        bag = words({name: inputs[f"{modality}_{name}"] for name in words.input})
+        bag = words({name: inputs[part_name(modality, name)] for name in words.input})
         return self._layers[part_name(modality, "and_words")]([embedding, bag])
 
     def classify(
@@ -129,7 +130,10 @@ class TwoTowerParts:
         """
         flags = self.modality_dropout(keras.ops.stack([inputs[present(modality)] for modality in embeddings], axis=-1))
         shown = {modality: flags[:, index] for index, modality in enumerate(embeddings)}
-        fused = {modality: self.missing(modality)(embedding, shown[modality]) for modality, embedding in embeddings.items()}
+        fused = {
+            safe_name(modality): self.missing(modality)(embedding, shown[modality])
+            for modality, embedding in embeddings.items()
+        }
         read_by_fusion = {tensor.name for tensor in self.fusion.inputs}
         fused |= {present(modality): flag for modality, flag in shown.items() if present(modality) in read_by_fusion}
         return self.head(self.fusion(fused))

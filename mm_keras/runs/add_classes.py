@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 from mm_keras.model import head
 from mm_keras.runs.class_embeddings import ClassEncoder, read_texts, report_equal, write_class_texts
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_bytes
+from tfrecords_tools.dataset.checksums import check
 from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, LABELS_FILE
 from tfrecords_tools.dataset.labels import LabelVocabulary
 
@@ -54,11 +55,13 @@ def add_classes(workdir: str | Path, texts: str | Path, output: str | Path) -> P
     new.start(overwrite=False)
     features.save(new.path)
     LabelVocabulary(list(features.labels)).save(new.path / LABELS_FILE)
-    model.save(new.best)
+    with atomic_file(new.best) as temporary:
+        model.save(temporary)
     encoder.save(new.class_encoder)
     write_class_texts(new.class_encoder, read_texts(run.class_encoder / CLASS_DESCRIPTIONS_FILE) | added)
+    check(run.thresholds)
     if run.thresholds.is_file():
-        shutil.copyfile(run.thresholds, new.thresholds)
+        write_bytes(new.thresholds, run.thresholds.read_bytes())
     new.save_facts(**run.facts() | {"classes_added": {"from": str(run.path.absolute()), "labels": list(added)}})
     print(f"{new.path}: {len(added):,} classes added to {len(features.labels) - len(added):,}")
     return new.path

@@ -17,7 +17,8 @@ from mm_keras.features import EmbeddedText, EmbedderSpec, FeatureSpec, Tokenizer
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.runs.load_model import load_model
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
-from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
+from tfrecords_tools.dataset.checksums import check
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE
 from tfrecords_tools.progress import progress_bar
@@ -63,13 +64,15 @@ class ClassEncoder:
         """Writes the encoder and its tokenizer to a new folder."""
         folder.mkdir(parents=True)
         if self._encoder:
-            self._encoder.save(folder / _ENCODER_FILE)
+            with atomic_file(folder / _ENCODER_FILE) as temporary:
+                self._encoder.save(temporary)
         # A spec of features knows how to keep a tokenizer or a SavedModel; its labels mean nothing here.
         FeatureSpec(image=None, texts=(self._spec,), labels=("", ""), multi_label=False).save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> ClassEncoder:
-        """Reads what `save` wrote."""
+        """Reads what `save` wrote; raises DamagedFileError if it is something else now."""
+        check(folder)
         (spec,) = FeatureSpec.load(folder).texts
         return cls(spec, None if isinstance(spec, EmbeddedText) else load_model(folder / _ENCODER_FILE))
 
@@ -157,6 +160,7 @@ def read_texts(path: Path) -> dict[str, str]:
             f"{path} does not exist; class texts are JSON Lines of label and text, or a CSV of label and description. "
             "Bind embed_classes.texts to such a file, or to None to embed the labels' names"
         )
+    check(path)
     texts, problems = read_class_texts(path, ("label", "description"), {})
     for where, reason in problems:
         raise ValueError(f"{path}: {where}: {reason}")

@@ -7,8 +7,10 @@ import os
 import keras
 import numpy as np
 
+from mm_keras.data.damage import naming_damage
 from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.pipeline import Batches, count_labelled, make_evaluation_batches
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import FeatureSpec, present
 from mm_keras.model.frozen import freeze, split_at_frozen
 from mm_keras.model.split_at_embeddings import split_at_embeddings
@@ -51,10 +53,11 @@ def encode_split(
         cache = FeatureCache(split, features, encoders, list(behind.input))
         return [cache.inputs(np.arange(len(cache.labels)))], cache.labels, behind
     encoders, behind = split_at_embeddings(model, features.modalities)
-    encoded = [
-        _encode(encoders, features, make_evaluation_batches(split, features, batch_size, text_index))
-        for text_index in range(texts_per_field if features.texts else 1)
-    ]
+    with naming_damage(split):
+        encoded = [
+            _encode(encoders, features, make_evaluation_batches(split, features, batch_size, text_index))
+            for text_index in range(texts_per_field if features.texts else 1)
+        ]
     return [inputs for inputs, _ in encoded], encoded[0][1], behind
 
 
@@ -63,6 +66,7 @@ def _encode(encoders: keras.Model, features: FeatureSpec, batches: Batches) -> t
     parts: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     for inputs, batch_labels, _ in batches.dataset:
+        end_if_asked()
         flags = {present(modality): inputs[present(modality)].numpy() for modality in features.modalities}
         parts.append(encoders.predict_on_batch(inputs) | flags)
         labels.append(batch_labels.numpy())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mm_keras.configurable import PositiveInt, configurable
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import ALL_INPUTS, ALL_TEXTS, IMAGE, FeatureSpec, present
 from mm_keras.objectives.metrics import evaluate_logits, mean_logits
 from mm_keras.objectives.streaming_metrics import AVERAGES, SCORES
@@ -131,6 +132,7 @@ def _evaluate_model(run: RunFolder, split: Split, batch_size: int, texts_per_fie
     trained = "fused" if run.late_fusion.is_file() else "together" if len(features.modalities) > 1 else "alone"
     rows = []
     for name, shown in _combinations(features).items():
+        end_if_asked()
         hidden = {present(m): np.zeros(len(labels), bool) for m in features.modalities if m not in shown}
         answers = [behind.predict(inputs | hidden, batch_size=1024, verbose=0) for inputs in encoded]
         with_input = np.any([encoded[0][present(modality)] for modality in shown], axis=0).sum()
@@ -145,7 +147,7 @@ def _combinations(features: FeatureSpec) -> dict[str, tuple[str, ...]]:
     if len(features.modalities) == 1:
         return {features.modalities[0]: features.modalities}
     combinations = {modality: (modality,) for modality in features.modalities}
-    fields = tuple(text.field for text in features.texts)
+    fields = tuple(text.name for text in features.texts)
     if len(fields) > 1 and IMAGE in features.modalities:
         combinations[ALL_TEXTS] = fields
     return combinations | {ALL_INPUTS: features.modalities}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import zipfile
+import zlib
 from pathlib import Path
 
 import keras
 
 import mm_keras.model
 import mm_keras.tf_text_model
+from tfrecords_tools.dataset.checksums import DamagedFileError
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -20,8 +23,18 @@ def load_model(path: str | Path) -> keras.Model:
 
     Args:
         path: a .keras file.
+
+    Raises:
+        DamagedFileError: if the file is cut off, or its parts are not what their checksums say.
     """
     for package in (mm_keras.model, mm_keras.tf_text_model):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    return keras.models.load_model(path, compile=False)
+    try:
+        if Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it is no .keras archive")
+        return keras.models.load_model(path, compile=False)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DamagedFileError(
+            f"{path} is cut off or damaged: {error}. Put back a copy of it, or train the run again"
+        ) from error

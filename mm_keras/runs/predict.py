@@ -9,14 +9,16 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.features import IMAGE, FeatureSpec, safe_name
 from mm_keras.runs.predict_input import Examples, InputOptions, Row, open_examples
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
 from mm_keras.runs.thresholds import load_thresholds
 from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.packing.images import BadImageError, ImageOptions, prepare_image
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
+from tfrecords_tools.sources.image_files import read_image_file
 
 _BATCH_SIZE = 32
 
@@ -38,36 +40,35 @@ class Predictor:
         run = RunFolder(workdir)
         model, self.features = run.load_model()
         thresholds = load_thresholds(run, self.features)
+        self._images = ImageOptions(**run.facts().get("images") or {"short_side": None})
         self._serve = ServingModule(model, self.features, thresholds and thresholds.values).signature()
 
-    def read(self, example: Mapping[str, str | float | bytes]) -> dict[str, bytes]:
+    def read(self, example: Mapping[str, str | float | bytes], image_roots: Sequence[Path] = ()) -> dict[str, bytes]:
         """Checks an example and reads its image.
 
         Args:
             example: some of the model's inputs by name: the path of the image or its encoded bytes, the texts, for which
-                numbers may stand. Inputs that it leaves out are missing.
+                numbers may stand. Inputs that it leaves out are missing, and so are those of white space alone.
+            image_roots: the folders in which an image file must lie; none: it may lie anywhere.
 
         Raises:
             ValueError: for an input that the model does not have, an example without any, or an image that is none.
             FileNotFoundError: for an image that does not exist.
         """
-        unknown = sorted(set(example) - set(self.features.modalities))
-        if unknown:
-            raise ValueError(f"the model has no input {unknown[0]!r}; its inputs are {list(self.features.modalities)}")
-        values = {name: _given(example.get(name), name) for name in self.features.modalities}
+        given = {self.features.modality_of(name): value for name, value in example.items()}
+        values = {name: _given(given.get(name), name) for name in self.features.modalities}
         encoded = values.pop(IMAGE) if isinstance(values.get(IMAGE), bytes) else b""
         not_text = [name for name, value in values.items() if not isinstance(value, str)]
         if not_text:
             raise ValueError(f"input {not_text[0]!r} must be text. Received: {values[not_text[0]]!r}")
-        if not encoded and not any(value.strip() for value in values.values()):
+        values = {name: value.strip() for name, value in values.items()}
+        if not encoded and not any(values.values()):
             raise ValueError(f"the example has none of the model's inputs {list(self.features.modalities)}")
         raw = {name: value.encode() for name, value in values.items()}
-        if encoded or values.get(IMAGE):
-            raw[IMAGE] = encoded or Path(values[IMAGE]).read_bytes()
-            try:
-                tf.io.decode_image(raw[IMAGE], expand_animations=False)
-            except tf.errors.InvalidArgumentError:
-                raise ValueError(f"{values.get(IMAGE, 'the image')} is no readable JPEG, PNG, GIF or BMP") from None
+        if encoded:
+            raw[IMAGE] = as_packed(encoded, self._images, "the image")
+        elif values.get(IMAGE):
+            raw[IMAGE] = as_packed(read_image_file(values[IMAGE], image_roots), self._images, values[IMAGE])
         return raw
 
     def __call__(self, batch: Sequence[dict[str, bytes]]) -> list[dict]:
@@ -76,8 +77,11 @@ class Predictor:
         Returns:
             for each example {"labels": [names], "probabilities": [floats]}, the most probable first. Multi-label runs add
             {"predicted": [names]}, all labels whose probability exceeds their threshold, in the order of their ids.
+            {"error": reason} for an example that the model cannot answer.
         """
-        answer = self._serve(**{name: tf.constant([raw[name] for raw in batch]) for name in self.features.modalities})
+        answer = self._serve(
+            **{safe_name(name): tf.constant([raw[name] for raw in batch]) for name in self.features.modalities}
+        )
         rows = zip(answer["top_labels"].numpy(), answer["top_probabilities"].numpy(), strict=True)
         answers = [
             {
@@ -89,7 +93,8 @@ class Predictor:
         if self.features.multi_label:
             for prediction, predicted in zip(answers, answer["predicted"].numpy(), strict=True):
                 prediction["predicted"] = [self.features.labels[index] for index in predicted.nonzero()[0]]
-        return answers
+        errors = (error.decode() for error in answer["error"].numpy())
+        return [{"error": error} if error else prediction for error, prediction in zip(errors, answers, strict=True)]
 
 
 def _given(value, name: str):
@@ -97,6 +102,26 @@ def _given(value, name: str):
     if value is None or value != value:
         return ""
     return str(value) if isinstance(value, int | float) and name != IMAGE else value
+
+
+def as_packed(encoded: bytes, options: ImageOptions, name: str) -> bytes:
+    """A picture as packing stores it, so that the model sees what it saw in training.
+
+    Args:
+        encoded: a picture of any format that can be packed.
+        options: how the pictures that the model was trained on were packed.
+        name: what messages call it.
+
+    Returns:
+        the upright JPEG that a record would hold.
+
+    Raises:
+        ValueError: for bytes that are no picture, or one that is too large.
+    """
+    try:
+        return prepare_image(encoded, options).data
+    except BadImageError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def predict(
@@ -138,6 +163,8 @@ def predict(
     if example:
         predictor = Predictor(workdir)
         (answer,) = predictor([predictor.read(example)])
+        if "error" in answer:
+            raise ValueError(answer["error"])
         for label, probability in zip(answer["labels"], answer["probabilities"], strict=True):
             print(f"{probability:8.4f}  {label}")
         return None
@@ -161,7 +188,7 @@ def _predict_all(predictor: Predictor, examples: Examples, output: Path) -> None
         progress_bar("predicting", "examples") as bar,
     ):
         while batch := list(itertools.islice(examples.rows, _BATCH_SIZE)):
-            for row, answer in zip(batch, _answer_rows(predictor, batch), strict=True):
+            for row, answer in zip(batch, _answer_rows(predictor, batch, examples.image_roots), strict=True):
                 num_bad += row.number if "error" in answer else 0
                 num_good += "error" not in answer
                 first_error = first_error or answer.get("error", "")
@@ -173,14 +200,14 @@ def _predict_all(predictor: Predictor, examples: Examples, output: Path) -> None
         raise ValueError(f"nothing was predicted: {what}")
 
 
-def _answer_rows(predictor: Predictor, rows: Sequence[Row]) -> list[dict]:
+def _answer_rows(predictor: Predictor, rows: Sequence[Row], image_roots: Sequence[Path] = ()) -> list[dict]:
     """An answer, or {"error": …}, for each row."""
     answers: list[dict] = [{"error": row.error} for row in rows]
     batch, places = [], []
     for place, row in enumerate(rows):
         if not row.error:
             try:
-                batch.append(predictor.read(row.inputs))
+                batch.append(predictor.read(row.inputs, image_roots))
                 places.append(place)
             except Exception as error:  # whatever is wrong with one row's picture, the others go on
                 answers[place] = {"error": _told(error)}

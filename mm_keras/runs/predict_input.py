@@ -28,6 +28,7 @@ class InputOptions:
         columns: maps inputs of the run to columns of the table, where they are not called alike.
         id: the column of ids; None: "id", if there is such a column.
         image_root: the folder to which image paths are relative; None: that of the table.
+        allow_outside: whether images may lie outside of that folder.
         image_template: makes image paths of columns: "images/{id}.jpg".
         first_image: whether of a cell with several images the first is taken; otherwise it is an error.
         encoding, delimiter: of text tables; None: found out.
@@ -37,6 +38,7 @@ class InputOptions:
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     id: str | None = None
     image_root: str | Path | None = None
+    allow_outside: bool = False
     image_template: str | None = None
     first_image: bool = False
     encoding: str | None = None
@@ -70,12 +72,14 @@ class Examples:
         unit: what a row is called: "lines", "rows" or "pictures".
         rows: yields them in order.
         notes: lines that say how the input is read.
+        image_roots: the folders in which images must lie; none: they may lie anywhere.
     """
 
     stem: str
     unit: str
     rows: Iterator[Row]
     notes: list[str]
+    image_roots: tuple[Path, ...] = ()
 
 
 def open_examples(path: Path, modalities: Sequence[str], options: InputOptions = InputOptions()) -> Examples:
@@ -96,7 +100,7 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
         Row(id='new:2', inputs={'image': 'images/1.png', 'title': 'Solid oak'}, error='', number=1)
     """
     if path.is_dir():
-        return _open_folder(path, modalities)
+        return _open_folder(path, modalities, options)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     table = open_table(path, TextFormat(options.encoding, options.delimiter, options.quotes, lenient=True))
@@ -105,10 +109,11 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
         notes.insert(0, table.read_as)
     rows = _Rows(table, modalities, bound, images, _id_column(table, options))
     unit = "lines" if table.kind == "json lines" else "rows"
-    return Examples(table.stem, unit, iter(rows), [f"{table.name}: {note}" for note in notes])
+    roots = () if options.allow_outside else (Path(options.image_root) if options.image_root else table.folder,)
+    return Examples(table.stem, unit, iter(rows), [f"{table.name}: {note}" for note in notes], roots)
 
 
-def _open_folder(folder: Path, modalities: Sequence[str]) -> Examples:
+def _open_folder(folder: Path, modalities: Sequence[str], options: InputOptions) -> Examples:
     if (folder / DATASET_FILE).is_file():
         raise ValueError(f"{folder} is a packed dataset: mm-keras evaluate RUN --dataset={folder} measures the run on it")
     if IMAGE not in modalities:
@@ -118,7 +123,7 @@ def _open_folder(folder: Path, modalities: Sequence[str]) -> Examples:
     rows = (Row(path.relative_to(folder).as_posix(), {IMAGE: str(path)}) for path in iter_images(folder))
     texts = [name for name in modalities if name != IMAGE]
     notes = [f"{folder}: pictures alone; without texts for {', '.join(map(repr, texts))}"] if texts else []
-    return Examples(folder.resolve().name, "pictures", rows, notes)
+    return Examples(folder.resolve().name, "pictures", rows, notes, () if options.allow_outside else (folder,))
 
 
 def _id_column(table: Table, options: InputOptions) -> str | None:

@@ -7,6 +7,7 @@ runs/<name>/
     text_model_<n>/                      copies of SavedModels that embed texts
     training.json                        all that a resumed training must share with this one
     metrics.jsonl                        one line an epoch
+    checksums.sha256                     of all of these files; `mm-keras verify` reads it, and so does whoever reads a file
     checkpoints/best.keras
     checkpoints/step-<step>.safetensors  until the training is finished: what it goes on from
     thresholds.json                      of a multi-label run with a validation split: a probability a label
@@ -15,7 +16,7 @@ runs/<name>/
     tensorboard/
     report/                              evaluation.json, evaluation.md
     export/<version>/                    SavedModels
-    baselines/<modality>/                run folders of models that see one modality
+    baselines/<modality>/                run folders of models that see one modality, by its `safe_name`
 """
 
 from __future__ import annotations
@@ -24,19 +25,22 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
-
-from mm_keras.features import FEATURES_FILE, FeatureSpec
-from mm_keras.runs.load_model import load_model
+from mm_keras.features import FEATURES_FILE, FeatureSpec, safe_name
+from tfrecords_tools.dataset import checksums
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import DATASET_FILE
 
+if TYPE_CHECKING:
+    import keras
+
 RUN_FILE = "run.json"
+VERIFY_COMMAND = "mm-keras verify"
 FORMAT_VERSION = 1  # of run.json and what it says of the other files
 
-_OWN = (
+OWN_FILES = (
     "config.gin",
     "operative_config.gin",
     RUN_FILE,
@@ -53,6 +57,7 @@ _OWN = (
     "report",
     "export",
     "baselines",
+    checksums.CHECKSUMS_FILE,
 )
 
 
@@ -95,6 +100,10 @@ class RunFolder:
         self.export = self.path / "export"
         self.baselines = self.path / "baselines"
 
+    def baseline(self, modality: str) -> Path:
+        """The run folder of the baseline that sees one modality."""
+        return self.baselines / safe_name(modality)
+
     def check_free(self, overwrite: bool) -> None:
         """Raises FileExistsError if the folder already holds a run, unless that may be overwritten."""
         taken = self._taken()
@@ -126,9 +135,10 @@ class RunFolder:
         for path in self._taken():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.best.parent.mkdir(parents=True)
+        checksums.begin(self.path, VERIFY_COMMAND)
 
     def _taken(self) -> list[Path]:
-        return [path for name in _OWN for path in sorted(self.path.glob(name))]
+        return [path for name in OWN_FILES for path in sorted(self.path.glob(name))]
 
     def save_facts(self, **facts) -> None:
         """Writes run.json."""
@@ -145,13 +155,14 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: if nothing was trained here.
+            DamagedFileError: if run.json is not what was written.
             RunFolderError: if the folder was made by another version.
         """
         path = self.run_file
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: {str(self.path)!r} is no run folder, or nothing was trained in it")
-        facts = json.loads(path.read_text("utf-8"))
-        version = facts.pop("format_version", None)
+        facts = checksums.read_json(path)
+        version = facts.pop("format_version", None) if isinstance(facts, dict) else None
         if version != FORMAT_VERSION:
             raise RunFolderError(
                 f"{path} has format_version {version!r}; this version reads {FORMAT_VERSION}. Train the run again, or use the "
@@ -177,8 +188,18 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: if nothing was trained here.
+            DamagedFileError: if a file is not what was written.
         """
+        from mm_keras.runs.load_model import load_model  # it brings TensorFlow, which `mm-keras verify` does without
+
         features = FeatureSpec.load(self.path)
         if not self.best.is_file():
             raise FileNotFoundError(f"{self.best} does not exist: the training in {str(self.path)!r} did not get that far")
+        checksums.check(self.best, *sorted(self.path.glob("text_model_*")))
         return load_model(self.best), features
+
+    def check(self) -> None:
+        """Raises DamagedFileError if a file of the run is not what was written; damaged checkpoints can be done without."""
+        if (self.path / checksums.CHECKSUMS_FILE).is_file():
+            names = checksums.load(self.path).names_of("")
+            checksums.check(*(self.path / name for name in names if not name.startswith(f"{self.checkpoints.name}/step-")))

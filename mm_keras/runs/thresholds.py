@@ -13,6 +13,7 @@ from mm_keras.features import FeatureSpec
 from mm_keras.runs.encode_split import encode_split
 from mm_keras.runs.run_folder import RunFolder
 from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.checksums import check, read_json
 
 _UNTUNED = 0.5
 
@@ -58,10 +59,15 @@ def save_thresholds(run: RunFolder, features: FeatureSpec, thresholds: np.ndarra
 
 
 def load_thresholds(run: RunFolder, features: FeatureSpec) -> Thresholds | None:
-    """The thresholds of a run's labels, 0.5 for labels without one; None if no thresholds were tuned."""
+    """The thresholds of a run's labels, 0.5 for labels without one; None if no thresholds were tuned.
+
+    Raises:
+        DamagedFileError: if their file is not what was written, or is lost.
+    """
+    check(run.thresholds)
     if not run.thresholds.is_file():
         return None
-    content = json.loads(run.thresholds.read_text("utf-8"))
+    content = read_json(run.thresholds)
     return Thresholds(np.array([content["thresholds"].get(label, _UNTUNED) for label in features.labels]), content["split"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,71 +27,84 @@ class Kernel:
     blocks: tuple[int, ...]
     gamma: float | None = None
 
-    def matrix(self, rows: Sequence[Block], landmarks: Sequence[Block]) -> np.ndarray:
-        """float32 [N, K]: the kernel of rows with landmarks, plus 1, so that regressions have an intercept.
+
+class Similarities:
+    """The kernels of examples with landmarks among them.
+
+    Args:
+        blocks: all blocks of all examples.
+        most: up to so many examples, the inner products of all of them are kept, a block once for all kernels.
+    """
+
+    def __init__(self, blocks: Sequence[Block], most: int):
+        self._blocks = blocks
+        self._squares = [_squares(block.values) for block in blocks]
+        self._kept: dict[int, np.ndarray] | None = {} if len(self._squares[0]) <= most else None
+        self._lock = threading.Lock()  # threads ask for the same block at the same time
+
+    def matrix(self, kernel: Kernel, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """float32 [n, K]: the kernel of some rows with landmarks, plus 1, so that regressions have an intercept.
 
         Args:
-            rows, landmarks: all blocks of the examples, as `take` gives them.
+            kernel: the kernel.
+            rows, landmarks: int [n] and [K], numbers of examples.
         """
         total = 0.0
-        for number in self.blocks:
-            one, other = rows[number].values, landmarks[number].values
-            products = _dense(one @ other.T)
-            if self.gamma is not None:
-                products = products - (_squares(one)[:, None] + _squares(other)[None, :]) / 2
-            total = total + products
-        total /= len(self.blocks)
-        if self.gamma is not None:
-            np.multiply(total, 2 * self.gamma, out=total)
+        for number in kernel.blocks:
+            total = total + self._products(number, rows, landmarks)
+            if kernel.gamma is not None:
+                squares = self._squares[number]
+                total -= (squares[rows][:, None] + squares[landmarks][None, :]) / 2
+        total /= len(kernel.blocks)
+        if kernel.gamma is not None:
+            np.multiply(total, 2 * kernel.gamma, out=total)
             np.exp(np.minimum(total, 0, out=total), out=total)
         total += 1
         return total
 
+    def _products(self, number: int, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        values = self._blocks[number].values
+        if self._kept is None:
+            return _dense(values[rows] @ values[landmarks].T)
+        with self._lock:
+            if number not in self._kept:
+                self._kept[number] = _dense(values @ values.T)
+        return self._kept[number][np.ix_(rows, landmarks)]
+
 
 @dataclasses.dataclass(frozen=True)
 class KernelFeatures:
-    """Features whose inner products are a kernel, as far as its landmarks tell: those of N examples, and how others get theirs.
+    """Features whose inner products are a kernel, as far as its landmarks tell.
 
     Reference: Williams and Seeger, "Using the Nyström Method to Speed Up Kernel Machines" (2000).
 
     Attributes:
-        kernel: the kernel.
-        landmarks: int [K], the rows that are landmarks; all of them, where there are few.
         values: float32 [N, K].
         factor: float32 [K, K], the lower Cholesky factor of the landmarks' kernel.
     """
 
-    kernel: Kernel
-    landmarks: np.ndarray
     values: np.ndarray
     factor: np.ndarray
 
     @classmethod
-    def of(cls, kernel: Kernel, blocks: Sequence[Block], landmarks: np.ndarray) -> KernelFeatures:
+    def of(cls, matrix: np.ndarray, landmarks: np.ndarray) -> KernelFeatures:
         """Computes the features of all rows.
 
         Args:
-            kernel: the kernel.
-            blocks: all blocks.
-            landmarks: int [K], some of their rows, each once.
+            matrix: float32 [N, K], the kernel of all rows with the landmarks.
+            landmarks: int [K], which of the rows these are, each once and in their order.
         """
-        to_landmarks = kernel.matrix(blocks, take(blocks, landmarks))
-        among = to_landmarks[landmarks].astype("float64")
+        among = matrix[landmarks].astype("float64")
         among.flat[:: len(among) + 1] += _JITTER
         factor = np.linalg.cholesky((among + among.T) / 2).astype("float32")
-        if len(landmarks) == len(to_landmarks) and (landmarks == np.arange(len(landmarks))).all():
-            return cls(kernel, landmarks, factor, factor)
-        values = solve_triangular(factor, to_landmarks.T, lower=True, check_finite=False).T
-        return cls(kernel, landmarks, np.ascontiguousarray(values), factor)
+        if len(landmarks) == len(matrix):
+            return cls(factor, factor)
+        values = solve_triangular(factor, matrix.T, lower=True, check_finite=False).T
+        return cls(np.ascontiguousarray(values), factor)
 
     def dual(self, coefficients: np.ndarray) -> np.ndarray:
         """Coefficients of the features [K, L] -> of the kernel's landmarks float32 [K, L]."""
         return solve_triangular(self.factor, coefficients, lower=True, trans="T", check_finite=False)
-
-
-def take(blocks: Sequence[Block], rows: np.ndarray) -> list[Block]:
-    """All blocks of some rows."""
-    return [dataclasses.replace(block, values=block.values[rows]) for block in blocks]
 
 
 def _dense(products) -> np.ndarray:

@@ -93,7 +93,7 @@ def make_folds(features: FeatureSpec, inputs: Mapping[str, np.ndarray], labels: 
         ValueError: if all examples are the same.
     """
     kinds = [[IMAGE]] if features.image else []
-    kinds += [[text.field for text in features.texts]] if features.texts else []
+    kinds += [[text.name for text in features.texts]] if features.texts else []
     keys = []
     for modalities in kinds:
         joined = np.concatenate([inputs[part_name(modality, "encoded")] for modality in modalities], axis=1)

@@ -11,16 +11,19 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mm_keras.model.solved_head import Answer, GaussianKernel
+from mm_keras.model.solved_head import Answer, Kernels
 from mm_keras.solving.calibration import Calibration, calibrate
-from mm_keras.solving.candidates import MOST_EXACT, Candidate, Fitted, candidates_of, fit, kernels_of
-from mm_keras.solving.ensemble import choose_ensemble
+from mm_keras.solving.candidates import MOST_EXACT, Candidate, Fitted, Regressions, choose_landmarks, kernels_of
+from mm_keras.solving.ensemble import choose_ensemble, mean_loss
 from mm_keras.solving.rows import Rows
 from tfrecords_tools.progress import progress_bar
 
 _MOST_MODALITIES = 4  # of which every set gets an answer of its own
 _LEAST_ROWS = 20  # examples, or a quarter of them all, that a set of modalities needs for an ensemble of its own
-_EARNED = 0.003  # of accuracy or mAP, that kernels with landmarks have to bring
+# What kernels with landmarks, which make a model large, have to bring: accuracy or mAP, or a share of the log-loss, which tells
+# the same with less noise.
+_EARNED = 0.003
+_EARNED_LOSS = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Solution:
     Attributes:
         candidates: all candidates.
         chosen: one for each set of modalities that has enough examples.
-        kernels: the Gaussian kernels that were chosen.
+        kernels: the Gaussian kernels that were chosen, and their landmarks.
         answers: the head's answers.
         pattern_of: the number of an answer for each set of modalities, see `SolvedAnswers`.
         held_out: float32 [N, L]: what each example would be answered from all that it has, by folds without it. An example
@@ -59,7 +62,7 @@ class Solution:
 
     candidates: Sequence[Candidate]
     chosen: Sequence[Chosen]
-    kernels: Sequence[GaussianKernel]
+    kernels: Kernels
     answers: Sequence[Answer]
     pattern_of: Sequence[int]
     held_out: np.ndarray
@@ -75,15 +78,17 @@ def solve(rows: Rows, seed: int) -> Solution:
     num_modalities = rows.present.shape[1]
     least = min(_LEAST_ROWS, max(2, len(rows.targets) // 4))
     patterns = [p for p in patterns_of(rows.present) if len(_with_all(rows, p)) >= least]
+    landmarks = choose_landmarks(rows, seed)
     # A thread a kernel, and none within BLAS, whose threads would wait for each other wherever other work is done, too.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_workers(rows)) as pool:
-        candidates = _try_all(rows, patterns, seed, pool)
+        regressions = Regressions(rows, landmarks)
+        candidates = _try_all(rows, patterns, regressions, pool)
         chosen: list[Chosen] = []
         for modalities in patterns:
             chosen.append(_choose(rows, modalities, candidates, chosen))
         numbers = sorted({number for c in chosen for number in c.shares})
-        fitted = dict(zip(numbers, pool.map(lambda number: fit(rows, candidates[number], seed), numbers), strict=True))
-    kernels, answers = _assemble(rows, chosen, fitted)
+        fitted = dict(zip(numbers, pool.map(lambda number: regressions.fit(candidates[number]), numbers), strict=True))
+    kernels, answers = _assemble(rows, chosen, fitted, np.sort(landmarks))
     values = [_value(rows, c) for c in chosen]
     answers += _joined_answers(answers, values, rows)
     pattern_of = _patterns_of(num_modalities, [answer.modalities for answer in answers], values)
@@ -101,13 +106,20 @@ def _workers(rows: Rows) -> int:
     return min(os.cpu_count() or 1, 8 if len(rows.targets) <= MOST_EXACT else 2)
 
 
-def _try_all(rows: Rows, patterns: Sequence[tuple[int, ...]], seed: int, pool: ThreadPoolExecutor) -> list[Candidate]:
+def _try_all(
+    rows: Rows, patterns: Sequence[tuple[int, ...]], regressions: Regressions, pool: ThreadPoolExecutor
+) -> list[Candidate]:
     """The candidates of all kernels of all sets of modalities, in their order."""
-    tasks = [(kernel, modalities) for modalities in patterns for kernel in kernels_of(rows.blocks, modalities)]
-    waiting = [pool.submit(candidates_of, rows, kernel, modalities, seed) for kernel, modalities in tasks]
-    with progress_bar("solving", "kernels", len(tasks)) as bar:
-        for _ in as_completed(waiting):
-            bar.update(1)
+    tasks = [(kernels, modalities) for modalities in patterns for kernels in kernels_of(rows.blocks, modalities)]
+    waiting = [pool.submit(regressions.candidates, kernels, modalities) for kernels, modalities in tasks]
+    try:
+        with progress_bar("solving", "kernels", len(tasks)) as bar:
+            for _ in as_completed(waiting):
+                bar.update(1)
+    except BaseException:  # the pool would finish them all before it lets this through
+        for task in waiting:
+            task.cancel()
+        raise
     return [candidate for task in waiting for candidate in task.result()]
 
 
@@ -166,7 +178,11 @@ def _choose(rows: Rows, modalities: tuple[int, ...], candidates: Sequence[Candid
     options += [ensemble(linear), ensemble(usable)]
     values = [_value(rows, option) for option in options]
     best = int(np.argmax(values[:-1]))
-    if values[-1] >= values[best] + _EARNED or (values[-1] >= values[best] and not _reads_landmarks(options[-1], candidates)):
+    if values[-1] >= values[best] and (
+        not _reads_landmarks(options[-1], candidates)
+        or values[-1] >= values[best] + _EARNED
+        or _loss(rows, options[-1]) <= _loss(rows, options[best]) * (1 - _EARNED_LOSS)
+    ):
         best = len(options) - 1
     return options[best]
 
@@ -188,19 +204,19 @@ def _value(rows: Rows, chosen: Chosen) -> float:
     return score(chosen.held_out[at], rows.targets[at], rows.weights[at], rows.multi_label)
 
 
-def _assemble(rows: Rows, chosen: Sequence[Chosen], fitted: Mapping[int, Fitted]) -> tuple[list[GaussianKernel], list[Answer]]:
+def _loss(rows: Rows, chosen: Chosen) -> float:
+    at = chosen.rows
+    return mean_loss(chosen.held_out[at], rows.targets[at], rows.weights[at], rows.multi_label)
+
+
+def _assemble(
+    rows: Rows, chosen: Sequence[Chosen], fitted: Mapping[int, Fitted], landmarks: np.ndarray
+) -> tuple[Kernels, list[Answer]]:
     """Adds up the candidates of each ensemble: all linear ones become one dense layer."""
-    numbers = {number: index for index, number in enumerate(n for n, f in fitted.items() if f.kernel.gamma is not None)}
-    kernels = [
-        GaussianKernel(
-            fitted[number].kernel.blocks,
-            fitted[number].kernel.gamma,
-            np.concatenate(
-                [rows.blocks[block].values[fitted[number].landmarks] for block in fitted[number].kernel.blocks], axis=1
-            ),
-        )
-        for number in numbers
-    ]
+    gaussian = [fit.kernel for fit in fitted.values() if fit.kernel.gamma is not None]
+    numbers = {kernel: number for number, kernel in enumerate(dict.fromkeys(gaussian))}
+    values = {block: rows.blocks[block].values[landmarks] for block in sorted({b for kernel in numbers for b in kernel.blocks})}
+    kernels = Kernels(values, [(kernel.blocks, kernel.gamma) for kernel in numbers])
     answers = []
     for c in chosen:
         linear: dict[int, np.ndarray] = {}
@@ -211,8 +227,10 @@ def _assemble(rows: Rows, chosen: Sequence[Chosen], fitted: Mapping[int, Fitted]
             dual = candidate.dual * share * c.calibration.scale
             # Each kernel has a constant of 1 added, whose part is the sum over the landmarks.
             bias += candidate.bias * share * c.calibration.scale + dual.sum(axis=0)
-            if number in numbers:
-                duals[numbers[number]] = dual
+            if candidate.kernel.gamma is not None:
+                place = numbers[candidate.kernel]
+                duals.setdefault(place, np.zeros((len(landmarks), dual.shape[1]), np.float32))
+                duals[place][np.searchsorted(landmarks, candidate.landmarks)] += dual
                 continue
             for block in candidate.kernel.blocks:
                 weights = rows.blocks[block].values[candidate.landmarks].T @ dual / len(candidate.kernel.blocks)

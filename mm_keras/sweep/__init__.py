@@ -2,5 +2,5 @@
 
 Import `run_sweep` from `run_sweep`; `sweep_file` says what a sweep file holds.
 
-May import: config, runs, training.
+May import: config, distribution, runs, training.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 from mm_keras.runs.evaluate import markdown_table
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.sweep_file import Setting
-from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
+from tfrecords_tools.dataset.checksums import read_json
 
 METRICS = ("top_1", "micro_f1")
 COSTS = {"training s": ".1f", "evaluation s": ".2f", "MB": ".2f", "parameters": ",.0f"}
@@ -31,7 +31,7 @@ def read_result(folder: Path) -> dict[str, float]:
     """
     run = RunFolder(folder)
     facts = run.facts()
-    report = json.loads((run.report / "evaluation.json").read_text("utf-8"))
+    report = read_json(run.report / "evaluation.json")
     rows = report["rows"]
     metric = next(name for name in METRICS if name in rows[0])
     *hidden, everything = [row for row in rows if row["trained"] == rows[0]["trained"]]
@@ -68,7 +68,7 @@ def write_table(folder: Path, results: Results) -> str:
         cells.append(line)
     table = markdown_table(cells)
     write_text(folder / "table.md", table + "\n")
-    with open(folder / "table.csv", "w", encoding="utf-8", newline="") as file:
+    with atomic_file(folder / "table.csv") as path, open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -20,7 +20,7 @@ from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.sweep_file import Range, Search, Setting, Sweep, SweepError
 from mm_keras.sweep.trials import Trial, failure, make_trials, read_setting, run_trials
 from mm_keras.training.checkpoint import prune
-from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 from tfrecords_tools.progress import progress_bar
 
 STUDY = "search.db"
@@ -206,14 +206,12 @@ def _write_results(sweep: Sweep, workdir: Path, tried: list) -> None:
     cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for *_, row in rows]
     table = markdown_table([columns, *cells])
     write_text(workdir / "table.md", table + "\n")
-    with open(workdir / "table.csv", "w", encoding="utf-8", newline="") as file:
+    with atomic_file(workdir / "table.csv") as path, open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(row for *_, row in rows)
     best, setting, row = rows[0]
-    (workdir / "best.gin").write_text(
-        _best_config(sweep, setting, f"{columns[len(setting.shown)]} {best:.4f}", len(rows)), "utf-8"
-    )
+    write_text(workdir / "best.gin", _best_config(sweep, setting, f"{columns[len(setting.shown)]} {best:.4f}", len(rows)))
     print(f"\n{table}\n\nthe best one as a config: {workdir / 'best.gin'}")
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mm_keras.config.load import find_config, load_config
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.sweep.sweep_file import Setting, Sweep, SweepError
 from tfrecords_tools.dataset.atomic_file import write_text
 
@@ -132,6 +133,7 @@ def run_trials(
             if not running:
                 return
             time.sleep(_POLL)
+            end_if_asked()
             for trial, process in list(running.items()):
                 if process.poll() is not None:
                     del running[trial]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from mm_keras.configurable import configurable
 from mm_keras.features import EmbedderSpec
+from mm_keras.tf_text_model.plain_path import plain_path
 
 _KAGGLE = ("kaggle://", "https://www.kaggle.com/models/", "https://kaggle.com/models/")
 _TFHUB = "https://tfhub.dev/"
@@ -42,7 +43,7 @@ class SavedModelEmbedder(tf.Module):
         import tensorflow_text  # noqa: F401  registers the ops that multilingual encoders use
 
         with tf.device(device):
-            self._model = tf.saved_model.load(str(path))
+            self._model = tf.saved_model.load(str(plain_path(path)))
         self._function, self._argument = _find_function(self._model, path)
         try:
             answer = self(tf.constant(["a text"]))

@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.dataset.checksums import forget
 
 KEPT = 2
 _PATTERN = "step-*.safetensors"
@@ -91,7 +92,8 @@ def save(path: Path, model: keras.Model, step: int, callbacks: Mapping[str, dict
     arrays = capture(model)
     bfloat16 = [name for name, array in arrays.items() if array.dtype == ml_dtypes.bfloat16]
     arrays |= {name: arrays[name].view(np.uint16) for name in bfloat16}  # safetensors reads no bfloat16 into NumPy
-    header = {"step": step, "callbacks": callbacks, "bfloat16": bfloat16, "crc32c": _checksum(arrays)}
+    header = json.loads(json.dumps({"step": step, "callbacks": callbacks, "bfloat16": bfloat16}))  # as it will be read
+    header["crc32c"] = _checksum(arrays, header)
     try:
         with atomic_file(path) as temporary:
             save_file(arrays, temporary, {"training": json.dumps(header)})
@@ -137,21 +139,31 @@ def load(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "numpy") as file:
             header = json.loads(file.metadata()["training"])
+            checksum = header.pop("crc32c")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is no checkpoint: {error}") from error
-    if _checksum(arrays) != header["crc32c"]:
+    if _checksum(arrays, header) != checksum:
         raise CheckpointError(f"{path} is damaged: its checksum is not that of what was written")
     arrays |= {name: arrays[name].view(ml_dtypes.bfloat16) for name in header["bfloat16"]}
     return Checkpoint(path, header["step"], arrays, header["callbacks"])
 
 
 def load_latest(folder: Path, tell: Callable[[str], None] = print) -> Checkpoint | None:
-    """The latest undamaged checkpoint, or None. `tell` gets a message about each damaged one."""
-    for path in reversed(checkpoints(folder)):
+    """The latest undamaged checkpoint, or None if there is none at all. `tell` gets a message about each damaged one.
+
+    Raises:
+        CheckpointError: if all are damaged.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
         try:
             return load(path)
         except CheckpointError as error:
+            if path == found[0]:
+                raise CheckpointError(
+                    f"{error}, and there is none before it to go on from. Put back a copy, or pass --overwrite to train anew"
+                ) from error
             tell(f"{error}; taking the one before")
     return None
 
@@ -169,7 +181,7 @@ def prune(folder: Path, kept: int = KEPT) -> None:
     """Deletes all but the latest checkpoints."""
     paths = checkpoints(folder)
     for path in paths[: len(paths) - kept]:
-        path.unlink(missing_ok=True)
+        forget(path)
 
 
 def listed(lines: list[str], most: int = 12) -> str:
@@ -191,9 +203,10 @@ def _size(variables: list[keras.Variable]) -> int:
     return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
 
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
-    checksum = 0
+def _checksum(arrays: Mapping[str, np.ndarray], header: Mapping[str, object]) -> int:
+    checksum = google_crc32c.value(json.dumps(header, sort_keys=True).encode())
     for name in sorted(arrays):
-        checksum = google_crc32c.extend(checksum, name.encode())
+        described = f"{name} {arrays[name].dtype} {list(arrays[name].shape)}"
+        checksum = google_crc32c.extend(checksum, described.encode())
         checksum = google_crc32c.extend(checksum, arrays[name].tobytes())
     return checksum

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from mm_keras.distribution.multi_worker import any_worker
-from mm_keras.distribution.preemption import Preempted, Preemption
+from mm_keras.distribution.preemption import Preempted, asked_to_end
 from mm_keras.training.checkpoint import Checkpoint, capture, checkpoint_path, checkpoints, prune, restore, save
 from mm_keras.training.nan_report import GoodState, check_loss, check_weights
 from tfrecords_tools.dataset.atomic_file import atomic_file
@@ -29,7 +29,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         folder: the folder of the checkpoints.
         steps: number of steps in an epoch.
         minutes: minutes between two checkpoints within an epoch.
-        preemption: says whether the process was asked to end.
         callbacks: the callbacks that have a state, by name. They have a method `state() -> JSON object`.
         checkpoint: the checkpoint from which the training is resumed.
 
@@ -44,7 +43,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         folder: Path,
         steps: int,
         minutes: float,
-        preemption: Preemption,
         callbacks: Mapping[str, keras.callbacks.Callback],
         checkpoint: Checkpoint | None = None,
     ):
@@ -56,7 +54,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._folder = folder
         self._steps = steps
         self._minutes = minutes
-        self._preemption = preemption
         self._callbacks = callbacks
         self._last_took = 0.0
         self._saved = time.monotonic()
@@ -78,14 +75,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._save_or_stop(due)
 
     def on_test_batch_end(self, batch, logs=None):
-        if any(any_worker(self._preemption.requested)):
+        if any(any_worker(asked_to_end())):
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
         self._save_or_stop(time.monotonic() - self._saved >= min(60 * self._minutes, self._last_took / _MOST_OF_THE_TIME))
 
     def _save_or_stop(self, due: bool) -> None:
-        stop, save = any_worker(self._preemption.requested, due)
+        stop, save = any_worker(asked_to_end(), due)
         if stop or save:
             self._save()
         if stop:

@@ -10,6 +10,7 @@ from pathlib import Path
 import google_crc32c
 import keras
 
+from mm_keras.data.damage import naming_damage
 from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.data.pipeline import Batches, make_evaluation_batches, make_training_batches
 from mm_keras.distribution.multi_worker import check_same
@@ -38,6 +39,7 @@ def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoin
     Raises:
         NotFiniteError: if the loss or a weight becomes NaN or infinite.
         Preempted: if the process was asked to end, once that is saved.
+        CorruptShardError: if a record cannot be read, or some are missing.
     """
     request, run = prepared.request, prepared.run
     make_batches, validation = _batches(prepared, built)
@@ -50,18 +52,20 @@ def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoin
     best = KeepBest(best_epoch_file(prepared, built), monitor, request.patience) if validation else None
     tensorboard = _TensorBoard(run.tensorboard, write_graph=False)
     mode = "max" if validation else "min"
-    run_epochs(
-        built.trained,
-        make_batches,
-        validation,
-        request.epochs,
-        [progress, tensorboard, *make_optimizer_callbacks(built.optimizer, monitor, mode, best)],
-        {"progress": progress} | ({"best": best} if best else {}),
-        run.checkpoints,
-        request.checkpoint_minutes,
-        checkpoint,
-        wait.watched if wait else lambda batches: batches,
-    )
+    read = prepared.sampled.splits if prepared.sampled else [prepared.train]
+    with naming_damage(*read, prepared.val):
+        run_epochs(
+            built.trained,
+            make_batches,
+            validation,
+            request.epochs,
+            [progress, tensorboard, *make_optimizer_callbacks(built.optimizer, monitor, mode, best)],
+            {"progress": progress} | ({"best": best} if best else {}),
+            run.checkpoints,
+            request.checkpoint_minutes,
+            checkpoint,
+            wait.watched if wait else lambda batches: batches,
+        )
     return progress
 
 

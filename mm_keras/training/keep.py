@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -9,15 +10,19 @@ import keras
 import tensorflow as tf
 
 import mm_keras
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.model.frozen import frozen_modalities
-from mm_keras.runs.thresholds import tune_thresholds
+from mm_keras.runs.thresholds import save_thresholds, tune_thresholds
 from mm_keras.training.build import Built
 from mm_keras.training.checkpoint import prune
 from mm_keras.training.fit import best_epoch_file
 from mm_keras.training.prepare import Prepared
 from mm_keras.training.progress import Progress
+from mm_keras.training.solve_head import SolvedHead
+from mm_keras.training.solver_report import format_solution
 from mm_keras.training.training_setup import save_setup
-from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
+from tfrecords_tools.dataset.checksums import check, enter, forget
 
 
 def start_run(prepared: Prepared, built: Built, setup: Mapping[str, object]) -> None:
@@ -42,7 +47,9 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
     run, request, model = prepared.run, prepared.request, built.model
     best_epoch = best_epoch_file(prepared, built)
     print(progress.summary())
+    end_if_asked()
     if prepared.val:
+        check(best_epoch)
         built.trained.load_weights(best_epoch)
     if not prepared.worker.is_chief:
         return model
@@ -51,22 +58,34 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
             model.save(temporary)
     if prepared.val and prepared.features.multi_label:
         tune_thresholds(run.path, prepared.train.dataset, prepared.val.name, request.batch_size)
+    if run.tensorboard.is_dir():
+        enter(run.tensorboard)
     run.save_facts(**_facts(prepared, built), finished=True, seconds=progress.seconds())
     if built.trained is not model:
-        best_epoch.unlink(missing_ok=True)
+        forget(best_epoch)
     prune(run.checkpoints, kept=0)
     return model
 
 
-def keep_solved(prepared: Prepared, built: Built, model: keras.Model) -> keras.Model:
-    """Notes that a solved run is finished; `solve_head` has saved the model.
+def keep_solved(prepared: Prepared, built: Built, solved: SolvedHead) -> keras.Model:
+    """Keeps a model whose head was solved, its report, and its thresholds, which `val_split` gives if there is one.
 
     Returns:
         the model.
     """
-    facts = _facts(prepared, built) | _size(model) | {"followed": None}
-    prepared.run.save_facts(**facts, solver="solved", finished=True)
-    return model
+    run, features, val = prepared.run, prepared.features, prepared.val
+    run.report.mkdir(parents=True, exist_ok=True)
+    write_text(run.report / "solver.json", json.dumps(solved.report, indent=2) + "\n")
+    write_text(run.report / "solver.md", format_solution(solved.report) + "\n")
+    with atomic_file(run.best) as temporary:
+        solved.model.save(temporary)
+    if features.multi_label and val:
+        tune_thresholds(run.path, prepared.train.dataset, val.name, prepared.request.batch_size)
+    elif features.multi_label:
+        save_thresholds(run, features, solved.thresholds, f"{prepared.train.name}, held-out folds")
+    facts = _facts(prepared, built) | _size(solved.model) | {"followed": None}
+    run.save_facts(**facts, solver="solved", finished=True)
+    return solved.model
 
 
 def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
@@ -75,6 +94,7 @@ def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
     return {
         "dataset": str(prepared.train.dataset.folder.absolute()),
         "train_split": prepared.train.name,
+        "images": prepared.train.dataset.info.images,  # how they were packed; prediction prepares pictures alike
         "modalities": prepared.features.modalities,
         "seed": request.seed,
         "epochs": request.epochs,

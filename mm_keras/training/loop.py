@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mm_keras.data.pipeline import Batches
 from mm_keras.distribution.multi_worker import distribute, tell_of_lost_workers
-from mm_keras.distribution.preemption import Preemption
+from mm_keras.distribution.preemption import noticing_sigterm
 from mm_keras.keras_internals import build_from_shapes
 from mm_keras.training.checkpoint import Checkpoint, load, restore
 from mm_keras.training.checkpoint_callbacks import PutBack, SaveCheckpoints
@@ -56,8 +56,8 @@ def run_epochs(
             callback.set_state(checkpoint.callbacks[name])
         if any(getattr(callback, "exhausted", False) for callback in remembering.values()):
             return
-    with Preemption() as preemption, tell_of_lost_workers():
-        saver = SaveCheckpoints(folder, batches.steps, minutes, preemption, remembering, checkpoint)
+    with noticing_sigterm(in_steps=True), tell_of_lost_workers():
+        saver = SaveCheckpoints(folder, batches.steps, minutes, remembering, checkpoint)
         try:
             _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched)
         except NotFiniteError as error:

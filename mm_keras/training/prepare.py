@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ import tensorflow as tf
 from mm_keras.data.pipeline import count_labelled, count_steps
 from mm_keras.data.sampling import SampledRecords
 from mm_keras.distribution.multi_worker import this_worker
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.distribution.strategy import make_strategy
 from mm_keras.distribution.workers import Worker
 from mm_keras.features import FeatureSpec
@@ -57,26 +59,46 @@ def prepare(request: Request) -> Prepared:
     Raises:
         FileExistsError: if there is a run in the folder that is neither to be resumed nor overwritten.
         FileNotFoundError: if there is no dataset.
+        DamagedFileError: if a file of the run to resume is not what was written.
         ValueError: if options contradict each other, or the dataset lacks what is asked of it.
     """
     strategy, worker = make_strategy(request.strategy), this_worker()
     request.check(strategy.num_replicas_in_sync)
     run = RunFolder(worker_folder(request.workdir, worker, request.resume))
     resumes = request.resume and run.can_resume()
+    if resumes:
+        run.check()
     if not request.resume and not request.dry_run:
         run.check_free(request.overwrite)
     train, val, later = request.open_splits()
+    end_if_asked()
     keras.utils.set_random_seed(request.seed)
     features = request.make_features(train.dataset, train_split=train.name)
     if request.modalities is not None:
         features = features.only(request.modalities)
+    request.check_baselines(features)
     sampled = None
     if request.sampling:
         sampled = SampledRecords(train, request.sampling, [text.field for text in features.texts])
-    steps = count_steps(train, features, request.batch_size, sampled)
+    # A head that is solved takes no steps, and may have fewer examples than a batch; `train` asks again if it takes some.
+    batch_size = min(request.batch_size, train.num_labelled) if request.solver != "gradient" else request.batch_size
+    steps = count_steps(train, features, max(1, batch_size), sampled)
     for split in ([val] if val else []) + later:
         count_labelled(split, features)
+    _tell_of_absent_labels([train, *([val] if val else []), *later])
     return Prepared(request, strategy, worker, run, resumes, features, train, val, sampled, steps)
+
+
+def _tell_of_absent_labels(splits: Sequence[Split]) -> None:
+    """Prints which labels have no example in a split: they are not learned, or not measured."""
+    for split in dict.fromkeys(splits):
+        absent = [name for name, count in zip(split.dataset.info.labels.names, split.label_counts, strict=True) if not count]
+        if absent:
+            consequence = "learned" if split is splits[0] else "measured"
+            print(
+                f"{len(absent):,} of {len(split.dataset.info.labels):,} labels have no example in split {split.name!r} and are "
+                f"not {consequence}: {', '.join(map(repr, absent[:5]))}{', …' if len(absent) > 5 else ''}"
+            )
 
 
 def worker_folder(workdir: str | Path, worker: Worker, resume: bool) -> Path:

@@ -95,9 +95,9 @@ class Progress(keras.callbacks.Callback):
         logs.update((name, measured[name]) for name in self._measured)
         # Keras averages val_loss over batches, the filled-up last one among them; val_cross_entropy is the exact one.
         metrics = {name: float(value) for name, value in logs.items() if name != "val_loss"}
-        with open(self._path, "a", encoding="utf-8") as file:
-            written = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
-            file.write(json.dumps({"epoch": epoch + 1, **written}) + "\n")
+        written = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
+        before = self._path.read_text("utf-8") if self._path.exists() else ""
+        write_text(self._path, before + json.dumps({"epoch": epoch + 1, **written}) + "\n")
         self._lines += 1
         elapsed = time.monotonic() - self._started
         left = elapsed / (self._step - self._first_step) * (self._steps * self._epochs - self._step)
@@ -120,6 +120,8 @@ class Progress(keras.callbacks.Callback):
         lines = self._path.read_text("utf-8").splitlines(keepends=True) if self._path.exists() else []
         if len(lines) > self._lines:
             write_text(self._path, "".join(lines[: self._lines]))
+        elif len(lines) < self._lines:
+            print(f"{self._path} holds {len(lines)} of the {self._lines} epochs so far; the others are lost, and it goes on")
 
     def seconds(self) -> dict[str, float]:
         """How long the parts of the training took, including the trainings that this one resumes.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.sampling import Sampling
+from mm_keras.features import FeatureSpec
 from mm_keras.runs.run_folder import SavedConfig
 from tfrecords_tools.dataset.folder import Dataset, Split
 
@@ -42,7 +43,8 @@ class Request:
     resume: bool
     overwrite: bool
     dry_run: bool
-    later_splits: Sequence[str]
+    later_splits: Sequence[str | tuple[str, str]]
+    later_baselines: Sequence[str]
     config: SavedConfig | None
 
     def check(self, replicas: int) -> None:
@@ -85,12 +87,27 @@ class Request:
             "later_splits": "evaluation and export read it after the training: set evaluate.split and export.split to one of "
             "them, or train_and_evaluate.evaluate and train_and_evaluate.export to None",
         }
-        asked = [("train_split", self.train_split), *([("val_split", self.val_split)] if self.val_split else [])]
-        asked += [("later_splits", name) for name in self.later_splits]
-        for parameter, name in asked:
-            if name not in dataset.info.splits:
+        later = [(dataset, name) if isinstance(name, str) else (Dataset.open(name[0]), name[1]) for name in self.later_splits]
+        asked = [("train_split", dataset, self.train_split)]
+        asked += [("val_split", dataset, self.val_split)] if self.val_split else []
+        asked += [("later_splits", *split) for split in later]
+        for parameter, of, name in asked:
+            if name not in of.info.splits:
                 raise ValueError(
-                    f"dataset {dataset.folder} has no split {name!r}; it has {sorted(dataset.info.splits)}: {advice[parameter]}"
+                    f"dataset {of.folder} has no split {name!r}; it has {sorted(of.info.splits)}: {advice[parameter]}"
                 )
         val = dataset.split(self.val_split) if self.val_split else None
-        return dataset.split(self.train_split), val, [dataset.split(name) for name in self.later_splits]
+        return dataset.split(self.train_split), val, [of.split(name) for of, name in later]
+
+    def check_baselines(self, features: FeatureSpec) -> None:
+        """Checks that the baselines that follow can be trained.
+
+        Raises:
+            ValueError: for a baseline of something that the model does not see, or one that is named twice.
+        """
+        for name in self.later_baselines:
+            if name not in features.modalities or self.later_baselines.count(name) > 1:
+                why = "which is named twice" if name in features.modalities else "which is no input of the model"
+                raise ValueError(
+                    f"train_and_evaluate.baselines has {name!r}, {why}; its inputs are {list(features.modalities)}"
+                )

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import time
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
 from mm_keras.data.feature_cache import FeatureCache
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import FeatureSpec, TokenText, present
 from mm_keras.model.solved_head import build_solved_head
 from mm_keras.model.solved_two_tower import build_solved_two_tower, embedding_widths
 from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 from mm_keras.objectives.logits_losses import CrossEntropy
-from mm_keras.runs.thresholds import best_thresholds, save_thresholds, tune_thresholds
+from mm_keras.runs.thresholds import best_thresholds
 from mm_keras.solving.rows import Rows, make_blocks, make_folds
-from mm_keras.solving.solve import Solution, solve
+from mm_keras.solving.solve import solve
 from mm_keras.training.build import Built
 from mm_keras.training.prepare import Prepared
 from mm_keras.training.solver_report import describe_solution, format_solution
-from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 
 _MOST_EXAMPLES = 200_000
 _MOST_NUMBERS = 800_000_000  # examples x numbers of their embeddings: 200,000 x 4,000
@@ -61,20 +62,32 @@ def why_not_solved(prepared: Prepared, built: Built) -> str | None:
     return None
 
 
-def solve_head(prepared: Prepared, built: Built) -> keras.Model:
-    """Solves the head of a model, and keeps the model, its thresholds and a report in the run folder.
+@dataclasses.dataclass(frozen=True)
+class SolvedHead:
+    """What solving gave.
+
+    Attributes:
+        model: the whole model, with logits.
+        report: what `describe_solution` says of it.
+        thresholds: of probabilities, float [L], from the held-out folds. Multi-label only.
+    """
+
+    model: keras.Model
+    report: Mapping[str, object]
+    thresholds: np.ndarray | None
+
+
+def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
+    """Solves the head of a model.
 
     Args:
         prepared, built: a training for which `why_not_solved` knows no reason.
-
-    Returns:
-        the solved model, with logits.
 
     Raises:
         ValueError: for embeddings that are not finite, or fewer than two different examples.
     """
     began = time.monotonic()
-    features, parts, run = prepared.features, TwoTowerParts(built.model.layers), prepared.run
+    features, parts = prepared.features, TwoTowerParts(built.model.layers)
     cache = _read(prepared, built)
     labels, inputs = cache.labels, cache.inputs(np.arange(len(cache.labels)))
     _check_finite(features, inputs, cache.ids)
@@ -91,7 +104,9 @@ def solve_head(prepared: Prepared, built: Built) -> keras.Model:
         features.multi_label,
         make_folds(features, inputs, labels, prepared.request.seed),
     )
+    end_if_asked()
     solution = solve(rows, prepared.request.seed)
+    end_if_asked()
     widths = [block.values.shape[1] for block in blocks]
     head = build_solved_head(widths, len(features.modalities), solution.kernels, solution.answers, solution.pattern_of)
     bags = {field: (known.column_of, known.rarity) for field, known in words.items()}
@@ -100,24 +115,9 @@ def solve_head(prepared: Prepared, built: Built) -> keras.Model:
         "seconds": round(time.monotonic() - began, 1),
         "head_bytes": 4 * head.count_params(),
     }
-    run.report.mkdir(parents=True, exist_ok=True)
-    write_text(run.report / "solver.json", json.dumps(described, indent=2) + "\n")
-    table = format_solution(described)
-    write_text(run.report / "solver.md", table + "\n")
-    print(table)
-    _save(prepared, model, solution, rows)
-    return model
-
-
-def _save(prepared: Prepared, model: keras.Model, solution: Solution, rows: Rows) -> None:
-    run, features = prepared.run, prepared.features
-    with atomic_file(run.best) as temporary:
-        model.save(temporary)
-    if features.multi_label and prepared.val:
-        tune_thresholds(run.path, prepared.train.dataset, prepared.val.name, prepared.request.batch_size)
-    elif features.multi_label:
-        thresholds = best_thresholds(solution.held_out, rows.targets)
-        save_thresholds(run, features, thresholds, f"{prepared.train.name}, held-out folds")
+    print(format_solution(described))
+    thresholds = best_thresholds(solution.held_out, rows.targets) if features.multi_label else None
+    return SolvedHead(model, described, thresholds)
 
 
 def _read(prepared: Prepared, built: Built) -> FeatureCache:

@@ -11,8 +11,11 @@ import keras
 
 from mm_keras.configurable import NonNegativeFloat, NonNegativeInt, PositiveInt, configurable
 from mm_keras.data.augment import Augmentation
+from mm_keras.data.damage import naming_damage
 from mm_keras.data.make_features import make_features
+from mm_keras.data.pipeline import count_steps
 from mm_keras.data.sampling import Sampling
+from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import FeatureSpec
 from mm_keras.model.two_tower import build_two_tower
 from mm_keras.objectives.losses import make_loss
@@ -59,7 +62,8 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
-    later_splits: Sequence[str] = (),
+    later_splits: Sequence[str | tuple[str, str]] = (),
+    later_baselines: Sequence[str] = (),
     config: SavedConfig | None = None,
 ) -> keras.Model:
     """Trains a model on a dataset and leaves a run folder.
@@ -95,7 +99,9 @@ def train(
         resume: go on with the run that is in the folder; it ends as if it had never stopped. If there is none, begin one.
         overwrite: delete a run that is already in the folder.
         dry_run: build data and model, run one batch through it, print shapes and sizes, and stop.
-        later_splits: further splits that will be read once the model is trained; a training does not begin without them.
+        later_splits: further splits that will be read once the model is trained, of the dataset or (folder, name) of another
+            one; a training does not begin without them.
+        later_baselines: modalities that will be trained alone afterwards; a training does not begin where that is impossible.
         config: the config that the training comes from, to be kept in the run folder.
 
     Returns:
@@ -103,7 +109,8 @@ def train(
 
     Raises:
         FileExistsError: if there is a run in the folder that is neither to be resumed nor overwritten.
-        CheckpointError: if the run to resume has another model, configuration or dataset.
+        CheckpointError: if the run to resume has another model, configuration or dataset, or no checkpoint that is whole.
+        DamagedFileError: if another file of the run to resume is not what was written.
         OSError: if the folder cannot be written to, or checkpoints do not fit on its disk.
         NotFiniteError: if the loss or a weight becomes NaN or infinite.
         Preempted: if the process was asked to end (SIGTERM), once the training is saved.
@@ -116,9 +123,13 @@ def train(
 
 def _train(request: Request) -> keras.Model:
     prepared = prepare(request)
+    end_if_asked()
     built = build(prepared)
+    end_if_asked()
     _print_summary(prepared, built)
     solved = _is_solved(prepared, built)
+    if not solved:
+        count_steps(prepared.train, prepared.features, request.batch_size, prepared.sampled)
     if request.dry_run:
         return _try_one_batch(prepared, built)
     run, setup = prepared.run, _describe_setup(prepared, built) | {"solver": "solved" if solved else "gradient"}
@@ -158,6 +169,9 @@ def _print_summary(prepared: Prepared, built: Built) -> None:
     print(f"{len(features.labels)} labels, {'multi-label' if features.multi_label else 'multi-class'}")
     for name, (shape, dtype) in features.inputs().items():
         print(f"  {name:<28} {dtype:<8} {[batch_size, *shape]}")
+    for text in features.texts:
+        if text.key != text.field:
+            print(f"  {text.key} is the text field {text.field!r}")
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     replicas = prepared.strategy.num_replicas_in_sync
     print(f"{model.count_params():,} parameters, {trainable:,} trainable; {replicas} replica(s)")
@@ -169,7 +183,8 @@ def _print_summary(prepared: Prepared, built: Built) -> None:
 
 
 def _try_one_batch(prepared: Prepared, built: Built) -> keras.Model:
-    inputs, labels, weights = next(iter(make_uncached_batches(prepared)().dataset))
+    with naming_damage(prepared.train):
+        inputs, labels, weights = next(iter(make_uncached_batches(prepared)().dataset))
     loss = built.loss(labels, built.model(inputs), weights)
     print(f"one batch: loss {float(loss):.4f}; dry run: stopping here")
     return built.model

@@ -15,6 +15,7 @@ import numpy as np
 from mm_keras.features import FeatureSpec, TokenText
 from mm_keras.training.checkpoint import CheckpointError, listed
 from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.checksums import read_json
 from tfrecords_tools.dataset.folder import Split
 
 # Keys whose values differ from one process to the next for the same training, or repeat other values.
@@ -76,8 +77,9 @@ def check_setup(path: Path, setup: Mapping[str, object]) -> None:
 
     Raises:
         CheckpointError: it lists the differences.
+        DamagedFileError: if the description is not what was written.
     """
-    there = json.loads(path.read_text("utf-8"))
+    there = read_json(path)
     differences = [
         f"{name}: {_shown(there, name)} in the run, {_shown(setup, name)} now"
         for name in {**there, **setup}

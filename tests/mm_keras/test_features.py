@@ -69,19 +69,13 @@ def test_only_keeps_some_modalities():
 
 
 def test_only_of_an_unknown_modality_is_an_error():
-    with pytest.raises(ValueError, match=r"no modality 'titel'; there are \['image', 'title', 'title_2'\]"):
+    with pytest.raises(ValueError, match=r"no input 'titel'; its inputs are \['image', 'title', 'title_2'\]"):
         _spec().only(["titel"])
 
 
 def test_only_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="a model needs an image, a text field, or both"):
         _spec().only([])
-
-
-@pytest.mark.parametrize("name", ["image", "all texts", "all inputs"])
-def test_text_field_whose_name_has_another_meaning_is_an_error(name):
-    with pytest.raises(ValueError, match=f"a text field cannot be named '{name}'"):
-        TokenText(name, WORDS, 5)
 
 
 def test_sizes_out_of_range_are_errors():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-UNFINISHED = "unfinished-"  # what a temporary file's name begins with
+from tfrecords_tools.dataset.checksums import entered
+from tfrecords_tools.dataset.publish import UNFINISHED, publish
 
 
 @contextlib.contextmanager
@@ -15,7 +15,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path to write to; at the end of the block, the temporary file is renamed to `path`.
 
     The content is on the disk before it replaces an older file of that name. After an error the temporary file is deleted, and
-    the older file stays.
+    the older file stays. In a folder that keeps checksums, that of the file is entered.
 
     Args:
         path: the file to write. The temporary path lies beside it and has the same suffix, because some writers
@@ -32,7 +32,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         yield temporary
-        publish(temporary, path)
+        with entered(path, temporary):
+            publish(temporary, path)
     except OSError as error:
         raise OSError(error.errno or 0, f"could not be written: {error.strerror or error}", str(path)) from error
     finally:
@@ -40,28 +41,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Renames a complete temporary file to `path`, once its content is on the disk.
-
-    `atomic_file` does so by itself. This is for writers that stay open over many calls, such as `ShardWriter`.
-    """
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file in UTF-8, as a whole or not at all; see `atomic_file`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a file as a whole or not at all; see `atomic_file`."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, "utf-8")
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        temporary.write_bytes(content)

@@ -3,9 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from tfrecords_tools.dataset.info import DatasetInfo, ShardInfo
+from tfrecords_tools.dataset import checksums, tfds_files
+from tfrecords_tools.dataset.index import INDEX_FOLDER
+from tfrecords_tools.dataset.info import (
+    CROISSANT_FILE,
+    DATASET_FILE,
+    LABELS_FILE,
+    REJECTED_FILE,
+    DatasetInfo,
+    ShardInfo,
+)
+from tfrecords_tools.dataset.shards import CorruptShardError
+
+DESCRIPTIONS = (
+    *(DATASET_FILE, LABELS_FILE, REJECTED_FILE, CROISSANT_FILE),
+    *(tfds_files.FEATURES_FILE, tfds_files.INFO_FILE, tfds_files.NAMES_FILE),
+)
+
+
+def write_checksums(folder: Path, of_index: Mapping[str, str] | None = None) -> None:
+    """Writes the checksums.sha256 of a complete dataset folder. Shards do not stand in it, since they do in dataset.json.
+
+    Args:
+        folder: the dataset folder.
+        of_index: the sha256 of the files of the index in hex, by their paths in the folder; None: they are read.
+    """
+    files = [name for name in DESCRIPTIONS if (folder / name).is_file()]
+    if of_index is None:
+        files += [path.relative_to(folder).as_posix() for path in sorted(folder.glob(f"{INDEX_FOLDER}/*.parquet"))]
+    checksums.begin(folder, "tfrecords-tools verify", files, of_index)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +100,25 @@ class Split:
     def files(self) -> list[Path]:
         """The paths of its shards, in order."""
         return [self.dataset.folder / shard.file for shard in self.shards]
+
+    def check_files(self) -> None:
+        """Checks that each shard is there with the size that dataset.json says; no byte of it is read.
+
+        Raises:
+            CorruptShardError: it names the first shard that is missing or of another size, and says what to do.
+        """
+        for shard, path in zip(self.shards, self.files, strict=True):
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard.num_bytes:
+                found = "it is missing" if size is None else f"it has {size:,} bytes, {DATASET_FILE} says {shard.num_bytes:,}"
+                raise CorruptShardError(f"{path} is damaged: {found}. {self.how_to_mend()}")
+
+    def how_to_mend(self) -> str:
+        """What can be done about a damaged shard, as a sentence for messages."""
+        return (
+            f"`tfrecords-tools verify {self.dataset.folder}` lists all damage; bring the shard back from a copy, or pack the "
+            "dataset again"
+        )
 
     @property
     def num_examples(self) -> int:

@@ -1,4 +1,4 @@
-"""dataset.json, the description of a packed dataset. It is written last, so a folder that holds one is complete."""
+"""dataset.json, the description of a packed dataset. A folder that holds one is complete."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.checksums import check
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.schema import SCHEMA_VERSION
 
@@ -105,6 +106,7 @@ class DatasetInfo:
 
         Raises:
             FileNotFoundError: if the folder holds no dataset.json.
+            DamagedFileError: if dataset.json or labels.txt is not what was written.
             ValueError: if it was written by another version of the schema, or its files do not belong together.
         """
         path = Path(folder) / DATASET_FILE
@@ -113,9 +115,10 @@ class DatasetInfo:
                 f"{path} does not exist: {str(folder)!r} is no dataset folder, or its packing did not finish. "
                 "Pack one with: tfrecords-tools pack --help"
             )
+        check(path)
         try:
             content = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
@@ -123,6 +126,16 @@ class DatasetInfo:
                 f"{path} has schema_version {version!r}; this version reads {SCHEMA_VERSION}. "
                 "Pack the dataset again: tfrecords-tools pack --help"
             )
+        try:
+            return cls._of(content, path)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} lacks something, or has it in another form: {type(error).__name__}: {error}. Put back a copy of the "
+                "file, or pack the dataset again"
+            ) from error
+
+    @classmethod
+    def _of(cls, content: dict, path: Path) -> DatasetInfo:
         labels = LabelVocabulary.load(path.with_name(LABELS_FILE))
         if len(labels) != content["num_labels"]:
             raise ValueError(

@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.checksums import check
+
 
 class LabelVocabulary:
     """An ordered list of distinct label names; the id of a name is its place in the list, from 0.
@@ -35,13 +38,23 @@ class LabelVocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> LabelVocabulary:
-        """Reads a labels.txt; an empty file, which a dataset without labels has, is an empty vocabulary."""
-        text = Path(path).read_text("utf-8-sig").removesuffix("\n")
+        """Reads a labels.txt; an empty file, which a dataset without labels has, is an empty vocabulary.
+
+        Raises:
+            DamagedFileError: if it has a checksum that is not that of its content.
+            ValueError: for a file that is not UTF-8, or names that are no vocabulary.
+        """
+        path = Path(path)
+        check(path)
+        try:
+            text = path.read_text("utf-8-sig").removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8, in which label names are read: {error}") from error
         return cls(text.split("\n") if text else [])
 
     def save(self, path: str | Path) -> None:
         """Writes a labels.txt."""
-        Path(path).write_text("".join(f"{name}\n" for name in self.names), "utf-8")
+        write_text(path, "".join(f"{name}\n" for name in self.names))
 
     def __len__(self) -> int:
         return len(self.names)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from tfrecords_tools.dataset.atomic_file import UNFINISHED, publish
+from tfrecords_tools.dataset.publish import UNFINISHED, publish
 
 
 class CorruptShardError(ValueError):
@@ -140,6 +140,15 @@ def _read_framed(file: BinaryIO, where: str) -> bytes | None:
     if checksum != _masked_crc(data):
         raise CorruptShardError(f"{where}: wrong checksum of the data")
     return data
+
+
+def count_records(path: str | Path) -> int:
+    """Reads a shard to its end, checks all checksums in it, and counts its records.
+
+    Raises:
+        CorruptShardError: at the first byte that is wrong or missing.
+    """
+    return sum(1 for _ in iter_placed_records(path))
 
 
 def sha256_of(path: str | Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.printable import printable
 from tfrecords_tools.dataset.schema import Record, decode_example
 from tfrecords_tools.dataset.shards import iter_records
 from tfrecords_tools.inspect.text_stats import TextStats, words_of
@@ -184,7 +185,7 @@ def format_stats(stats: dict) -> str:
         for name, counted in ({"labels": content["frequent_labels"]} | counts).items():
             shown = ", ".join(f"{value} {count:,}" for value, count in list(counted.items())[:_NUM_SHOWN])
             lines.append(f"  {name:<19} {shown or 'none'}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _shares(shares: dict[str, float]) -> str:

@@ -1,9 +1,11 @@
-"""Reads all records of a dataset, and compares them with its dataset.json and with their index."""
+"""Reads all files of a dataset: the records, which are compared with dataset.json and their index, and what is beside them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from tfrecords_tools.dataset.checksums import DamagedFileError, find_problems, load
+from tfrecords_tools.dataset.folder import DESCRIPTIONS
 from tfrecords_tools.dataset.index import INDEX_FOLDER, ShardIndex, index_file
 from tfrecords_tools.dataset.info import DatasetInfo
 from tfrecords_tools.dataset.schema import Record, SchemaError, decode_example
@@ -16,8 +18,9 @@ _MAX_NAMED = 5
 
 
 def verify(folder: str | Path, progress: bool = True) -> list[str]:
-    """Checks every shard, record and image of a dataset.
+    """Checks every file, record and image of a dataset.
 
+    - Every file but the shards is compared with its checksum in checksums.sha256, which ends in its own.
     - Of a shard its presence, name, size, sha256, number of records, and index are checked.
     - Of a record the checksums, the schema, its unique id, and its place are checked. The hash of the id has to be in the range
       of the shard, and to follow that of the record before it. If splits were drawn, the id has to draw this split.
@@ -38,8 +41,14 @@ def verify(folder: str | Path, progress: bool = True) -> list[str]:
         ['train-00001-of-00004.tfrecord: sha256 differs from dataset.json']
     """
     folder = Path(folder)
-    info = DatasetInfo.load(folder)
-    problems: list[str] = []
+    problems = find_problems(folder)
+    try:
+        info = DatasetInfo.load(folder)
+    except DamagedFileError:
+        return [*problems, "the records were not read: what describes them has to be put right first"]
+    damaged_index = {problem.partition(":")[0]: problem for problem in problems if problem.startswith(f"{INDEX_FOLDER}/")}
+    problems = [problem for problem in problems if problem not in damaged_index.values()]
+    problems += _unlisted(folder)
     seen: dict[str, str] = {}
     listed = [shard.file for shards in info.splits.values() for shard in shards]
     known = {*listed, *map(index_file, listed)}
@@ -51,8 +60,20 @@ def verify(folder: str | Path, progress: bool = True) -> list[str]:
     with progress_bar("verifying", "records", total, progress) as bar:
         for split, shards in info.splits.items():
             for number in range(len(shards)):
-                problems += _check_shard(folder, info, split, number, seen, bar)
+                found = _check_shard(folder, info, split, number, seen, bar)
+                index = index_file(shards[number].file)
+                if index in damaged_index and not any(problem.startswith(index) for problem in found):
+                    found.append(damaged_index[index])  # where it does not differ from the records in what it says
+                problems += found
     return problems
+
+
+def _unlisted(folder: Path) -> list[str]:
+    try:
+        known = load(folder).files
+    except (DamagedFileError, FileNotFoundError):
+        return []  # that is a problem of its own
+    return [f"{name}: stands in no checksum" for name in DESCRIPTIONS if (folder / name).is_file() and name not in known]
 
 
 def _check_shard(folder: Path, info: DatasetInfo, split: str, number: int, seen: dict[str, str], bar) -> list[str]:

@@ -26,16 +26,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tfrecords_tools.dataset import croissant, tfds_files
-from tfrecords_tools.dataset.index import INDEX_FOLDER
-from tfrecords_tools.dataset.info import (
-    CLASS_DESCRIPTIONS_FILE,
-    CROISSANT_FILE,
-    DATASET_FILE,
-    LABELS_FILE,
-    REJECTED_FILE,
-    DatasetInfo,
-    ShardInfo,
-)
+from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.dataset.checksums import CHECKSUMS_FILE
+from tfrecords_tools.dataset.folder import DESCRIPTIONS, write_checksums
+from tfrecords_tools.dataset.index import INDEX_FOLDER, index_file
+from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, DATASET_FILE, REJECTED_FILE, DatasetInfo, ShardInfo
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.shards import sha256_of, shard_name
 from tfrecords_tools.dataset.splits import check_fractions
@@ -44,14 +39,14 @@ from tfrecords_tools.packing.image_digest import CHECK_IMAGES, CheckImages
 from tfrecords_tools.packing.images import ImageOptions
 from tfrecords_tools.packing.shard_files import FinishedShard, finished_shard, write_shard
 from tfrecords_tools.packing.spool import Place, Spool
-from tfrecords_tools.packing.staging import SPOOL_FILE, Staging
+from tfrecords_tools.packing.staging import LOCK_FILE, SPOOL_FILE, Staging, put_back_retired
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.example import Rejection, Source
 
 _OURS = (
-    *(DATASET_FILE, LABELS_FILE, REJECTED_FILE, CROISSANT_FILE, CLASS_DESCRIPTIONS_FILE, INDEX_FOLDER),
+    *(*DESCRIPTIONS, CHECKSUMS_FILE, CLASS_DESCRIPTIONS_FILE, INDEX_FOLDER),
+    LOCK_FILE,  # of a pack that was killed as it ended
     ".features",  # mm_keras caches encodings there, of records that overwriting deletes
-    *(tfds_files.FEATURES_FILE, tfds_files.INFO_FILE, tfds_files.NAMES_FILE),
 )
 UNLABELLED = ("keep", "leave_out")
 _VERSIONED = ("opencv-python-headless", "pillow", "numpy")
@@ -72,6 +67,8 @@ class PackOptions:
         examples_per_shard: about how many records a shard holds.
         keep_without_image: whether a record whose image is missing or unreadable is kept without its image, if it has a text.
             Otherwise it is left out. Both are reported in rejected.jsonl.
+        allow_outside: whether images may lie outside of the folders that the source declares. Otherwise they count as missing,
+            also where a path or a link leads out of them.
         max_bad_fraction: packing stops with an error when more than this fraction of the input is bad, 0–1. The usual reason
             is a wrong image folder.
         workers: the number of worker processes; None starts one for each core. The bytes do not depend on it.
@@ -89,6 +86,7 @@ class PackOptions:
     seed: int = 0
     examples_per_shard: int = 2000
     keep_without_image: bool = True
+    allow_outside: bool = False
     max_bad_fraction: float = 0.2
     workers: int | None = None
     unlabelled: Literal["keep", "leave_out"] = "keep"
@@ -225,6 +223,7 @@ def pack(
         840
     """
     output = Path(output).absolute()
+    put_back_retired(output)
     _check_output(output, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     keep = options.unlabelled == "keep"
@@ -235,14 +234,27 @@ def pack(
         labels = labels or LabelVocabulary.from_names(spool.label_names)
         fingerprint = _fingerprint(spool, source, options, labels)
         staging.begin(fingerprint)
-        settings = Settings(labels, source.multi_label, tuple(source.text_fields), options.images, options.keep_without_image)
+        settings = Settings(
+            labels,
+            source.multi_label,
+            tuple(source.text_fields),
+            options.images,
+            options.keep_without_image,
+            () if options.allow_outside else source.image_roots,
+        )
         job = Job(spool, staging.path, settings, fingerprint, options, progress)
         splits: dict[str, list[ShardInfo]] = {split: [] for split, size in spool.sizes.items() if size}
         counts = {split: Counter() for split in splits}
+        of_index: dict[str, str] = {}
         job.check_bad()
+        returned = Counter()
         for shard in engine(job, _plan(spool, options)):
             splits[shard.split].append(shard.info)
+            of_index[index_file(shard.info.file)] = shard.index_sha256
             counts[shard.split].update(shard.counts)
+            left_out = sum(rejection.action == Rejection.action for _, rejection in shard.rejections)
+            returned[shard.split] += shard.info.num_examples + left_out
+        _check_all_returned(returned, spool)
         _write_rejected(staging.path, spool.rejections)
         info = DatasetInfo(
             name=output.name,
@@ -259,6 +271,7 @@ def pack(
         croissant.write(info, staging.path)
         tfds_files.write(info, staging.path)
         info.save(staging.path)
+        write_checksums(staging.path, of_index)
         staging.publish()
     return info
 
@@ -270,8 +283,17 @@ def _plan(spool: Spool, options: PackOptions) -> Iterator[ShardPlan]:
             yield ShardPlan(split, shard_name(split, index, num_shards), places)
 
 
+def _check_all_returned(returned: Counter, spool: Spool) -> None:
+    for split, size in spool.sizes.items():
+        if returned[split] != size:
+            raise PackError(
+                f"{returned[split]:,} of the {size:,} examples of split {split!r} became records or were rejected; the others "
+                "were lost by the engine that makes the shards. Delete the unfinished dataset, and pack again"
+            )
+
+
 def _write_rejected(folder: Path, rejections: list[tuple[int, Rejection]]) -> None:
-    with open(folder / REJECTED_FILE, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with atomic_file(folder / REJECTED_FILE) as path, open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         for _, rejection in sorted(rejections, key=lambda pair: pair[0]):
             file.write(json.dumps(dataclasses.asdict(rejection), ensure_ascii=False) + "\n")
 
@@ -281,7 +303,8 @@ def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: Lab
     settings = dataclasses.replace(options, workers=None)
     versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
     examples = (spool.digest, spool.images.facts())
-    parts = (*examples, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)
+    declared = (source.multi_label, source.text_fields, source.images, source.image_roots)
+    parts = (*examples, settings, labels.names, *declared, versions)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.index import ShardIndex, index_file
 from tfrecords_tools.dataset.info import ShardInfo
-from tfrecords_tools.dataset.shards import ShardWriter
+from tfrecords_tools.dataset.shards import ShardWriter, sha256_of
 from tfrecords_tools.packing.encode import Result, Settings
 from tfrecords_tools.sources.example import Rejection
 
@@ -23,12 +24,14 @@ class FinishedShard:
     Attributes:
         split: the split that it belongs to.
         info: its entry in dataset.json.
+        index_sha256: the sha256 of its index, in hex.
         counts: what its records add to the statistics of the split.
         rejections: (position in the source, rejection) pairs of its examples.
     """
 
     split: str
     info: ShardInfo
+    index_sha256: str
     counts: Counter
     rejections: list[tuple[int, Rejection]]
 
@@ -67,19 +70,31 @@ def write_shard(
         raise
     info = ShardInfo(name, writer.num_examples, writer.num_bytes, writer.sha256)
     pairs = [(position, dataclasses.asdict(rejection)) for position, rejection in rejections]
-    content = {"split": split, "info": dataclasses.asdict(info), "counts": counts, "rejections": pairs}
-    write_text(folder / f"{name}.json", json.dumps(content))
-    return FinishedShard(split, info, counts, rejections)
+    of_index = sha256_of(folder / index_file(name))
+    content = json.dumps([split, dataclasses.asdict(info), of_index, counts, pairs])
+    write_text(folder / f"{name}.json", json.dumps({"sha256": _sha256(content), "content": content}))
+    return FinishedShard(split, info, of_index, counts, rejections)
 
 
 def finished_shard(folder: Path, name: str) -> FinishedShard | None:
-    """The shard of that name, if an earlier pack finished it, and otherwise None."""
+    """The shard of that name, if an earlier pack finished it and all of its files are what was written; otherwise None."""
     shard, index, facts = (folder / file for file in files_of(name))
     if not (facts.is_file() and shard.is_file() and index.is_file()):
         return None
-    content = json.loads(facts.read_text("utf-8"))
-    info = ShardInfo(**content["info"])
-    if shard.stat().st_size != info.num_bytes:
+    try:
+        described = json.loads(facts.read_bytes())
+        is_whole = described["sha256"] == _sha256(described["content"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    rejections = [(position, Rejection(**rejection)) for position, rejection in content["rejections"]]
-    return FinishedShard(content["split"], info, Counter(content["counts"]), rejections)
+    if not is_whole:
+        return None
+    split, of_shard, of_index, counts, pairs = json.loads(described["content"])
+    info = ShardInfo(**of_shard)
+    if shard.stat().st_size != info.num_bytes or sha256_of(shard) != info.sha256 or sha256_of(index) != of_index:
+        return None
+    rejections = [(position, Rejection(**rejection)) for position, rejection in pairs]
+    return FinishedShard(split, info, of_index, Counter(counts), rejections)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

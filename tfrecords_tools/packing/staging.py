@@ -1,7 +1,7 @@
 """The staging folder of a pack: hidden beside the output until the dataset is complete, then renamed to it.
 
     .products.packing/
-        lock                                  held by the pack that runs; it is released when that is killed
+        .lock                                 held by the pack that runs; it is released when that is killed
         fingerprint                           a hash of the input and the options
         train-00000-of-00004.tfrecord         a finished shard
         index/train-00000-of-00004.parquet    the index of its records
@@ -15,18 +15,19 @@ deletes them first, so that no two packs are ever mixed.
 from __future__ import annotations
 
 import errno
+import glob
 import shutil
 import tempfile
 from pathlib import Path
 
 import filelock
 
-from tfrecords_tools.dataset.atomic_file import UNFINISHED
 from tfrecords_tools.dataset.index import INDEX_FOLDER
+from tfrecords_tools.dataset.publish import UNFINISHED
 
 SPOOL_FILE = "spool"
 TASKS_FOLDER = "tasks"
-_LOCK, _FINGERPRINT = "lock", "fingerprint"
+LOCK_FILE, _FINGERPRINT = ".lock", "fingerprint"
 
 
 class BusyError(RuntimeError):
@@ -62,7 +63,7 @@ class Staging:
 
     def __enter__(self) -> Staging:
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = filelock.FileLock(self.path / _LOCK, timeout=0)
+        self._lock = filelock.FileLock(self.path / LOCK_FILE, timeout=0)
         try:
             self._lock.acquire()
         except filelock.Timeout:
@@ -97,13 +98,39 @@ class Staging:
             path.write_text(fingerprint)
 
     def publish(self) -> None:
-        """Renames the staging folder to the output; a dataset that is there is replaced."""
-        for path in [*self.path.glob("*.tfrecord.json"), self.path / _FINGERPRINT, self.path / _LOCK]:
+        """Renames the staging folder to the output; a dataset that is there is replaced.
+
+        If the process is killed before the older dataset is deleted, `put_back_retired` does the rest.
+        """
+        for path in [*self.path.glob("*.tfrecord.json"), self.path / _FINGERPRINT]:
             path.unlink(missing_ok=True)
+        retired = None
         if self._output.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{self._output.name}.old-", dir=self._output.parent))
             self._output.replace(retired / self._output.name)
-            self.path.replace(self._output)
-            shutil.rmtree(retired)
-        else:
-            self.path.replace(self._output)
+        self.path.replace(self._output)
+        (self._output / LOCK_FILE).unlink(missing_ok=True)  # it was held until here
+        if retired:
+            shutil.rmtree(retired, ignore_errors=True)
+
+
+def put_back_retired(output: Path) -> None:
+    """Puts right what a pack left that was killed while it replaced the dataset `output`.
+
+    Between two renames there is no dataset at `output`: the older one is put back then. Else it is deleted.
+
+    Raises:
+        BusyError: if another process is packing into the same output.
+    """
+    pattern = f".{glob.escape(output.name)}.old-*"
+    if not any(output.parent.glob(pattern)):
+        return
+    with Staging(output) as staging:
+        for folder in sorted(output.parent.glob(pattern)):
+            if not output.exists() and (folder / output.name).is_dir():
+                (folder / output.name).replace(output)
+                print(f"{output}: an overwriting pack was killed; the older dataset is back in its place")
+            shutil.rmtree(folder, ignore_errors=True)
+        begun = [path for path in staging.path.iterdir() if path.name != LOCK_FILE]
+    if not begun:
+        shutil.rmtree(staging.path, ignore_errors=True)

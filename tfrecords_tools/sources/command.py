@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import importlib
 import pkgutil
@@ -53,5 +54,11 @@ def split_paths(pairs: list[str]) -> dict[str, Path]:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """ "a, b" -> ("a", "b"); an empty text gives an empty tuple."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """Splits a list at its commas; an item that has a comma itself is put between double quotes.
+
+    Example:
+        >>> comma_list("title, brand"), comma_list('"Size, colour",title'), comma_list("")
+        (('title', 'brand'), ('Size, colour', 'title'), ())
+    """
+    (parts,) = csv.reader([text], skipinitialspace=True) if text else [()]
+    return tuple(part.strip() for part in parts if part.strip())

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from scipy.special import logit
 
+from mm_keras.data.damage import naming_damage
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.features import FeatureSpec
 from mm_keras.model.late_fusion import MajorityVote, Stacking, WeightedSum, build_answers, build_late_fusion, voting_patterns
@@ -18,7 +19,8 @@ from mm_keras.runs.late_fusion.fit import fit_stacking, fit_weights, fit_weights
 from mm_keras.runs.late_fusion.merge_features import merge_features
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.thresholds import best_thresholds, load_thresholds, save_thresholds
-from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
+from tfrecords_tools.dataset.checksums import read_json
 from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.progress import progress_bar
 
@@ -78,8 +80,10 @@ def late_fusion(
 
     new.start(overwrite)
     features.save(new.path)
-    model.save(new.best)
-    new.save_facts(dataset=str(held_out.folder.absolute()), modalities=features.modalities)
+    with atomic_file(new.best) as temporary:
+        model.save(temporary)
+    facts = {"dataset": str(held_out.folder.absolute()), "modalities": features.modalities}
+    new.save_facts(**facts, images=held_out.info.images)
     content = {
         "method": method,
         "runs": [str(part.path.absolute()) for part in parts],
@@ -154,7 +158,7 @@ def _check_held_out(parts: Sequence[RunFolder], dataset: Dataset, split: str) ->
         raise ValueError("late fusion is not fitted on split 'test', on which it is to be measured; name another with --split")
     learned_from = set()
     for part in parts:
-        seen = json.loads(part.late_fusion.read_text("utf-8"))["learned_from"] if part.late_fusion.is_file() else None
+        seen = read_json(part.late_fusion)["learned_from"] if part.late_fusion.is_file() else None
         seen = seen or [part.facts()["train_split"]]
         if split in seen:
             raise ValueError(
@@ -171,7 +175,7 @@ def _ask(
     """The logits [N, M, L] and presence flags [N, M] of all M models for a split, and its labels."""
     batches = make_evaluation_batches(split, features, batch_size)
     parts = []
-    with progress_bar("asking the models", "examples", batches.num_examples) as bar:
+    with naming_damage(split), progress_bar("asking the models", "examples", batches.num_examples) as bar:
         for inputs, labels, _ in batches.dataset:
             parts.append((*answers.predict_on_batch(inputs), labels.numpy()))
             bar.update(min(batch_size, batches.num_examples - bar.n))

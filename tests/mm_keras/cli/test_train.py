@@ -138,3 +138,20 @@ while True:
     finally:
         process.kill()
     assert (process.returncode, err) == (status, line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1, 4, 8, 12, 16])
+def test_training_can_be_asked_to_end_at_any_moment(tiny_config, seconds):
+    """While it imports, traces, trains, evaluates."""
+    process = _start("train", "tiny.gin", "--set=train.epochs=300", "--resume", cwd=tiny_config.parent)
+    try:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 75, err
+        process = _start("train", "tiny.gin", "--set=train.epochs=300", "--resume", cwd=tiny_config.parent)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    finally:
+        process.kill()

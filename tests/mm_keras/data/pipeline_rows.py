@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from mm_keras.data.pipeline import make_training_batches
-from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText
+from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText, safe_name
 from tfrecords_tools.dataset.folder import Split
 
 NUM = 105  # examples, of which five have no label
@@ -24,7 +24,7 @@ TEXT_ONLY = make_spec(image=None)
 def ids_of(batches, name="title"):
     """The words of a field's first tokens, batch by batch."""
     return [
-        [WORDS[index - 2] for index in inputs[f"{name}_token_ids"][:, 0]]
+        [WORDS[index - 2] for index in inputs[f"{safe_name(name)}_token_ids"][:, 0]]
         for inputs, _, _ in batches.dataset.as_numpy_iterator()
     ]
 

@@ -104,3 +104,30 @@ def test_block_that_fails_leaves_nothing_and_those_before_it_stay(tmp_path):
     with pytest.raises(MemoryError):
         fill_blocks(tmp_path / "cache", SIZES, make, "filling")
     assert [path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda block: (block / "x.npy").write_bytes((block / "x.npy").read_bytes()[:-4] + b"\0\0\0\0"),
+        lambda block: (block / "x.npy").write_bytes((block / "x.npy").read_bytes()[:-4]),
+        lambda block: (block / "x.npy").unlink(),
+        lambda block: (block / "checksums.json").unlink(),
+        lambda block: (block / "checksums.json").write_text("{}"),
+    ],
+    ids=["zeros", "cut", "gone", "of an older version", "other checksums"],
+)
+def test_damaged_block_is_computed_anew(tmp_path, damage, capsys):
+    fill_blocks(tmp_path, SIZES, _make, "filling")
+    damage(tmp_path / "b")
+    made = []
+    paths = fill_blocks(tmp_path, SIZES, lambda block, new: (made.append(block), _make(block, new)), "filling")
+    assert made == ["b"]
+    np.testing.assert_array_equal(_rows(paths).take(np.arange(9)), np.concatenate(list(VALUES.values())))
+    assert f"{tmp_path / 'b'} is damaged" in capsys.readouterr().out
+
+
+def test_block_with_rows_that_were_not_computed_is_not_kept(tmp_path):
+    with pytest.raises(RuntimeError, match="1 rows were computed for the 3 of block"):
+        fill_blocks(tmp_path, {"a": 3}, lambda block, new: new.write(slice(0, 1), {"x": np.ones((1, 2))}), "filling")
+    assert not (tmp_path / "a").exists()

@@ -1,5 +1,6 @@
 import functools
 import random
+import re
 import sys
 import unicodedata
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mm_keras.caption_words import CaptionWords
 from mm_keras.data.text import (
     make_caption_tokenizer,
     make_pretrained_tokenizer,
     make_tokenizer,
     make_word_tokenizer,
     split_words,
+    strip_texts,
+    tell_of_unknown,
 )
 from mm_keras.features import TokenizerSpec
 
@@ -45,6 +49,7 @@ def test_words_become_their_ids():
     [
         ("GRÖSSE größe GRÖẞE", [1, 4, 4]),
         ("茶 teapot", [5, 1]),
+        ("mug茶blue", [2, 5, 3]),
         ("mug-blue_mug\n\tmug", [2, 3, 2, 2]),
         ("mug mug mug mug mug", [2, 2, 2, 2]),
         ("n° 7", [1, 1]),
@@ -68,6 +73,54 @@ def test_accents_are_part_of_a_word():
     assert split_words(tf.constant(["L'été à Sète, नमस्ते"])).to_list() == [
         [b"l", "été".encode(), "à".encode(), "sète".encode(), "नमस्ते".encode()]
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("陶瓷红色Mug马克杯 2个", "陶 瓷 红 色 mug 马 克 杯 2 个"),
+        ("コーヒーカップ、青い", "コ ー ヒ ー カ ッ プ 青 い"),
+        ("แก้วมัค ๑๒", "แ ก้ ว มั ค ๑๒"),
+        ("ຈອກ កែវ ခွက်", "ຈ ອ ກ កែ វ ခွ က်"),
+        ("파란 머그컵", "파란 머그컵"),
+        ("𠮷野家", "𠮷 野 家"),
+        ("Größe नमस्ते чашка", "größe नमस्ते чашка"),
+    ],
+    ids=["Chinese", "Japanese", "Thai", "Lao, Khmer, Burmese", "Korean", "beyond the first plane", "with spaces"],
+)
+def test_scripts_without_spaces_are_split_by_character(text, words):
+    """In the graph as in Python, whose caption words are of the same tokens."""
+    (found,) = split_words(tf.constant([text])).to_list()
+    assert b" ".join(found).decode() == words
+    assert CaptionWords().tokens(text) == words.split()
+
+
+def test_tokenizers_of_older_runs_do_not_split_by_character(tmp_path):
+    for kind in ("words", "captions"):
+        made = (
+            make_word_tokenizer([["红色".encode()] * 2]) if kind == "words" else make_caption_tokenizer([["红色".encode()] * 2])
+        )
+        assert made.vocabulary == ("[PAD]", "[UNK]", "红", "色") or set(made.vocabulary[2:]) == {"红", "色"}
+        entry = made.save(tmp_path / kind)
+        assert TokenizerSpec.load(tmp_path / kind, **entry) == made
+        del entry["by_character"]
+        assert not TokenizerSpec.load(tmp_path / kind, **entry).by_character
+    path = tmp_path / "captions.json"
+    path.write_text(re.sub(r',\s*"by_character": true', "", path.read_text("utf-8")), "utf-8")
+    old = TokenizerSpec.load(tmp_path / "captions", **entry)
+    assert old.captions.steps.tokens("红色 mug") == ["红色", "mug"]
+    assert _ids(old, "红色 mug") == [1, 1]
+    assert _ids(made, "红色 mug") == [2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [(["red mug", "red lamp"], False), (["oak mug", "tin lamp"], True), ([], False), (["红色", "红杯"], False)],
+)
+def test_texts_that_a_tokenizer_hardly_knows_are_told(texts, told, capsys):
+    batches = [[text.encode() for text in texts]] if texts else []
+    tell_of_unknown(make_word_tokenizer(batches), batches)
+    assert ("of the tokens in the training texts are unknown to the tokenizer (words" in capsys.readouterr().out) == told
 
 
 def test_vocabulary_is_ordered_by_frequency_and_then_by_name():
@@ -210,3 +263,17 @@ def test_pipeline_makes_the_same_ids_as_eager_calls(request, kind):
         for found, expected in zip(piped, tokenizer(tf.constant(texts[2 * index : 2 * index + 2]), 6), strict=True):
             assert found.dtype == expected.dtype
             np.testing.assert_array_equal(found, expected)
+
+
+def test_white_space_is_what_packing_takes_for_it():
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    around = tf.constant(["".join((character, "a", character, "b", character)) for character in characters])
+    stripped = [text.decode() for text in strip_texts(around).numpy()]
+    wrong = [hex(ord(text[1])) for text, found in zip(around.numpy(), stripped, strict=True) if text.decode().strip() != found]
+    assert wrong == []
+
+
+def test_bytes_that_are_no_utf8_are_kept_within_white_space():
+    assert strip_texts(tf.constant([b" \xff a \xc2\xa0", b"\xe3\x80\x80", b"\xe3\x80"])).numpy().tolist() == [
+        *(b"\xff a", b"", b"\xe3\x80")
+    ]

@@ -18,14 +18,16 @@ from mm_keras.training.checkpoint import checkpoints, load
 ASKED_TO_END = """
 import os, signal, sys, time
 from mm_keras.distribution import multi_worker
-from mm_keras.distribution.preemption import EXIT_CODE, Preempted, raise_on_sigterm
+from mm_keras.distribution.preemption import EXIT_CODE, Preempted, end_if_asked, noticing_sigterm
 
 try:
-    with raise_on_sigterm():
+    with noticing_sigterm():
         multi_worker.start()
         if multi_worker.this_worker().index == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
+        for _ in range(600):
+            end_if_asked()
+            time.sleep(0.1)
 except Preempted as stop:
     print(stop, file=sys.stderr)
     sys.exit(EXIT_CODE)

@@ -155,9 +155,9 @@ _LOGITS = _normal(2, 3)
 
 def _solved_answers() -> SolvedAnswers:
     """Two blocks and two flags; the answers are random but for the last one."""
-    kernels = [{"blocks": [0, 1], "gamma": 0.5, "landmarks": 3}]
+    kernels = [{"blocks": [0, 1], "gamma": 0.5}]
     answers = [{"linear": [0], "kernels": []}, {"linear": [0, 1], "kernels": [0]}, {"linear": [], "kernels": []}]
-    return SolvedAnswers(3, [2, 3], kernels, answers, [2, 0, 2, 1], dtype="float32")
+    return SolvedAnswers(3, [2, 3], kernels, 4, answers, [2, 0, 2, 1], dtype="float32")
 
 
 LAYERS = {  # by the names of the classes; all that are registered in mm_keras.model

@@ -6,7 +6,7 @@ from mm_keras.model.head import build_head
 from mm_keras.model.image_tower import build_image_tower, build_small_cnn
 from mm_keras.model.solved_head import (
     Answer,
-    GaussianKernel,
+    Kernels,
     UnitBlocks,
     WeightedBag,
     build_blocks_fusion,
@@ -44,21 +44,21 @@ def test_bag_of_the_model_is_the_solvers():
 
 def _head():
     """Blocks of widths 3, 2 and 4, of which the first belongs to modality 0; four answers, of which the last reads nothing."""
-    kernel = GaussianKernel((0, 2), 0.5, _normal(5, 7))
+    kernels = Kernels({0: _normal(5, 3), 2: _normal(5, 4)}, [((0, 2), 0.5)])
     answers = [
         Answer((0,), {0: _normal(3, 2)}, {}, _normal(2)),
         Answer((1,), {1: _normal(2, 2), 2: _normal(4, 2)}, {}, _normal(2)),
         Answer((0, 1), {1: _normal(2, 2)}, {0: _normal(5, 2)}, _normal(2)),
         Answer((), {}, {}, _normal(2)),
     ]
-    return build_solved_head([3, 2, 4], 2, [kernel], answers, [3, 0, 1, 2]), kernel, answers
+    return build_solved_head([3, 2, 4], 2, kernels, answers, [3, 0, 1, 2]), kernels, answers
 
 
 def test_each_example_gets_the_answer_of_what_it_has(tmp_path):
-    head, kernel, answers = _head()
+    head, kernels, answers = _head()
     parts = [_normal(4, width) for width in (3, 2, 4)]
     flags = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
-    distances = np.square(np.concatenate([parts[0], parts[2]], axis=1)[:, None] - kernel.landmarks[None]).sum(axis=2)
+    distances = sum(np.square(parts[n][:, None] - kernels.landmarks[n][None]).sum(axis=2) for n in (0, 2))
     expected = [
         answers[3].bias,
         parts[0][1] @ answers[0].linear[0] + answers[0].bias,
@@ -94,7 +94,7 @@ def test_solved_model_reads_what_the_other_one_reads(make_spec, make_inputs, fie
     everything = tuple(range(count))
     answer = Answer(everything, {number: _normal(width, 4) for number, width in enumerate(widths)}, {}, _normal(4))
     nothing = Answer((), {}, {}, _normal(4))
-    head = build_solved_head(widths, count, [], [answer, nothing], [1] * (2**count - 1) + [0])
+    head = build_solved_head(widths, count, Kernels({}, []), [answer, nothing], [1] * (2**count - 1) + [0])
     solved = build_solved_two_tower(model, features, words, head)
     assert solved.input.keys() == model.input.keys()
     inputs = make_inputs(features)

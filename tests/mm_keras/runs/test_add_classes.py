@@ -13,6 +13,7 @@ from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.sources.example import SourceExample
@@ -78,7 +79,7 @@ def test_new_run_answers_with_the_new_classes(more, tmp_path):
     thresholds = json.loads((run / "thresholds.json").read_text())
     assert not set(NEW) & set(thresholds["thresholds"])  # never tuned: 0.5
     thresholds["thresholds"] |= dict.fromkeys(NEW, 1e-6)
-    (run / "thresholds.json").write_text(json.dumps(thresholds))
+    write_text(run / "thresholds.json", json.dumps(thresholds))
     predictor = Predictor(run)
     (answer,) = predictor([predictor.read({"title": "oak"})])
     assert answer["predicted"][-2:] == list(NEW)

@@ -14,6 +14,7 @@ from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.objectives.metrics import evaluate_logits, mean_logits
 from mm_keras.runs.evaluate import evaluate, format_report
 from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.packing.pack import PackOptions, pack
@@ -171,7 +172,7 @@ def test_other_labels_are_an_error(run, tmp_path, pack_examples, frozen):
     shutil.rmtree(run / "baselines")
     if frozen:  # its encodings would be kept
         facts = json.loads((run / "run.json").read_text())
-        (run / "run.json").write_text(json.dumps(facts | {"frozen": facts["modalities"]}))
+        write_text(run / "run.json", json.dumps(facts | {"frozen": facts["modalities"]}))
     examples = [
         SourceExample(f"e{i}", f"rows:{i}", texts={"title": ["x"], "description": ["y"]}, labels=["ab"[i % 2]], split="test")
         for i in range(4)
@@ -253,6 +254,6 @@ def test_answers_with_several_texts_are_averaged(run, tmp_path, pack_examples, f
 
 def test_dataset_that_is_gone_is_named_with_what_to_do(run):
     facts = json.loads((run / "run.json").read_text()) | {"dataset": "/gone/away"}
-    (run / "run.json").write_text(json.dumps(facts))
+    write_text(run / "run.json", json.dumps(facts))
     with pytest.raises(FileNotFoundError, match=r"/gone/away.*--dataset"):
         evaluate(run)

@@ -1,8 +1,11 @@
 import base64
+import errno
 import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.features import FeatureSpec
 from mm_keras.objectives.metrics import probabilities_of
-from mm_keras.runs.export import ParityError, export
+from mm_keras.runs.export import ParityError, _staging_folder, export
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
+from mm_keras.runs.verify import verify
+from tfrecords_tools.dataset.checksums import load
 from tfrecords_tools.dataset.folder import Split
 
 # What a client has: nothing but TensorFlow, strings and bytes by name. Asks 7 examples at once, then the first alone.
@@ -96,10 +101,39 @@ def answers(exported, exported_bert, exported_captions, examples):
     return json.loads(done.stdout)
 
 
-def test_versions_count_up_and_staging_is_gone(exported):
+def test_versions_count_up_and_staging_is_gone_that_of_a_killed_export_too(exported):
     run, folder = exported
     assert folder == run / "export" / "8"
-    assert sorted(path.name for path in (run / "export").iterdir()) == ["1", "7", "8", "backup", "unfinished-x"]
+    assert sorted(path.name for path in (run / "export").iterdir()) == ["1", "7", "8", "backup"]
+
+
+def test_every_file_of_an_export_stands_in_its_checksums(exported):
+    run, folder = exported
+    assert verify(folder) == []
+    assert [problem.partition(": missing")[0] for problem in verify(run)] == [
+        f"export/{version}/checksums.sha256" for version in "17"
+    ]
+    assert {"saved_model.pb", "assets.extra/features.json"} <= set(load(folder).files)
+
+
+def test_staging_of_an_export_that_runs_is_left_alone(tmp_path):
+    with _staging_folder(tmp_path) as first, _staging_folder(tmp_path):
+        assert first.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["no room", "full while it is written"])
+def test_full_disk_is_one_clear_error(tmp_path, trained_run, monkeypatch, how):
+    run = shutil.copytree(trained_run / "baselines" / "title", tmp_path / "run")
+    if how == "no room":
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    else:
+        full = tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        monkeypatch.setattr(tf.saved_model, "save", mock.Mock(side_effect=full))
+    with pytest.raises(OSError, match=r"MB are free: make room|the disk is full: make room, and export again") as caught:
+        export(run)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(run / "export"))
+    assert list((run / "export").iterdir()) == []
 
 
 def test_export_carries_what_the_model_takes_in(exported, exported_captions, features):
@@ -185,12 +219,12 @@ def test_bytes_that_are_no_utf8_are_served(trained_run):
 
 def test_export_whose_preprocessing_differs_is_an_error_and_leaves_no_version(tmp_path, trained_run, monkeypatch):
     """The served function sees only the beginning of a text; evaluation, which asks `texts` itself, sees the whole."""
-    whole = Preprocessor.raw
+    whole = Preprocessor.checked_raw
 
-    def raw(self, raw):
+    def checked_raw(self, raw):
         return whole(self, {name: tf.strings.substr(text, 0, 4) for name, text in raw.items()})
 
-    monkeypatch.setattr(Preprocessor, "raw", raw)
+    monkeypatch.setattr(Preprocessor, "checked_raw", checked_raw)
     run = shutil.copytree(trained_run / "baselines" / "title", tmp_path / "run")
     with pytest.raises(ParityError, match=r"probabilities differ from the trained model's by up to .* on 32 records of"):
         export(run)

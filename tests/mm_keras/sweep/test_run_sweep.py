@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mm_keras.cli.main import main
-from mm_keras.distribution.preemption import Preempted, raise_on_sigterm
+from mm_keras.distribution.preemption import Preempted, noticing_sigterm
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.results import draw_box_plots, read_result, write_table
 from mm_keras.sweep.run_sweep import TrialsFailed, run_sweep
@@ -148,7 +148,7 @@ def test_sweep_that_is_asked_to_end_ends_its_trainings(sweep, number, stop):
         os.kill(os.getpid(), number)
 
     threading.Thread(target=end_when_begun, daemon=True).start()
-    with pytest.raises(stop), raise_on_sigterm():
+    with pytest.raises(stop), noticing_sigterm():
         run_sweep(sweep / "sweep.toml", runs, workers=2)
     (runs / "hold").unlink()
     assert not (runs / "table.md").exists()

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from mm_keras.config.load import load_config
-from mm_keras.distribution.preemption import Preempted, raise_on_sigterm
+from mm_keras.distribution.preemption import Preempted, noticing_sigterm
 from mm_keras.sweep.run_sweep import TrialsFailed, run_sweep
 from mm_keras.sweep.sweep_file import SweepError
 
@@ -76,7 +76,7 @@ def test_search_that_was_broken_off_goes_on_with_the_same_training(search):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_when_begun, daemon=True).start()
-    with pytest.raises(Preempted), raise_on_sigterm():
+    with pytest.raises(Preempted), noticing_sigterm():
         run_sweep(search / "search.toml", runs)
     assert _states(runs) == ["RUNNING"]
     (begun,) = runs.rglob("calls")

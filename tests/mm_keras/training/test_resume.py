@@ -24,7 +24,7 @@ from mm_keras.training.checkpoint_callbacks import SaveCheckpoints
 from mm_keras.training.optimizer import make_optimizer
 from tests.mm_keras.training import tiny_training
 from tests.mm_keras.training.tiny_training import EPOCHS, train_tiny
-from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 
 REPOSITORY = Path(__file__).parents[3]
 STEPS = 13  # an epoch
@@ -281,7 +281,7 @@ def test_dataset_may_move_but_not_change(broken_off, moved, resumed, tmp_path):
     shard = next(changed.glob("train-00000*.tfrecord"))
     info = json.loads((changed / "dataset.json").read_text())
     sha = next(entry["sha256"] for entry in info["splits"]["train"]["shards"] if entry["file"] == shard.name)
-    (changed / "dataset.json").write_text(json.dumps(info).replace(sha, "0" * 64))
+    write_text(changed / "dataset.json", json.dumps(info).replace(sha, "0" * 64))
     with pytest.raises(CheckpointError, match=rf'dataset.train\[0\]: "{sha}" in the run, "0000'):
         train_tiny(changed, broken_off, cached=True, resume=True)
 

@@ -69,7 +69,7 @@ def test_thresholds_come_from_the_validation_split_or_from_held_out_folds(solved
         assert load_thresholds(run, features) is None
         return
     assert load_thresholds(run, features).split == "val"
-    train_solved(run.facts()["dataset"], tmp_path / "run", modalities=("title",), val_split=None)
+    train_solved(run.facts()["dataset"], tmp_path / "run", modalities=("title",), val_split=None, batch_size=500)
     thresholds = load_thresholds(RunFolder(tmp_path / "run"), features)
     assert thresholds.split == "train, held-out folds"
     assert len(set(np.round(thresholds.values, 6))) > 3

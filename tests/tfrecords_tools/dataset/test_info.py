@@ -2,12 +2,13 @@ import json
 
 import pytest
 
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.info import DatasetInfo
 
 
 def _change(folder, **content):
     path = folder / "dataset.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | content), "utf-8")
+    write_text(path, json.dumps(json.loads(path.read_text("utf-8")) | content))
 
 
 def test_folder_without_a_description_says_how_to_make_one(tmp_path):
@@ -26,20 +27,19 @@ def test_other_schema_version_is_refused_by_name_with_what_to_do(dataset, versio
 
 
 def test_description_that_is_no_object_has_no_version(dataset):
-    (dataset / "dataset.json").write_text("[]")
+    write_text(dataset / "dataset.json", "[]")
     with pytest.raises(ValueError, match=r"dataset\.json has schema_version None; this version reads 1"):
         DatasetInfo.load(dataset)
 
 
 def test_damaged_description_is_named(dataset):
-    (dataset / "dataset.json").write_text('{"schema_version": 1,')
+    write_text(dataset / "dataset.json", '{"schema_version": 1,')
     with pytest.raises(ValueError, match=r"dataset\.json is not JSON: "):
         DatasetInfo.load(dataset)
 
 
 def test_vocabulary_that_was_changed_after_packing_is_told(dataset):
-    with open(dataset / "labels.txt", "a") as file:
-        file.write("c\n")
+    write_text(dataset / "labels.txt", "a\nb\nc\n")
     with pytest.raises(ValueError, match=r"labels\.txt has 3 names, dataset\.json says 2"):
         DatasetInfo.load(dataset)
 

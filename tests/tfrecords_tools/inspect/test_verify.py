@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.index import ShardIndex, index_file
 from tfrecords_tools.dataset.info import DatasetInfo, ShardInfo
 from tfrecords_tools.dataset.schema import Record, decode_example, encode_example
@@ -115,7 +116,7 @@ def test_shard_that_is_not_listed_is_found(dataset, problems, name):
 def test_wrong_count_in_the_description_is_found(dataset, problems):
     content = json.loads((dataset / "dataset.json").read_text("utf-8"))
     content["splits"]["test"]["shards"][0]["num_examples"] = 11
-    (dataset / "dataset.json").write_text(json.dumps(content), "utf-8")
+    write_text(dataset / "dataset.json", json.dumps(content))
     assert problems() == [f"{SHARD}: 10 records, dataset.json says 11"]
 
 

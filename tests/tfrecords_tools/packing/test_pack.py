@@ -28,7 +28,8 @@ def test_packed_folder_says_what_it_holds(packed, make_example, small_jpeg, read
     examples[5].labels = []
     info, folder = packed(examples)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "croissant.json", "dataset.json", "dataset_info.json", "features.json", "index", "label-ids.labels.txt", "labels.txt",
+        "checksums.sha256", "croissant.json", "dataset.json", "dataset_info.json", "features.json", "index",
+        "label-ids.labels.txt", "labels.txt",
         "rejected.jsonl", "train-00000-of-00001.tfrecord",
     ]  # fmt: skip
     assert info.labels.names == [f"q{i}" for i in range(11)]  # q9 before q10

@@ -23,6 +23,8 @@ def test_two_paths_of_a_split_are_an_error(pairs, split):
         split_paths(pairs)
 
 
-@pytest.mark.parametrize(("text", "parts"), [("a, b", ("a", "b")), ("", ()), (" , a,", ("a",))])
+@pytest.mark.parametrize(
+    ("text", "parts"), [("a, b", ("a", "b")), ("", ()), (" , a,", ("a",)), ('"Size, colour", b', ("Size, colour", "b"))]
+)
 def test_comma_list_leaves_empty_parts_out(text, parts):
     assert comma_list(text) == parts
