@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     table.add_argument("--first_image", action="store_true", help="of cells that name several images take the first")
     table.add_argument("--encoding", help="of text (default: UTF-8, or UTF-16 if the bytes say so)")
     table.add_argument("--delimiter", type=delimiter_option, metavar="C", help="of CSV: ';', '|', tab (default: what fits)")
+    table.add_argument("--no_quotes", action="store_true", help='of CSV: " is a character as any other')
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
         first_image=options.first_image,
         encoding=options.encoding,
         delimiter=options.delimiter,
+        quotes=not options.no_quotes,
     )
     predict(options.run_folder, None if examples else example, examples, input_options, options.output)
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_keras.features import IMAGE
+from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES, iter_images
 from tfrecords_tools.sources.table_cells import texts_of
 from tfrecords_tools.sources.table_file import TextFormat
@@ -31,6 +32,7 @@ class InputOptions:
         image_template: makes image paths of columns: "images/{id}.jpg".
         first_image: whether of a cell with several images the first is taken; otherwise it is an error.
         encoding, delimiter: of text tables; None: found out.
+        quotes: whether cells of CSV files may be quoted; False: " is a character as any other.
     """
 
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -41,6 +43,7 @@ class InputOptions:
     first_image: bool = False
     encoding: str | None = None
     delimiter: str | None = None
+    quotes: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,7 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
         return _open_folder(path, modalities, options)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    table = open_table(path, TextFormat(options.encoding, options.delimiter, lenient=True))
+    table = open_table(path, TextFormat(options.encoding, options.delimiter, options.quotes, lenient=True))
     bound, images, notes = _bind(table, modalities, options)
     if table.read_as:
         notes.insert(0, table.read_as)
@@ -111,6 +114,8 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
 
 
 def _open_folder(folder: Path, modalities: Sequence[str], options: InputOptions) -> Examples:
+    if (folder / DATASET_FILE).is_file():
+        raise ValueError(f"{folder} is a packed dataset: mm-keras evaluate RUN --dataset={folder} measures the run on it")
     if IMAGE not in modalities:
         raise ValueError(f"{folder} is a folder, and the run sees no pictures; its inputs are {list(modalities)}")
     if next(iter_images(folder), None) is None:
@@ -166,8 +171,7 @@ def _bind(
 
 def _nothing_bound(table: Table, modalities: Sequence[str]) -> str:
     if not table.columns:
-        _, row = next(table.iter_rows([]), ("", ""))
-        return f"{table.name} is empty" if row == "" else f"no row of {table.name} can be read; the first: {row}"
+        return table.why_no_columns()
     return (
         f"{table.name} has none of the run's inputs {list(modalities)}; its columns are {table.columns}. Say which is what: "
         "--image=COLUMN, --text='FIELD=COLUMN'"

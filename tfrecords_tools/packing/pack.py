@@ -264,7 +264,7 @@ def pack(
             splits=splits,
             images=dataclasses.asdict(options.images) if source.images is None else source.images,
             statistics={split: _statistics(counts[split], labels) for split in splits},
-            provenance=_provenance(source, options, spool),
+            provenance=_provenance(source, options, spool) | {"labels_left_out": _labels_left_out(spool, labels, counts)},
             ceilings=source.ceilings,
         )
         spool.close()
@@ -327,6 +327,14 @@ def _statistics(counts: Counter, labels: LabelVocabulary) -> dict:
     }
     statistics["labels"] = {name: counts[f"label/{name}"] for name in labels.names}
     return statistics
+
+
+def _labels_left_out(spool: Spool, labels: LabelVocabulary, counts: dict[str, Counter]) -> dict[str, int]:
+    """Maps the labels of the vocabulary that stand on rejected examples alone to their number."""
+    packed = Counter()
+    for each in counts.values():
+        packed.update(each)
+    return {name: spool.label_names[name] for name in labels.names if spool.label_names[name] and not packed[f"label/{name}"]}
 
 
 def _provenance(source: Source, options: PackOptions, spool: Spool) -> dict:

@@ -143,7 +143,7 @@ def test_file_of_examples_is_answered_line_by_line_with_errors_in_place(trained_
     ("name", "content", "reason"),
     [
         ("none.jsonl", "", r"none\.jsonl is empty"),
-        ("bad.jsonl", "{broken\n{broken\n", r"no row of bad\.jsonl can be read; the first: malformed row"),
+        ("bad.jsonl", "{broken\n{broken\n", r"no row of bad\.jsonl can be read; the first, bad\.jsonl:1: malformed row"),
         (
             "other.csv",
             "a,b\n1,2\n",
