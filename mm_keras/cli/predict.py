@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mm_keras.cli.start_up import import_tensorflow
+from mm_keras.input_names import IMAGE, input_name
 
 SUMMARY = "predict the labels of one example, or of a file of examples"
 DESCRIPTION = """Predict labels with a trained run: those of one example, which are printed, or of all examples in a
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         field, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--text takes FIELD=TEXT, for example --text='title=Blue mug'. Received: {text!r}")
-        example[field] = value
+        example[input_name(field) if field == IMAGE else field] = value  # --image is the picture
     import_tensorflow()
     from mm_keras.runs.predict import predict
 
