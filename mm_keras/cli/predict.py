@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mm_keras.cli.start_up import import_tensorflow
+from mm_keras.input_names import IMAGE, input_name
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
 from tfrecords_tools.sources.table_file import delimiter_option
 
@@ -55,10 +56,10 @@ def run(options: argparse.Namespace) -> int:
         field, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--text takes FIELD=TEXT, for example --text='title=Blue mug'. Received: {text!r}")
-        given[field] = value
+        given[input_name(field) if field == IMAGE else field] = value  # --image is the picture
     examples, example = options.examples, given
-    if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and "image" not in given:
-        examples, example = None, {"image": examples, **given}
+    if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and IMAGE not in given:
+        examples, example = None, {IMAGE: examples, **given}
     import_tensorflow()
     from mm_keras.runs.predict import predict
     from mm_keras.runs.predict_input import InputOptions

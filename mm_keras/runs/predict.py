@@ -68,7 +68,7 @@ class Predictor:
         if encoded:
             raw[IMAGE] = as_packed(encoded, self._images, "the image")
         elif values.get(IMAGE):
-            raw[IMAGE] = as_packed(read_image_file(values[IMAGE], image_roots), self._images, values[IMAGE])
+            raw[IMAGE] = read_picture(values[IMAGE], self._images, image_roots)
         return raw
 
     def __call__(self, batch: Sequence[dict[str, bytes]]) -> list[dict]:
@@ -102,6 +102,16 @@ def _given(value, name: str):
     if value is None or value != value:
         return ""
     return str(value) if isinstance(value, int | float) and name != IMAGE else value
+
+
+def read_picture(path: str | Path, options: ImageOptions, roots: Sequence[Path] = ()) -> bytes:
+    """Reads the picture in a file as `as_packed` does.
+
+    Raises:
+        ValueError: if the file holds no picture, or may not be read.
+        FileNotFoundError: if there is no such file.
+    """
+    return as_packed(read_image_file(path, roots), options, str(path))
 
 
 def as_packed(encoded: bytes, options: ImageOptions, name: str) -> bytes:

@@ -61,7 +61,7 @@ def _split_stats(folder: Path, info: DatasetInfo, split: str, progress: bool) ->
     counts = _Counts(info)
     with progress_bar(f"reading {split}", "records", info.num_examples(split), progress) as bar:
         for shard in info.shards(split):
-            for record in map(decode_example, iter_records(folder / shard.file)):
+            for record in map(decode_example, iter_records(folder / shard.file, shard.num_examples)):
                 try:
                     counts.add(record)
                 except LookupError as error:

@@ -11,7 +11,7 @@ from tfrecords_tools.dataset.info import DatasetInfo
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.inspect.verify import verify
 from tfrecords_tools.packing.images import ImageOptions
-from tfrecords_tools.packing.pack import PackOptions, pack
+from tfrecords_tools.packing.pack import PackError, PackOptions, pack, write_here
 from tfrecords_tools.sources import sample
 from tfrecords_tools.sources.example import Rejection, Source
 
@@ -277,3 +277,15 @@ def test_half_of_a_surrogate_pair_in_an_id_or_label_is_rejected(packed, rows, ma
     info, folder = packed([*rows, make_example("cut \ud83d"), make_example("x", labels=["\ud83d"])])
     assert info.num_examples("train") == 60
     assert [entry["id"] for entry in _rejected(folder)] == ["cut \ud83d", "x"]
+
+
+def test_shard_that_the_engine_loses_is_an_error(tmp_path, rows):
+    source = Source("rows", lambda: iter(rows), {"title": False}, False)
+    options = dataclasses.replace(ONE_SPLIT, examples_per_shard=len(rows) // 2, workers=1)
+
+    def lose_one(job, plans):
+        yield from list(write_here(job, plans))[1:]
+
+    with pytest.raises(PackError, match=rf"\d+ of the {len(rows)} examples of split 'train' became records or were rejected"):
+        pack(source, tmp_path / "ds", options, progress=False, engine=lose_one)
+    assert not (tmp_path / "ds").exists()
