@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import get_args
 
 import tensorflow as tf
 
 from mm_keras.caption_words import CaptionWords, Reduction, StopWords, build_vocabulary
-from mm_keras.configurable import PositiveInt, configurable
+from mm_keras.configurable import PositiveInt, checked_early, configurable
+from mm_keras.downloads import check_preset, fetching_preset
 from mm_keras.features import TokenizerSpec
 from mm_keras.scripts import SPACELESS
 
@@ -201,7 +203,14 @@ def make_word_tokenizer(
     return TokenizerSpec("words", (_PAD, _UNKNOWN, *words))
 
 
+def _check_words(stop_words: StopWords, reduction: Reduction) -> None:
+    """Raises FileNotFoundError for data of NLTK that are not installed."""
+    if reduction in get_args(Reduction) and stop_words in get_args(StopWords):
+        CaptionWords(stop_words=stop_words, reduction=reduction).words("two dogs")
+
+
 @configurable
+@checked_early(_check_words)
 def make_caption_tokenizer(
     texts: Iterable[list[bytes]],
     lowercase: bool = True,
@@ -229,6 +238,7 @@ def make_caption_tokenizer(
 
 
 @configurable
+@checked_early(check_preset)
 def make_pretrained_tokenizer(texts: Iterable[list[bytes]], source: str) -> TokenizerSpec:
     """Loads the tokenizer that belongs to a pretrained encoder.
 
@@ -237,12 +247,14 @@ def make_pretrained_tokenizer(texts: Iterable[list[bytes]], source: str) -> Toke
         source: a keras_hub preset name, a local preset, or a local Hugging Face folder.
 
     Raises:
+        DownloadError: for a preset that cannot be fetched.
         ValueError: for a tokenizer of a family that `build_transformer_encoder` does not know.
     """
     del texts
     import keras_hub
 
-    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(source)
+    with fetching_preset(source):
+        tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(source)
     family = type(tokenizer).__name__
     if family not in _FAMILIES:
         raise ValueError(f"{source!r} has a {family}; text encoders are known with {sorted(_FAMILIES)}")

@@ -23,6 +23,7 @@ PERMANENT = (
     "too_large",
     "too_many_redirects",
 )
+_OUR_MISTAKES = (AssertionError, NameError)  # they are never about a URL
 _SHOWN, _DETAIL = 200, 500  # characters of a URL and of an error in a message
 
 
@@ -82,7 +83,7 @@ def fetch(client: HttpClient, url: str, options: FetchOptions) -> bytes:
                     continue
                 _check_status(response)
                 data = _read(response, options)
-        except FetchError:
+        except (FetchError, *_OUR_MISTAKES):
             raise
         except Exception as error:  # of httpx and what is below it: whatever a server does, it is the outcome of this URL
             raise _classed(error, time.monotonic() >= deadline, options) from error
