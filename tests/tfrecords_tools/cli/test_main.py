@@ -69,6 +69,7 @@ def test_table_packs_as_its_options_say(run, catalogue, tmp_path):
         "examples_per_shard": 4,
         "keep_without_image": False,
         "max_bad_fraction": 0.2,
+        "allow_outside": False,
     }
 
 
