@@ -100,9 +100,7 @@ def test_image_that_is_missing_or_none_is_an_error(predictor, tmp_path):
         predictor.read({"image": str(tmp_path / "gone.jpg")})
     for content in (b"", b"no picture", b"\xff\xd8\xff\xe0 cut off"):
         (tmp_path / "bad.jpg").write_bytes(content)
-        with pytest.raises(
-            ValueError, match=r"bad\.jpg: (empty image|not a picture of a known format, but|broken image header)"
-        ):
+        with pytest.raises(ValueError, match=r"bad\.jpg: (empty image|not a picture of|broken image header)"):
             predictor.read({"image": str(tmp_path / "bad.jpg")})
 
 
