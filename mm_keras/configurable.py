@@ -36,3 +36,23 @@ def configurable(function: Function) -> Function:
     """
     function.configurable = True
     return function
+
+
+def checked_early(check: Callable[..., None]) -> Callable[[Function], Function]:
+    """Marks a configurable function with a check of its values, which runs before data are packed or a model is built.
+
+    Args:
+        check: it takes some of the function's parameters by their names, with the values that a config binds or the function
+            has as defaults, and raises if the function cannot work with them. What it fetches has to be kept for later.
+
+    Example:
+        >>> @configurable
+        ... @checked_early(check_weights)
+        ... def build_image_tower(spec, architecture="resnet50_v2", weights="imagenet"): ...
+    """
+
+    def mark(function: Function) -> Function:
+        function.check_early = check
+        return function
+
+    return mark

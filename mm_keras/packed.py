@@ -53,6 +53,7 @@ def table_dataset(
     fractions: Mapping[str, Fraction] | None = None,
     label_separator: str | None = None,
     image_root: str | None = None,
+    allow_outside: bool = False,
     seed: NonNegativeInt = 0,
     multi_label: bool = False,
     image_template: str | None = None,
@@ -73,6 +74,7 @@ def table_dataset(
         fractions: splits to draw where there is no split column; default: those of `PackOptions`.
         label_separator: splits a cell into several labels; makes the dataset multi-label.
         image_root: folder of the image paths; default: the table's.
+        allow_outside: also read images outside of that folder, where absolute paths, `../` or links lead.
         seed: another seed draws other splits and another order.
         multi_label: whether label cells may hold lists.
         image_template: makes image paths of other columns, "images/{id}.jpg"; `image` is then None.
@@ -95,7 +97,7 @@ def table_dataset(
         delimiter=delimiter,
         quotes=quotes,
     )
-    options = PackOptions(seed=seed, unlabelled=unlabelled, check_images=check_images)
+    options = PackOptions(seed=seed, allow_outside=allow_outside, unlabelled=unlabelled, check_images=check_images)
     return _pack_once(source, folder, options if fractions is None else dataclasses.replace(options, fractions=dict(fractions)))
 
 

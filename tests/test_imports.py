@@ -19,6 +19,7 @@ LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may impo
     "tokenizer_spec": "caption_words",
     "caption_words": "scripts",
     "keras_internals": "",
+    "downloads": "keras_internals",
     "packed": "distribution, tfrecords_tools.packing, tfrecords_tools.sources",
     "experiment": "distribution, runs, training",
     "configurable": "",

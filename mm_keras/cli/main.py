@@ -10,6 +10,7 @@ from types import ModuleType
 import mm_keras
 from mm_keras.distribution.preemption import EXIT_CODE, MESSAGE, Preempted, asked_to_end, end_if_asked, noticing_sigterm
 from tfrecords_tools.cli.parser import INTERRUPTED, Parser
+from tfrecords_tools.dataset.printable import LINE_BREAK, printable
 
 _TOLD = (ValueError, OSError, ImportError, RuntimeError, ArithmeticError)  # whose messages say all
 _PATIENCE = 20  # seconds that anything may take to look whether it should end
@@ -91,7 +92,8 @@ def find_command(name: str) -> ModuleType:
 
 def _end(parser: Parser, why: object, status: int) -> int:
     notes = "; ".join(getattr(why, "__notes__", ()))  # where a config binds the values that an error names
-    print(f"{parser.prog}: {why}{f' ({notes})' if notes else ''}", file=sys.stderr)
+    message = printable(f"{why}{f' ({notes})' if notes else ''}", kept=LINE_BREAK)
+    print(f"{parser.prog}: {message}", file=sys.stderr)
     return status
 
 

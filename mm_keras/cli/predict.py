@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mm_keras.cli.start_up import import_tensorflow
+from mm_keras.input_names import IMAGE, input_name
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
 from tfrecords_tools.sources.table_file import delimiter_option
 
@@ -37,10 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     table = parser.add_argument_group("tables")
     table.add_argument("--id", metavar="COLUMN", help="ids that stand beside the answers (default: id, or name and line)")
     table.add_argument("--image_root", metavar="FOLDER", help="of image paths (default: the folder of the table)")
+    table.add_argument(
+        "--allow_outside",
+        action="store_true",
+        help="also read images outside of that folder, where absolute paths, '../' or links lead",
+    )
     table.add_argument("--image_template", metavar="PATH", help="image paths made of columns: 'images/{id}.jpg'")
     table.add_argument("--first_image", action="store_true", help="of cells that name several images take the first")
     table.add_argument("--encoding", help="of text (default: UTF-8, or UTF-16 if the bytes say so)")
     table.add_argument("--delimiter", type=delimiter_option, metavar="C", help="of CSV: ';', '|', tab (default: what fits)")
+    table.add_argument("--no_quotes", action="store_true", help='of CSV: " is a character as any other')
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,10 +56,10 @@ def run(options: argparse.Namespace) -> int:
         field, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--text takes FIELD=TEXT, for example --text='title=Blue mug'. Received: {text!r}")
-        given[field] = value
+        given[input_name(field) if field == IMAGE else field] = value  # --image is the picture
     examples, example = options.examples, given
-    if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and "image" not in given:
-        examples, example = None, {"image": examples, **given}
+    if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and IMAGE not in given:
+        examples, example = None, {IMAGE: examples, **given}
     import_tensorflow()
     from mm_keras.runs.predict import predict
     from mm_keras.runs.predict_input import InputOptions
@@ -61,10 +68,12 @@ def run(options: argparse.Namespace) -> int:
         columns=given if examples else {},
         id=options.id,
         image_root=options.image_root,
+        allow_outside=options.allow_outside,
         image_template=options.image_template,
         first_image=options.first_image,
         encoding=options.encoding,
         delimiter=options.delimiter,
+        quotes=not options.no_quotes,
     )
     predict(options.run_folder, None if examples else example, examples, input_options, options.output)
     return 0

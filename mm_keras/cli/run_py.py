@@ -19,13 +19,13 @@ _MODES_OF_OPTIONS = {
     **dict.fromkeys(("strategy", "local_workers", "dry_run", "resume"), _TRAINING),
     "overwrite": (*_TRAINING, "late_fusion"),
     **dict.fromkeys(("dataset", "split"), ("evaluate", "export", "late_fusion")),
-    **dict.fromkeys(("image", "text", "examples"), ("predict",)),
+    **dict.fromkeys(("image", "text", "examples", "allow_outside"), ("predict",)),
     **dict.fromkeys(("classes", "output"), ("add_classes",)),
     **dict.fromkeys(("runs", "method"), ("late_fusion",)),
     **dict.fromkeys(("sweep", "workers"), ("experiments",)),
 }
 _SAME = ("dataset", "split", "image", "method", "workers", "strategy", "local_workers")  # passed on under the same name
-_FLAGS = ("dry_run", "resume", "overwrite", "traceback")
+_FLAGS = ("dry_run", "resume", "overwrite", "allow_outside", "traceback")
 
 _DESCRIPTION = (
     "Train, evaluate and export a model as a gin config says. This is `mm-keras train` and, by --mode, other commands."

@@ -74,6 +74,8 @@ def _train(name: str, options: argparse.Namespace) -> None:
     path = find_config(name)
     strategy = [f"train.strategy = {options.strategy!r}"] if options.strategy else []
     config = load_config(path, [*options.gin_bindings, *strategy])
+    for check in config.early_checks:  # before hours of packing
+        check()
     workdir = Path(options.workdir) if options.workdir else Path("runs") / path.stem
     chosen = {name: True for name in ("resume", "overwrite", "dry_run") if getattr(options, name)}
     function = config.functions["train" if options.train_only else "train_and_evaluate"]

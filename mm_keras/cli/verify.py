@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from tfrecords_tools.dataset.printable import printable
+
 SUMMARY = "find damaged files of a run folder or an export"
 DESCRIPTION = """Compare every file of a run folder with the checksums in its checksums.sha256, those of its
 baselines and exports, too; or every file of one export. Each problem is a line; the exit status is 0
@@ -29,6 +31,6 @@ def run(options: argparse.Namespace) -> int:
         accept(options.folder)
     problems = verify(options.folder)
     for problem in problems:
-        print(problem)
+        print(printable(problem))
     print(f"{options.folder}: {f'{len(problems)} problem(s)' if problems else 'every file is what was written'}")
     return 1 if problems else 0

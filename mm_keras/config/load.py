@@ -27,12 +27,15 @@ class Config:
         operative: all values that are used, defaults among them, as the text of a config.
         bound: maps "function.parameter" to the bound value. Macros are replaced by their values; functions are `Reference`
             objects.
+        early_checks: functions without arguments, which raise if what the config names on this machine or over the network
+            cannot be had; to be called before anything else.
     """
 
     functions: Mapping[str, Callable]
     given: str
     operative: str
     bound: Mapping[str, Any]
+    early_checks: Sequence[Callable[[], None]] = ()
 
 
 def find_config(name: str) -> Path:
@@ -80,4 +83,5 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         given=given,
         operative=resolver.operative() if path else "",
         bound=resolver.bound(),
+        early_checks=resolver.early_checks() if path else (),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -177,6 +178,25 @@ class Resolver:
     def operative(self) -> str:
         """Returns as the text of a config the bound values and the defaults of all functions that the root reaches."""
         lines: dict[str, str] = {}
+        for reference, values in self._reached():
+            for name, value in values.items():
+                if _is_literal(value) and name not in _OF_A_CALL:
+                    prefix = f"{reference.scope}/" if reference.scope else ""
+                    lines[f"{prefix}{reference.function}.{name}"] = _written(value)
+        return "".join(f"{key} = {value}\n" for key, value in sorted(lines.items()))
+
+    def early_checks(self) -> list[Callable[[], None]]:
+        """The checks of functions that the root reaches (see `checked_early`), each with its values."""
+        checks = {}
+        for reference, values in self._reached():
+            if check := getattr(self._known[reference.function], "check_early", None):
+                taken = {name: values[name] for name in inspect.signature(check).parameters}
+                if not any(True for value in taken.values() for _ in _references(value)):  # known only when it is called
+                    checks[check, repr(taken)] = functools.partial(check, **taken)
+        return list(checks.values())
+
+    def _reached(self) -> Iterator[tuple[Reference, dict[str, Any]]]:
+        """Yields each function that the root reaches, with its bound values and its defaults; functions are references."""
         reached, waiting = set(), [Reference("", ROOT, False)]
         while waiting:
             reference = waiting.pop(0)
@@ -184,16 +204,15 @@ class Resolver:
                 continue
             reached.add(str(reference))
             bound = {binding.parameter: self._plain(binding.value) for binding in self._of(reference)}
+            values = {}
             for name, parameter in inspect.signature(self._known[reference.function]).parameters.items():
                 value = bound.get(name, parameter.default)
                 name_of_default = getattr(value, "__name__", None)
                 if self._known.get(name_of_default) is value and value is not None:
                     value = Reference("", name_of_default, False)
                 waiting += [_inside(other, reference.scope) for other in _references(value) if isinstance(other, Reference)]
-                if _is_literal(value) and name not in _OF_A_CALL:
-                    prefix = f"{reference.scope}/" if reference.scope else ""
-                    lines[f"{prefix}{reference.function}.{name}"] = _written(value)
-        return "".join(f"{key} = {value}\n" for key, value in sorted(lines.items()))
+                values[name] = value
+            yield reference, values
 
 
 def _inside(reference: Reference | Macro, scope: str) -> Reference | Macro:

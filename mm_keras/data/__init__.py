@@ -2,5 +2,5 @@
 
 Import `make_features`, the tokenizers, and the `make_*_batches` of `pipeline` from here; nothing here knows a model.
 
-May import: features, caption_words, scripts, distribution, tf_text_model, keras_internals.
+May import: features, caption_words, scripts, distribution, downloads, tf_text_model, keras_internals.
 """

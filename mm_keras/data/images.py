@@ -2,27 +2,118 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
+from mm_keras.data.image_headers import TOO_LARGE, aside, kind_of, read_header
 from mm_keras.data.orientation import exif_orientation, turn_upright
 from mm_keras.features import ImageSpec
+from tfrecords_tools.dataset.schema import MAX_PIXELS
 
 _CENTRE = 224 / 256  # ImageNet's protocol: a short side of 256, then the central 224. Packed so, there is nothing to resize
 _MARGIN = 4  # a JPEG that is decoded in part has slightly other colours in its outermost pixels, where chroma is interpolated
+_LARGE = 2**24  # samples of a picture of which no copy in floats is made
+_BAND = 2**20  # pixels that are put on white at a time
 
 
-def decode_image(data: tf.Tensor) -> tf.Tensor:
-    """Decodes one JPEG, PNG, GIF (first frame) or BMP, and turns it upright as its EXIF says.
+@tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes seconds
+def decode_image(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a picture as packing does: the first frame, on white, upright as its EXIF block says.
+
+    The rules are those of `tfrecords_tools.packing.pictures`, for JPEG, PNG, GIF, WebP and BMP. Nothing is decoded before its
+    header was read, which says what to refuse.
 
     Args:
         data: string [], not empty.
+        max_pixels: the largest picture that is decoded.
 
     Returns:
-        uint8 [height, width, 3].
+        uint8 [height, width, 3], and int32 [], the place in `PROBLEMS` of why it is refused; 0: it is not. The pixels of a
+        refused picture are one black one.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the function runs, if the data are damaged.
     """
-    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    kind = kind_of(data)
+    header = read_header(data, kind)
+    problem = tf.where(tf.reduce_prod(header.size) > max_pixels, TOO_LARGE, header.problem)
+
+    def upright() -> tf.Tensor:
+        decoders = [functools.partial(decode, header.still, header.channels) for decode in _DECODERS]
+        decoded = tf.switch_case(kind, decoders)  # an unknown kind does not come here
+        return turn_upright(decoded, exif_orientation(header.exif))
+
+    image = tf.cond(problem == 0, upright, lambda: tf.zeros([1, 1, 3], tf.uint8))
     image.set_shape([None, None, 3])
-    return turn_upright(image, exif_orientation(data))
+    return image, problem
+
+
+@aside
+def _decode_png(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
+    return tf.cond(
+        channels == 4,
+        lambda: _on_white(tf.io.decode_png(data, channels=4)),
+        lambda: tf.io.decode_png(data, channels=3),
+    )
+
+
+@aside
+def _decode_webp(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
+    """Decodes a WebP of one frame; TensorFlow writes beyond its memory where there are several and `channels` is 0."""
+
+    def decode(channels: int) -> tf.Tensor:
+        image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+        return tf.ensure_shape(image, [None, None, channels])
+
+    return tf.cond(channels == 4, lambda: _on_white(decode(4)), lambda: decode(3))
+
+
+@aside
+def _decode_bmp(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
+    """Decodes a BMP; the fourth octet of a pixel is filling."""
+    return tf.cond(
+        channels == 4,
+        lambda: tf.io.decode_bmp(data, channels=4)[..., :3],
+        lambda: tf.io.decode_bmp(data, channels=3),
+    )
+
+
+def _decode_jpeg(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
+    del channels
+    return tf.io.decode_jpeg(data, channels=3)
+
+
+def _decode_gif(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
+    del channels
+    return tf.io.decode_gif(data)[0]
+
+
+_DECODERS = (_decode_jpeg, _decode_png, _decode_gif, _decode_webp, _decode_bmp)  # in the order of `image_headers.READERS`
+
+
+def _on_white(image: tf.Tensor) -> tf.Tensor:
+    """Puts a picture on white, uint8 [height, width, 4] -> [height, width, 3], in bands, so that copies stay small."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    rows = tf.maximum(1, _BAND // width)
+
+    def band(index: tf.Tensor) -> tf.Tensor:
+        part = tf.cast(image[index * rows : (index + 1) * rows], tf.int32)
+        alpha = part[..., 3:]
+        return tf.cast((part[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+
+    def bands() -> tf.Tensor:
+        count = (height + rows - 1) // rows
+        made = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
+        _, made = tf.while_loop(
+            lambda index, _: index < count,
+            lambda index, made: (index + 1, made.write(index, band(index))),
+            (0, made),
+            parallel_iterations=1,
+        )
+        return made.concat()
+
+    return tf.cond(rows >= height, lambda: band(0), bands)
 
 
 def fit_image(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
@@ -110,17 +201,27 @@ def _scaled(lengths: tf.Tensor, scale) -> tf.Tensor:
 def _resize(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
     """Resizes bilinearly; a picture that shrinks by a third or more is averaged over areas, so that it does not alias."""
     shape = tf.shape(image)[:2]
-    image = tf.cast(image, tf.float32)  # TensorFlow resizes floats almost twice as fast as bytes
-    fits = tf.reduce_all(shape == spec.size)
+
+    def resize(**options) -> tf.Tensor:
+        # TensorFlow resizes floats almost twice as fast as bytes.
+        return tf.image.resize(tf.cast(image, tf.float32), spec.size, **options)
 
     def shrink() -> tf.Tensor:
         return tf.cond(
             tf.reduce_any(shape < spec.size),  # the other side is enlarged: averaging would show blocks. Three times as long
-            lambda: tf.image.resize(image, spec.size, antialias=True),
-            lambda: tf.image.resize(image, spec.size, method="area"),
+            lambda: resize(antialias=True),
+            lambda: resize(method="area"),
         )
 
+    def shrink_large() -> tf.Tensor:
+        smaller = tf.image.resize(image, tf.minimum(shape, spec.size), method="area")
+        return tf.image.resize(smaller, spec.size)
+
     shrinks = tf.reduce_any(2 * shape >= [3 * side for side in spec.size])
-    resized = tf.cond(fits, lambda: image, lambda: tf.cond(shrinks, shrink, lambda: tf.image.resize(image, spec.size)))
+    resized = tf.cond(
+        tf.reduce_all(shape == spec.size),
+        lambda: tf.cast(image, tf.float32),
+        lambda: tf.cond(shrinks, lambda: tf.cond(tf.size(image) > _LARGE, shrink_large, shrink), resize),
+    )
     resized.set_shape([*spec.size, 3])
     return resized

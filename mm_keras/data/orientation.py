@@ -8,40 +8,50 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from mm_keras.data.image_headers import aside
+
 _MARKER = b"Exif\x00\x00"
 _ORIENTATION_TAG = 0x0112
-_HEAD, _DIRECTORY = 4096, 64  # bytes in which the EXIF block begins; entries of its first directory that are read
+_BYTE, _SHORT, _LONG = 1, 3, 4  # types in which an orientation is found
+_DIRECTORY = 64  # entries of the first directory that are read
+_NEEDED = 2 + 12 * _DIRECTORY
 
 
-def exif_orientation(data: tf.Tensor) -> tf.Tensor:
-    """Reads the EXIF orientation of an encoded image.
+def exif_orientation(block: tf.Tensor) -> tf.Tensor:
+    """Reads the orientation in an EXIF block.
 
-    Returns int32 [], 1–8. It is 1, upright, if the image has no orientation or an invalid one.
+    Returns int32 [], 1–8. It is 1, upright, if the block has no orientation or an invalid one, or is damaged.
 
-    EXIF 2.3, section 4.5: after the marker a TIFF header ("II" little or "MM" big endian, offset of the first directory),
-    then a directory: uint16 count, and per entry uint16 tag, uint16 type, uint32 count, 4 bytes value.
+    EXIF 2.3, section 4.5: a TIFF header ("II" little or "MM" big endian, 42, offset of the first directory), then a directory:
+    uint16 count, and per entry uint16 tag, uint16 type, uint32 count, 4 bytes value.
 
     Args:
-        data: string [].
+        block: string []; empty: there is none. Some programs write the marker of JPEG segments in front of it.
     """
-    parts = tf.strings.split(tf.strings.substr(data, 0, _HEAD), _MARKER, maxsplit=1)
-    tiff = tf.cond(tf.size(parts) > 1, lambda: parts[1], lambda: tf.constant(b""))
-    needed = 2 + 12 * _DIRECTORY
-    octets = tf.pad(tf.cast(tf.io.decode_raw(tiff, tf.uint8), tf.int32), [[0, 8 + needed]])
-    little = tf.equal(octets[0], ord("I"))
+    marked = tf.strings.substr(block, 0, len(_MARKER)) == _MARKER
+    block = tf.cond(marked, lambda: tf.strings.substr(block, len(_MARKER), tf.strings.length(block)), lambda: block)
+    return tf.cond(tf.strings.length(block) > 8, lambda: _orientation(block), lambda: tf.constant(1))
 
-    def number(pairs: tf.Tensor) -> tf.Tensor:
-        """uint16 of byte pairs [..., 2]."""
-        return tf.where(little, pairs[..., 0] + 256 * pairs[..., 1], 256 * pairs[..., 0] + pairs[..., 1])
 
-    # The offset's other two bytes are zero: the first directory of a photo is near.
-    offset = tf.where(little, number(octets[4:6]), number(octets[6:8]))
-    offset = tf.minimum(offset, tf.size(octets) - needed)
-    entries = tf.reshape(octets[offset + 2 : offset + needed], [_DIRECTORY, 12])
-    values = number(entries[:, 8:10])
-    listed = tf.range(_DIRECTORY) < number(octets[offset : offset + 2])
-    valid = listed & (number(entries[:, :2]) == _ORIENTATION_TAG) & (values >= 1) & (values <= 8)
-    return tf.reduce_max(tf.where(valid, values, 1))
+@aside
+def _orientation(block: tf.Tensor) -> tf.Tensor:
+    octets = tf.pad(tf.cast(tf.io.decode_raw(block, tf.uint8), tf.int64), [[0, 8 + _NEEDED]])
+    little = octets[0] == ord("I")
+
+    def number(parts: tf.Tensor, size: int) -> tf.Tensor:
+        """The numbers of octets [..., size]."""
+        weights = tf.constant([256**index for index in range(size)], tf.int64)
+        return tf.reduce_sum(parts * tf.where(little, weights, weights[::-1]), axis=-1)
+
+    offset = tf.minimum(number(octets[4:8], 4), tf.size(octets, tf.int64) - _NEEDED)
+    entries = tf.reshape(octets[offset + 2 : offset + _NEEDED], [_DIRECTORY, 12])
+    kind, short = number(entries[:, 2:4], 2), number(entries[:, 8:10], 2)
+    values = tf.where(kind == _SHORT, short, tf.where(kind == _LONG, number(entries[:, 8:12], 4), entries[:, 8]))
+    valid = (tf.range(_DIRECTORY, dtype=tf.int64) < number(octets[offset : offset + 2], 2)) & (values >= 1) & (values <= 8)
+    valid &= (number(entries[:, :2], 2) == _ORIENTATION_TAG) & (number(entries[:, 4:8], 4) == 1)
+    valid &= (kind == _SHORT) | (kind == _LONG) | (kind == _BYTE)
+    valid &= (tf.reduce_all(octets[:4] == [73, 73, 42, 0])) | (tf.reduce_all(octets[:4] == [77, 77, 0, 42]))
+    return tf.cast(tf.reduce_max(tf.where(valid, values, 1)), tf.int32)
 
 
 def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

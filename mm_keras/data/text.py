@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import get_args
 
 import tensorflow as tf
 
 from mm_keras.caption_words import CaptionWords, Reduction, StopWords, build_vocabulary
-from mm_keras.configurable import PositiveInt, configurable
+from mm_keras.configurable import PositiveInt, checked_early, configurable
+from mm_keras.downloads import check_preset, fetching_preset
 from mm_keras.features import TokenizerSpec
 from mm_keras.scripts import SPACELESS
 
 PRETRAINED_KINDS = ("byte_pair", "sentencepiece", "wordpiece")
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
 _LONG, _MOST_UNKNOWN = 256, 0.5  # tokens of a text that are looked at; of them, the share that is told of
+# All of Unicode's white space, as `str.isspace` has it; RE2's \s is that of ASCII.
+_WHITE_SPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 # keras_hub's class -> kind; are texts lower-cased; do they lose their accents (WordPiece: its preset says).
 _FAMILIES = {
     "AlbertTokenizer": ("sentencepiece", True, True),
@@ -139,6 +143,11 @@ class PretrainedTokenizer(tf.Module):
         return tf.strings.strip(tf.strings.regex_replace(texts, r"\s+", " "))
 
 
+def strip_texts(texts: tf.Tensor) -> tf.Tensor:
+    """Removes white space around texts, string of any shape, as `str.strip` does for packing; what is blank becomes empty."""
+    return tf.strings.regex_replace(texts, f"^{_WHITE_SPACE}+|{_WHITE_SPACE}+$", "")
+
+
 def split_words(texts: tf.Tensor, by_character: bool = True) -> tf.RaggedTensor:
     """Splits texts into lower-cased runs of letters and digits of any script: string [B] -> string [B, (words)].
 
@@ -194,7 +203,14 @@ def make_word_tokenizer(
     return TokenizerSpec("words", (_PAD, _UNKNOWN, *words))
 
 
+def _check_words(stop_words: StopWords, reduction: Reduction) -> None:
+    """Raises FileNotFoundError for data of NLTK that are not installed."""
+    if reduction in get_args(Reduction) and stop_words in get_args(StopWords):
+        CaptionWords(stop_words=stop_words, reduction=reduction).words("two dogs")
+
+
 @configurable
+@checked_early(_check_words)
 def make_caption_tokenizer(
     texts: Iterable[list[bytes]],
     lowercase: bool = True,
@@ -222,6 +238,7 @@ def make_caption_tokenizer(
 
 
 @configurable
+@checked_early(check_preset)
 def make_pretrained_tokenizer(texts: Iterable[list[bytes]], source: str) -> TokenizerSpec:
     """Loads the tokenizer that belongs to a pretrained encoder.
 
@@ -230,12 +247,14 @@ def make_pretrained_tokenizer(texts: Iterable[list[bytes]], source: str) -> Toke
         source: a keras_hub preset name, a local preset, or a local Hugging Face folder.
 
     Raises:
+        DownloadError: for a preset that cannot be fetched.
         ValueError: for a tokenizer of a family that `build_transformer_encoder` does not know.
     """
     del texts
     import keras_hub
 
-    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(source)
+    with fetching_preset(source):
+        tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(source)
     family = type(tokenizer).__name__
     if family not in _FAMILIES:
         raise ValueError(f"{source!r} has a {family}; text encoders are known with {sorted(_FAMILIES)}")

@@ -236,7 +236,7 @@ def _pack(inputs: Inputs, train: Part, val: Part | None, codec: LabelCodec, fold
     )
     source = table.make_source([pandas.DataFrame(columns)], roles, multi_label=codec.multi_label)
     # In this process: others would import a script that has no `if __name__ == "__main__":`, and start all over.
-    info = pack(source, folder, PackOptions(seed=seed, workers=1))
+    info = pack(source, folder, PackOptions(seed=seed, workers=1, allow_outside=True))
     for action, count in info.provenance["rejected"].items():
         warnings.warn(f"{count:,} of {len(splits):,} examples {action}: {_first_reason(folder)}", stacklevel=5)
 

@@ -3,5 +3,5 @@
 Import the `build_*` functions from their modules. A saved model is loaded by `mm_keras.runs.load_model`, which imports every
 module of this folder first, so that Keras knows its layers.
 
-May import: features, keras_internals.
+May import: features, downloads, keras_internals.
 """

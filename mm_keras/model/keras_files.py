@@ -12,6 +12,7 @@ import h5py
 import keras
 import numpy as np
 
+from mm_keras.model.unpacking import check_unpacked
 from mm_keras.model.weight_targets import Target, check_fit
 
 HEADS = ("predictions", "fc1000")  # names of the layers that keras.applications puts on top
@@ -75,6 +76,7 @@ def read_keras2_file(path: Path) -> dict[str, np.ndarray]:
         names = [
             (_text(layer), _text(weight)) for layer in root.attrs["layer_names"] for weight in root[layer].attrs["weight_names"]
         ]
+        check_unpacked(path, sum(root[layer][weight].nbytes for layer, weight in names))
         return {weight: np.asarray(root[layer][weight]) for layer, weight in names}
 
 

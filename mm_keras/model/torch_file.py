@@ -26,6 +26,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from mm_keras.model.unpacking import check_unpacked
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
     "torch.BFloat16Storage": ml_dtypes.bfloat16,
@@ -86,6 +88,10 @@ def _find_state_dict(content: object) -> dict[str, np.ndarray] | None:
 
 def _read_zip(path: Path) -> object:
     with zipfile.ZipFile(path) as archive:
+        try:
+            check_unpacked(path, sum(entry.file_size for entry in archive.infolist()))
+        except ValueError as error:
+            raise TorchFileError(str(error)) from error
         names = archive.namelist()
         root = next((name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None)
         if root is None:

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 import keras
 from keras import ops
 
-from mm_keras.configurable import PositiveInt, configurable
+from mm_keras.configurable import PositiveInt, checked_early, configurable
+from mm_keras.downloads import check_preset, fetching_preset
 from mm_keras.features import TextSpec
 from mm_keras.keras_internals import preset_class_and_config, set_feedforward_activation
 from mm_keras.model.layers import MaskedMaxPooling, MaskedMeanPooling, ZeroPadding
@@ -19,6 +20,7 @@ Pooling = Literal["mean", "max", "cls", "native", "none"]
 
 
 @configurable
+@checked_early(check_preset)
 def build_transformer_encoder(
     spec: TextSpec,
     source: str,
@@ -51,6 +53,7 @@ def build_transformer_encoder(
         where there are several windows, and any number otherwise.
 
     Raises:
+        DownloadError: for a preset that cannot be fetched.
         ValueError: for another kind of model, an unknown pooling or activation, another vocabulary than the tokenizer's, or
             too many tokens.
 
@@ -150,7 +153,8 @@ def _load_backbone(source: str, trainable: bool) -> keras.Model:
         models.SigLIPBackbone,
         models.SigLIPTextEncoder,
     )
-    backbone_class, config = preset_class_and_config(source)
+    with fetching_preset(source):
+        backbone_class, config = preset_class_and_config(source)
     if not issubclass(backbone_class, known):
         names = sorted(known_class.__name__ for known_class in known)
         raise ValueError(f"{source!r} is a {backbone_class.__name__}; text encoders are {names}")
@@ -158,7 +162,8 @@ def _load_backbone(source: str, trainable: bool) -> keras.Model:
     no_dropout = (
         {"dropout": 0.0} if not trainable and "dropout" in inspect.signature(backbone_class.__init__).parameters else {}
     )
-    backbone = backbone_class.from_preset(source, **no_dropout)
+    with fetching_preset(source):
+        backbone = backbone_class.from_preset(source, **no_dropout)
     # A Hugging Face config names the original's activation ("activation" in DistilBERT's); a preset of keras_hub has its own.
     if "model_type" in config:
         _set_activation(backbone, config.get("hidden_act", config.get("activation", "gelu")), source)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 
+from mm_keras.downloads import fetching_preset
 from mm_keras.model.vision_transformer import VisionTransformer
 from mm_keras.model.weight_targets import Target
 from mm_keras.model.weights import load_weights
@@ -66,7 +67,8 @@ def _is_preset(backbone: keras.Model, source: str) -> bool:
 
 
 def _load_preset(model: VisionTransformer, source: str) -> None:
-    whole = _preset_class(model.backbone).from_preset(source)
+    with fetching_preset(source):
+        whole = _preset_class(model.backbone).from_preset(source)
     theirs, mine = getattr(whole, "vision_encoder", whole), model.backbone
     keys = {"image_shape", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "intermediate_dim"}
     keys |= {"intermediate_activation", "use_class_token", "use_mha_bias", "use_mlp_bias"}

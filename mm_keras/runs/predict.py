@@ -16,8 +16,10 @@ from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
 from mm_keras.runs.thresholds import load_thresholds
 from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.packing.images import BadImageError, ImageOptions, prepare_image
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
+from tfrecords_tools.sources.image_files import read_image_file
 
 _BATCH_SIZE = 32
 
@@ -44,14 +46,16 @@ class Predictor:
         self.model, self.features = run.load_model()
         tuned = load_thresholds(run, self.features)
         self.thresholds = tuned.values if tuned else np.full(len(self.features.labels), 0.5)
+        self._images = ImageOptions(**run.facts().get("images") or {"short_side": None})
         self._serve = ServingModule(self.model, self.features, self.thresholds).signature()
 
-    def read(self, example: Mapping[str, str | float | bytes]) -> dict[str, bytes]:
+    def read(self, example: Mapping[str, str | float | bytes], image_roots: Sequence[Path] = ()) -> dict[str, bytes]:
         """Checks an example and reads its image.
 
         Args:
             example: some of the model's inputs by name: the path of the image or its encoded bytes, the texts, for which
-                numbers may stand. Inputs that it leaves out are missing.
+                numbers may stand. Inputs that it leaves out are missing, and so are those of white space alone.
+            image_roots: the folders in which an image file must lie; none: it may lie anywhere.
 
         Raises:
             ValueError: for an input that the model does not have, an example without any, or an image that is none.
@@ -63,15 +67,14 @@ class Predictor:
         not_text = [name for name, value in values.items() if not isinstance(value, str)]
         if not_text:
             raise ValueError(f"input {not_text[0]!r} must be text. Received: {values[not_text[0]]!r}")
-        if not encoded and not any(value.strip() for value in values.values()):
+        values = {name: value.strip() for name, value in values.items()}
+        if not encoded and not any(values.values()):
             raise ValueError(f"the example has none of the model's inputs {list(self.features.modalities)}")
         raw = {name: value.encode() for name, value in values.items()}
-        if encoded or values.get(IMAGE):
-            raw[IMAGE] = encoded or Path(values[IMAGE]).read_bytes()
-            try:
-                tf.io.decode_image(raw[IMAGE], expand_animations=False)
-            except tf.errors.InvalidArgumentError:
-                raise ValueError(f"{values.get(IMAGE, 'the image')} is no readable JPEG, PNG, GIF or BMP") from None
+        if encoded:
+            raw[IMAGE] = as_packed(encoded, self._images, "the image")
+        elif values.get(IMAGE):
+            raw[IMAGE] = read_picture(values[IMAGE], self._images, image_roots)
         return raw
 
     def __call__(self, batch: Sequence[dict[str, bytes]]) -> list[dict]:
@@ -80,6 +83,7 @@ class Predictor:
         Returns:
             for each example {"labels": [names], "probabilities": [floats]}, the most probable first. Multi-label runs add
             {"predicted": [names]}, all labels whose probability exceeds their threshold, in the order of their ids.
+            {"error": reason} for an example that the model cannot answer.
         """
         answer = self._ask(batch)
         rows = zip(answer["top_labels"].numpy(), answer["top_probabilities"].numpy(), strict=True)
@@ -93,7 +97,8 @@ class Predictor:
         if self.features.multi_label:
             for prediction, predicted in zip(answers, answer["predicted"].numpy(), strict=True):
                 prediction["predicted"] = [self.features.labels[index] for index in predicted.nonzero()[0]]
-        return answers
+        errors = (error.decode() for error in answer["error"].numpy())
+        return [{"error": error} if error else prediction for error, prediction in zip(errors, answers, strict=True)]
 
     def probabilities(self, batch: Sequence[dict[str, bytes]]) -> np.ndarray:
         """float32 [B, num_labels], of examples that `read` has checked."""
@@ -108,6 +113,36 @@ def _given(value, name: str):
     if value is None or value != value:
         return ""
     return str(value) if isinstance(value, int | float) and name != IMAGE else value
+
+
+def read_picture(path: str | Path, options: ImageOptions, roots: Sequence[Path] = ()) -> bytes:
+    """Reads the picture in a file as `as_packed` does.
+
+    Raises:
+        ValueError: if the file holds no picture, or may not be read.
+        FileNotFoundError: if there is no such file.
+    """
+    return as_packed(read_image_file(path, roots), options, str(path))
+
+
+def as_packed(encoded: bytes, options: ImageOptions, name: str) -> bytes:
+    """A picture as packing stores it, so that the model sees what it saw in training.
+
+    Args:
+        encoded: a picture of any format that can be packed.
+        options: how the pictures that the model was trained on were packed.
+        name: what messages call it.
+
+    Returns:
+        the upright JPEG that a record would hold.
+
+    Raises:
+        ValueError: for bytes that are no picture, or one that is too large.
+    """
+    try:
+        return prepare_image(encoded, options).data
+    except BadImageError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def predict(
@@ -149,6 +184,8 @@ def predict(
     if example:
         predictor = Predictor(workdir)
         (answer,) = predictor([predictor.read(example)])
+        if "error" in answer:
+            raise ValueError(answer["error"])
         for label, probability in zip(answer["labels"], answer["probabilities"], strict=True):
             print(f"{probability:8.4f}  {label}")
         return None
@@ -172,7 +209,7 @@ def _predict_all(predictor: Predictor, examples: Examples, output: Path) -> None
         progress_bar("predicting", "examples") as bar,
     ):
         while batch := list(itertools.islice(examples.rows, _BATCH_SIZE)):
-            for row, answer in zip(batch, _answer_rows(predictor, batch), strict=True):
+            for row, answer in zip(batch, _answer_rows(predictor, batch, examples.image_roots), strict=True):
                 num_bad += row.number if "error" in answer else 0
                 num_good += "error" not in answer
                 first_error = first_error or answer.get("error", "")
@@ -184,14 +221,14 @@ def _predict_all(predictor: Predictor, examples: Examples, output: Path) -> None
         raise ValueError(f"nothing was predicted: {what}")
 
 
-def _answer_rows(predictor: Predictor, rows: Sequence[Row]) -> list[dict]:
+def _answer_rows(predictor: Predictor, rows: Sequence[Row], image_roots: Sequence[Path] = ()) -> list[dict]:
     """An answer, or {"error": …}, for each row."""
     answers: list[dict] = [{"error": row.error} for row in rows]
     batch, places = [], []
     for place, row in enumerate(rows):
         if not row.error:
             try:
-                batch.append(predictor.read(row.inputs))
+                batch.append(predictor.read(row.inputs, image_roots))
                 places.append(place)
             except Exception as error:  # whatever is wrong with one row's picture, the others go on
                 answers[place] = {"error": _told(error)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_keras.features import IMAGE
+from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES, iter_images
 from tfrecords_tools.sources.table_cells import texts_of
 from tfrecords_tools.sources.table_file import TextFormat
@@ -27,18 +28,22 @@ class InputOptions:
         columns: maps inputs of the run to columns of the table, where they are not called alike.
         id: the column of ids; None: "id", if there is such a column.
         image_root: the folder to which image paths are relative; None: that of the table.
+        allow_outside: whether images may lie outside of that folder.
         image_template: makes image paths of columns: "images/{id}.jpg".
         first_image: whether of a cell with several images the first is taken; otherwise it is an error.
         encoding, delimiter: of text tables; None: found out.
+        quotes: whether cells of CSV files may be quoted; False: " is a character as any other.
     """
 
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     id: str | None = None
     image_root: str | Path | None = None
+    allow_outside: bool = False
     image_template: str | None = None
     first_image: bool = False
     encoding: str | None = None
     delimiter: str | None = None
+    quotes: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +72,14 @@ class Examples:
         unit: what a row is called: "lines", "rows" or "pictures".
         rows: yields them in order.
         notes: lines that say how the input is read.
+        image_roots: the folders in which images must lie; none: they may lie anywhere.
     """
 
     stem: str
     unit: str
     rows: Iterator[Row]
     notes: list[str]
+    image_roots: tuple[Path, ...] = ()
 
 
 def open_examples(path: Path, modalities: Sequence[str], options: InputOptions = InputOptions()) -> Examples:
@@ -93,19 +100,22 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
         Row(id='new:2', inputs={'image': 'images/1.png', 'title': 'Solid oak'}, error='', number=1)
     """
     if path.is_dir():
-        return _open_folder(path, modalities)
+        return _open_folder(path, modalities, options)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    table = open_table(path, TextFormat(options.encoding, options.delimiter, lenient=True))
+    table = open_table(path, TextFormat(options.encoding, options.delimiter, options.quotes, lenient=True))
     bound, images, notes = _bind(table, modalities, options)
     if table.read_as:
         notes.insert(0, table.read_as)
     rows = _Rows(table, modalities, bound, images, _id_column(table, options))
     unit = "lines" if table.kind == "json lines" else "rows"
-    return Examples(table.stem, unit, iter(rows), [f"{table.name}: {note}" for note in notes])
+    roots = () if options.allow_outside else (Path(options.image_root) if options.image_root else table.folder,)
+    return Examples(table.stem, unit, iter(rows), [f"{table.name}: {note}" for note in notes], roots)
 
 
-def _open_folder(folder: Path, modalities: Sequence[str]) -> Examples:
+def _open_folder(folder: Path, modalities: Sequence[str], options: InputOptions) -> Examples:
+    if (folder / DATASET_FILE).is_file():
+        raise ValueError(f"{folder} is a packed dataset: mm-keras evaluate RUN --dataset={folder} measures the run on it")
     if IMAGE not in modalities:
         raise ValueError(f"{folder} is a folder, and the run sees no pictures; its inputs are {list(modalities)}")
     if next(iter_images(folder), None) is None:
@@ -113,7 +123,7 @@ def _open_folder(folder: Path, modalities: Sequence[str]) -> Examples:
     rows = (Row(path.relative_to(folder).as_posix(), {IMAGE: str(path)}) for path in iter_images(folder))
     texts = [name for name in modalities if name != IMAGE]
     notes = [f"{folder}: pictures alone; without texts for {', '.join(map(repr, texts))}"] if texts else []
-    return Examples(folder.resolve().name, "pictures", rows, notes)
+    return Examples(folder.resolve().name, "pictures", rows, notes, () if options.allow_outside else (folder,))
 
 
 def _id_column(table: Table, options: InputOptions) -> str | None:
@@ -161,8 +171,7 @@ def _bind(
 
 def _nothing_bound(table: Table, modalities: Sequence[str]) -> str:
     if not table.columns:
-        _, row = next(table.iter_rows([]), ("", ""))
-        return f"{table.name} is empty" if row == "" else f"no row of {table.name} can be read; the first: {row}"
+        return table.why_no_columns()
     return (
         f"{table.name} has none of the run's inputs {list(modalities)}; its columns are {table.columns}. Say which is what: "
         "--image=COLUMN, --text='FIELD=COLUMN'"

@@ -18,13 +18,18 @@ from mm_keras.tf_text_model.encoder import SavedModelEncoder
 class ServingModule(tf.Module):
     """Preprocessing and model as one function of what a client has.
 
-    Its inputs are a string tensor [B] for each modality, by its `safe_name`: `image` holds encoded bytes (JPEG, PNG, GIF, BMP),
-    and a text field UTF-8. An empty string means that the modality is missing. Its outputs are
+    Its inputs are a string tensor [B] for each modality, by its `safe_name`: `image` holds encoded bytes (JPEG, PNG, GIF, WebP,
+    BMP), and a text field UTF-8. An empty string means that the modality is missing, and so does a text of white space. Its
+    outputs are
 
         probabilities        float32 [B, num_labels]   softmax, or sigmoid for multi-label
         top_labels           string  [B, k]            the k = min(5, num_labels) most probable, best first
         top_probabilities    float32 [B, k]
         predicted            bool    [B, num_labels]   only if multi-label: the probability exceeds its label's threshold
+        error                string  [B]               why an example is not answered: its picture is damaged, too large or of
+                                                       another format. Its probabilities are then 0, its labels empty
+
+    The others of the batch are answered. Of a batch of one, a picture with damaged data fails the call.
 
     Args:
         model: a model that gives logits.
@@ -53,7 +58,8 @@ class ServingModule(tf.Module):
         return self._trace(**{key: tf.TensorSpec([None], tf.string, name=key) for key in keys})
 
     def _serve(self, model: keras.Model, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = model(self._preprocessor.raw(raw), training=False)
+        inputs, error = self._preprocessor.checked_raw(raw)
+        logits = model(inputs, training=False)
         probabilities = tf.sigmoid(logits) if self._features.multi_label else tf.nn.softmax(logits)
         best, indices = tf.math.top_k(probabilities, min(5, len(self._features.labels)))
         answer = {
@@ -61,4 +67,6 @@ class ServingModule(tf.Module):
             "top_labels": tf.gather(self._labels, indices),
             "top_probabilities": best,
         }
-        return answer | ({"predicted": probabilities > self._thresholds} if self._features.multi_label else {})
+        answer |= {"predicted": probabilities > self._thresholds} if self._features.multi_label else {}
+        answered = error[:, tf.newaxis] == ""
+        return {name: tf.where(answered, value, tf.zeros([], value.dtype)) for name, value in answer.items()} | {"error": error}

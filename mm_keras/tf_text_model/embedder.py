@@ -10,7 +10,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from mm_keras.configurable import configurable
+from mm_keras.configurable import checked_early, configurable
+from mm_keras.downloads import fetching
 from mm_keras.features import EmbedderSpec
 from mm_keras.tf_text_model.plain_path import plain_path
 
@@ -69,7 +70,33 @@ class SavedModelEmbedder(tf.Module):
         return answer[names[0]]
 
 
+def _find_folder(source: str) -> Path:
+    """The folder of a SavedModel; one that a handle names is downloaded, and kept by the package that does so."""
+    handle = next((prefix for prefix in (*_KAGGLE, _TFHUB) if source.startswith(prefix)), None)
+    if not handle and not Path(source).is_dir():
+        raise FileNotFoundError(f"{source!r} is neither a folder with a SavedModel, nor a handle {_KAGGLE[0]}… or {_TFHUB}…")
+    if not handle:
+        return Path(source)
+    instead = "bind make_saved_model_embedder.source to the folder of the SavedModel (saved_model.pb), fetched elsewhere"
+    if handle == _TFHUB:
+        try:
+            from tensorflow_hub import resolve
+        except ImportError as error:
+            raise ImportError(f"{source} needs tensorflow_hub: pip install 'mm_keras[hub]' ({error}), or {instead}") from error
+        with fetching(f"the SavedModel {source}", "tfhub.dev", instead):
+            return Path(resolve(source))
+    import kagglehub
+
+    with fetching(f"the SavedModel {source}", "Kaggle", instead):
+        return Path(kagglehub.model_download(source.removeprefix(handle)))
+
+
+def _check_source(source: str) -> None:
+    _find_folder(source)
+
+
 @configurable
+@checked_early(_check_source)
 def make_saved_model_embedder(source: str, trainable: bool = False) -> EmbedderSpec:
     """Finds a SavedModel of texts, and the width of its vectors.
 
@@ -82,24 +109,12 @@ def make_saved_model_embedder(source: str, trainable: bool = False) -> EmbedderS
 
     Raises:
         FileNotFoundError: if the source is neither the folder of a SavedModel nor a handle.
+        DownloadError: if a handle cannot be fetched.
         ImportError: if the source is a handle of tfhub.dev and tensorflow_hub is not installed.
         ValueError: if the SavedModel does not make one vector of a string.
     """
-    folder = source
-    kaggle = next((prefix for prefix in _KAGGLE if source.startswith(prefix)), None)
-    if kaggle:
-        import kagglehub
-
-        folder = kagglehub.model_download(source.removeprefix(kaggle))
-    elif source.startswith(_TFHUB):
-        try:
-            from tensorflow_hub import resolve
-        except ImportError as error:
-            raise ImportError(f"{source} needs tensorflow_hub: pip install 'mm_keras[hub]' ({error})") from error
-        folder = resolve(source)
-    elif not Path(source).is_dir():
-        raise FileNotFoundError(f"{source!r} is neither a folder with a SavedModel, nor a handle {_KAGGLE[0]}… or {_TFHUB}…")
-    return EmbedderSpec(str(Path(folder).absolute()), SavedModelEmbedder(folder).width, trainable)
+    folder = _find_folder(source)
+    return EmbedderSpec(str(folder.absolute()), SavedModelEmbedder(folder).width, trainable)
 
 
 def _find_function(model, path):

@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 
 from tfrecords_tools.dataset.atomic_file import atomic_file
 from tfrecords_tools.dataset.checksums import forget
+from tfrecords_tools.dataset.publish import UNFINISHED
 
 KEPT = 2
 _PATTERN = "step-*.safetensors"
@@ -178,7 +179,9 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def prune(folder: Path, kept: int = KEPT) -> None:
-    """Deletes all but the latest checkpoints."""
+    """Deletes all but the latest checkpoints, and what a killed process left half-written."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
     paths = checkpoints(folder)
     for path in paths[: len(paths) - kept]:
         forget(path)

@@ -94,6 +94,7 @@ def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
     return {
         "dataset": str(prepared.train.dataset.folder.absolute()),
         "train_split": prepared.train.name,
+        "images": prepared.train.dataset.info.images,  # how they were packed; prediction prepares pictures alike
         "modalities": prepared.features.modalities,
         "seed": request.seed,
         "epochs": request.epochs,

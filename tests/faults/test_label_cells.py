@@ -91,6 +91,7 @@ def test_cells_with_commas_are_asked_about_where_several_labels_are_said_and_tol
     with pytest.raises(TableError, match=r"may hold several labels, such as 'red, round': .*--label_separator=','"):
         _source(cells, multi_label=True)
     assert _labels(cells, label_separator=",")[0] == ["red", "round"]
+    assert "hold no '|': is ',' the separator in 'red, round'?" in _source(cells, label_separator="|").notes[0]
     assert "If they hold several labels, say so: --label_separator=','" in _source(cells).notes[0]
     assert not _source(["tench, Tinca tinca", "goldfish, Carassius auratus"] * 5).notes
 
@@ -149,9 +150,20 @@ def test_classes_without_training_examples_are_named_with_their_counts(shop, tmp
     info = pack(source, tmp_path / "out", PackOptions(max_bad_fraction=0.5), progress=False)
     lines = "\n".join(summary_lines(info, "out"))
     assert "1 left out: see out/rejected.jsonl" in lines
-    assert "no example at all of 1 class: 'ghost'" in lines
+    assert "no example at all of 1 class: 'ghost' (1 left out)" in lines
     assert "no training example of 1 class, which cannot be learned: 'unseen' (test 2)" in lines
-    assert "of 4 classes some have no example to be measured by: 1 in 'val', 2 in 'test'" in lines
+    assert "classes without an example to be measured by: 1 in 'val', 2 in 'test'" in lines
+
+
+def test_names_that_may_mean_something_else_are_told(shop, tmp_path):
+    names = ["cat", "Cat", "nan", "caf\u00e9", "cafe\u0301", "dog"]
+    source = make_source(
+        [shop(*((f"t{i}", name, "train") for i, name in enumerate(names)))], Columns(text=("title",), label="tags")
+    )
+    lines = summary_lines(pack(source, tmp_path / "out", PackOptions(fractions={"train": 1.0}), progress=False), "out")
+    assert "'nan' is a class like any other" in lines[0]
+    assert "'Cat' and 'cat'" in lines[1]
+    assert "'cafe\u0301' and 'caf\u00e9'" in lines[1]
 
 
 def test_dataset_without_gaps_has_nothing_to_tell(shop, tmp_path):

@@ -156,6 +156,9 @@ def test_folder_is_its_pictures_and_nothing_else(folder):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty holds no pictures"):
         open_examples(folder / "empty", MODALITIES)
+    (folder / "empty" / "dataset.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is a packed dataset: mm-keras evaluate"):
+        open_examples(folder / "empty", MODALITIES)
     with pytest.raises(ValueError, match=r"the run sees no pictures; its inputs are \['name'\]"):
         open_examples(folder, ("name",))
 

@@ -52,6 +52,7 @@ READ = {  # file name -> (content, what is told of it)
     "indexed.csv": (FRAME.to_csv(), ""),
     "empty_cells.csv": ("\n".join(f"{line},," for line in CSV.splitlines()) + "\n,,,,\n", ""),
     "empty_in_rows.csv": (CSV.replace("x\n", "x,\n"), ""),
+    "spaced.csv": (_joined(",", quoting=1).replace('","', '", "'), "read as spaces before quotes"),
     "padded.csv": (CSV.replace("image,title,label", " image , title,label "), ""),
     "t.csv.gz": (gzip.compress(CSV.encode()), ""),
     "t.csv.bz2": (bz2.compress(CSV.encode()), ""),
@@ -61,6 +62,8 @@ READ = {  # file name -> (content, what is told of it)
     "secretly.csv": (gzip.compress(CSV.encode()), "read as compressed by gz"),
     "t.jsonl": (FRAME.to_json(orient="records", lines=True, force_ascii=False), ""),
     "t.ndjson": (FRAME.to_json(orient="records", lines=True), ""),
+    "indented.jsonl": ("\n".join(json.dumps(row, indent=2) for row in FRAME.to_dict("records")), "read as one JSON document"),
+    "lines.csv": (FRAME.to_json(orient="records", lines=True), "read as a JSON object a line"),
     "array.jsonl": (FRAME.to_json(orient="records"), "read as one JSON document"),
     "array.json": (FRAME.to_json(orient="records", indent=2), ""),
     "lines.json": (FRAME.to_json(orient="records", lines=True), "read as a JSON object a line"),
@@ -88,7 +91,7 @@ def test_table_is_read_and_told_how(tmp_path, name):
     assert [example.texts["title"] for example in examples] == [[title] for title in FRAME["title"]]
     assert [example.image for example in examples] == [tmp_path / image for image in FRAME["image"]]
     assert [example.labels for example in examples] == [["x"], ["y"], ["x"]]
-    assert list(source.notes) == ([f"{name}: {told}"] if told else [])
+    assert [note for note in source.notes if "name no file" not in note] == ([f"{name}: {told}"] if told else [])
 
 
 REFUSED = {  # file name -> (content, what is said)
@@ -104,6 +107,7 @@ REFUSED = {  # file name -> (content, what is said)
     "t.zst": (b"\x28\xb5\x2f\xfd", r"zstd -d"),
     "cp1252.csv": (CSV.replace("第", "").encode("cp1252"), r"is not UTF-8: .*--encoding=cp1252"),
     "hash.csv": (_joined("#"), r"has no column 'image'.*--delimiter=';'"),
+    "no_lines.jsonl": (CSV, r"no row of no_lines\.jsonl can be read; the first, no_lines\.jsonl:1: malformed row"),
     "scalar.json": ('{"a": {"b": 1}, "c": 2}', r"the JSON holds no table: expected an array of objects"),
     "t.dat": (CSV, r"tables are \.csv, .*--delimiter=';'"),
 }
@@ -125,7 +129,7 @@ def test_folder_in_place_of_a_table_is_told(tmp_path):
 def test_delimiter_can_be_named(tmp_path, name, delimiter):
     source = make_source([_write(tmp_path, name, _joined(delimiter))], COLUMNS, delimiter=delimiter)
     assert len(list(source.examples())) == 3
-    assert not source.notes
+    assert not any("read as" in note for note in source.notes)
     with pytest.raises(ValueError, match="delimiter must be one character"):
         make_source([tmp_path / name], COLUMNS, delimiter="::")
 
@@ -169,6 +173,7 @@ CELLS = {
     ".\\images\\2": "images/2.JPG",
     "images/with space.png": "images/with space.png",
     "images/semi;colon.png": "images/semi;colon.png",
+    "images/with%20space.png": "images/with space.png",
     "images/both": "'both' may be any of ['both.jpg', 'both.png']",
     "images/1.png;images/2.JPG": "--first_image takes the first",
     "images/1.png|images/2.JPG": "--first_image",
@@ -200,6 +205,13 @@ def test_image_cell_may_hold_the_picture(tmp_path, pictures):
         assert _image(tmp_path, cell) == pictures
     assert _image(tmp_path, {"bytes": None, "path": "images/1.png"}) == "images/1.png"
     assert _image(tmp_path, {"bytes": None, "path": None}) is None
+
+
+def test_what_is_no_image_and_names_none_is_told(tmp_path, pictures):
+    assert "holds the pixels of an image" in _image(tmp_path, Image.new("RGB", (9, 9)))
+    source = make_source([_write(tmp_path, "t.csv", "image\ngone/1.png\n,\ngone/2.png\n")], Columns(image="image"))
+    assert "name no file: " in source.notes[0]
+    assert "--image_root" in source.notes[0]
 
 
 def test_first_of_several_images_is_taken_where_that_is_said(tmp_path, pictures):

@@ -49,6 +49,12 @@ def test_only_the_row_with_the_quote_is_lost(table, line, reason):
     assert reason in rejections[0].reason
 
 
+def test_quotes_in_every_row_are_counted_row_by_row(table):
+    titles, rejections = _read(table([f'"{line}' for line in _lines(50)]))
+    assert titles == []
+    assert [(row.where, row.rows) for row in rejections] == [(f"t.csv:{line}", 1) for line in range(2, 52)]
+
+
 def test_quote_that_another_row_happens_to_close_swallows_nothing_either(table):
     """The row would parse: one cell of twelve lines, and as many cells as there are columns."""
     titles, rejections = _read(table(['"5 inch tube,3,a', *_lines(10), '12",4,b', *_lines(2, 10)]))

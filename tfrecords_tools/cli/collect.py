@@ -88,17 +88,16 @@ def _images(options: argparse.Namespace) -> int:
     counts = download(options.list_urls(options), options.output, download_options, comma_list(options.retry_failed))
     for what, count in counts.items():
         print(f"{count:>9,}  {what}")
-    print(f"see {Path(options.output) / LEDGER_FILE}")
+    print(f"see {Path(options.output) / LEDGER_FILE}{': table refused, and table urls' if 'refused' in counts else ''}")
     return 0 if set(counts) <= {"done"} else 1
 
 
 def _table_urls(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    from tfrecords_tools.sources.files import SourceError, iter_csv
+    from tfrecords_tools.collect.ledger import Refused
+    from tfrecords_tools.sources.files import iter_csv
 
     for where, row in iter_csv(options.table, (options.id, options.url)):
-        if isinstance(row, str):
-            raise SourceError(f"{where}: {row}")
-        yield row[options.id].strip(), row[options.url].strip()
+        yield Refused(where, "", str(row)) if isinstance(row, str) else (row[options.id].strip(), row[options.url].strip())
 
 
 def _open_images_urls(options: argparse.Namespace) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tfrecords_tools.cli.collect import add_collect
 from tfrecords_tools.cli.pack import add_pack, split_beam_options
 from tfrecords_tools.cli.parser import INTERRUPTED, Parser
+from tfrecords_tools.dataset.printable import LINE_BREAK, printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {printable(str(error), kept=LINE_BREAK)}", file=sys.stderr)
         return 2
 
 
@@ -80,11 +81,12 @@ def _inspect(options: argparse.Namespace) -> int:
         records = ((split, record) for split, record in records if record.id == options.id)
     number = -1
     for number, (split, record) in enumerate(itertools.islice(records, 1 if options.id else options.num)):
-        print(f"{record.id}  [{split}]")
+        print(f"{printable(record.id)}  [{split}]")
         print(f"  image        {_describe_image(record)}")
         for field, texts in record.texts.items():
-            print(f"  {field:<12} {' | '.join(texts) or '(missing)'}")
-        print(f"  labels       {', '.join(info.labels.names[index] for index in record.label_ids) or '(none)'}")
+            print(f"  {printable(field):<12} {printable(' | '.join(texts)) or '(missing)'}")
+        labels = ", ".join(info.labels.names[index] for index in record.label_ids)
+        print(f"  labels       {printable(labels) or '(none)'}")
         if record.weight != 1:
             print(f"  weight       {record.weight:g}")
         if images and record.image:
@@ -110,7 +112,7 @@ def _verify(options: argparse.Namespace) -> int:
         write_checksums(folder)
     problems = verify(folder)
     for problem in problems:
-        print(problem)
+        print(printable(problem))
     print(f"{folder}: {f'{len(problems)} problem(s)' if problems else 'everything is as dataset.json says'}")
     if options.leaks:
         _print_leaks(options)
@@ -124,7 +126,7 @@ def _print_leaks(options: argparse.Namespace) -> None:
     for leak in leaks:
         labels = "same labels" if leak.same_labels else "other labels"
         pair = f"{leak.id} [{leak.split}] and {leak.other_id} [{leak.other_split}]"
-        print(f"near-duplicates: {pair}, {leak.distance} bits, {labels}")
+        print(f"near-duplicates: {printable(pair)}, {leak.distance} bits, {labels}")
     print(f"{options.folder}: {len(leaks):,} pair(s) of near-duplicate images in different splits")
 
 

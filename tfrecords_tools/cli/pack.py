@@ -39,7 +39,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--short_side", type=int, default=256, help="pixels; larger images are shrunk to it (default: 256)")
     group.add_argument("--passthrough", action="store_true", help="keep image sizes, and the bytes of plain JPEGs")
     group.add_argument("--quality", type=int, default=90, help="JPEG quality of re-encoded images (default: 90)")
-    group.add_argument("--max_pixels", type=int, default=50_000_000, help="largest bitmap ever decoded (default: 50,000,000)")
+    group.add_argument("--max_pixels", type=int, help="largest bitmap ever decoded (default: 50,000,000)")
+    group.add_argument(
+        "--allow_outside",
+        action="store_true",
+        help="also read images outside of the source's folder of images, where absolute paths, '../' or links lead",
+    )
     group.add_argument(
         "--bad_images",
         choices=("keep", "reject"),
@@ -93,17 +98,23 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _pack(options: argparse.Namespace) -> int:
     from tfrecords_tools.dataset.labels import LabelVocabulary
+    from tfrecords_tools.dataset.schema import MAX_PIXELS
     from tfrecords_tools.dataset.splits import parse_fractions
     from tfrecords_tools.packing.images import ImageOptions
     from tfrecords_tools.packing.pack import PackOptions, pack
     from tfrecords_tools.packing.summary import summary_lines
 
     pack_options = PackOptions(
-        images=ImageOptions(None if options.passthrough else options.short_side, options.quality, options.max_pixels),
+        images=ImageOptions(
+            short_side=None if options.passthrough else options.short_side,
+            quality=options.quality,
+            max_pixels=MAX_PIXELS if options.max_pixels is None else options.max_pixels,
+        ),
         fractions=parse_fractions(options.fractions),
         seed=options.seed,
         examples_per_shard=options.examples_per_shard,
         keep_without_image=options.bad_images == "keep",
+        allow_outside=options.allow_outside,
         max_bad_fraction=options.max_bad_fraction,
         workers=options.workers,
         unlabelled=options.unlabelled,

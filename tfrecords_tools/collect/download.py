@@ -1,26 +1,36 @@
 """Downloads images from a list of URLs in parallel. A ledger records the outcome of each URL, so a download can be resumed.
 
 output/
-    ledger.sqlite          a row for each URL: status, error class, attempts, file, bytes, sha256
+    ledger.sqlite          a row for each URL: status, error class, attempts, file, bytes, sha256; and the pairs that got none
     <id>.jpg               the image; the ending tells its format, and an id may contain slashes
+
+Whatever is wrong with one id or URL is the outcome of that one; a disk that is full or fails stops the download, which can be
+resumed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path, PurePosixPath
 
-from tfrecords_tools.collect.fetch import PERMANENT, TEMPORARY, FetchError, FetchOptions, fetch, make_client
-from tfrecords_tools.collect.ledger import Ledger, Outcome
-from tfrecords_tools.dataset.atomic_file import atomic_file
+import filelock
+
+from tfrecords_tools.collect.fetch import PERMANENT, TEMPORARY, FetchError, FetchOptions, fetch
+from tfrecords_tools.collect.http_client import HttpClient
+from tfrecords_tools.collect.ledger import Ledger, Outcome, Refused
+from tfrecords_tools.dataset.atomic_file import write_bytes
 from tfrecords_tools.progress import progress_bar
 
 LEDGER_FILE = "ledger.sqlite"
+_LOCK_FILE = ".lock"
+_NAME_TAKEN = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
 _OPEN_IMAGES = "https://open-images-dataset.s3.amazonaws.com/{name}.jpg"
 _SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
 
@@ -46,7 +56,7 @@ class DownloadOptions:
 
 
 def download(
-    urls: Iterable[tuple[str, str]],
+    urls: Iterable[tuple[str, str] | Refused],
     output: str | Path,
     options: DownloadOptions = DownloadOptions(),
     retry_failed: Sequence[str] = (),
@@ -55,17 +65,20 @@ def download(
     """Downloads the images of all URLs that the ledger in `output` does not list as done or failed.
 
     Args:
-        urls: (id, URL) pairs. Ids are unique and become file names. The same pairs given again resume a download.
+        urls: (id, URL) pairs. Ids are unique and become file names; a pair whose id cannot, or has another URL already, is
+            refused, as are rows of a list that are no pairs. The same pairs given again resume a download.
         output: the folder of the images and the ledger.
         options: see `DownloadOptions`.
         retry_failed: classes of errors; URLs that failed with one of them are tried again.
         progress: whether to show a progress bar on standard error.
 
     Returns:
-        the number of URLs that are "done", and the number of each error class.
+        the number of URLs that are "done", the number of each error class, and that of pairs that were "refused".
 
     Raises:
-        ValueError: for an unknown error class, an id that cannot be a file name, or an id with two URLs.
+        ValueError: for an unknown error class, or a ledger that is none.
+        RuntimeError: if another process is downloading into the same folder.
+        OSError: if the disk is full or fails.
 
     Example:
         >>> download([("mug", "https://example.org/mug.jpg")], "pictures")
@@ -75,10 +88,10 @@ def download(
     if unknown:
         raise ValueError(f"error classes are {sorted((*TEMPORARY, *PERMANENT))}. Received: {unknown[0]!r}")
     output = Path(output)
-    client = make_client(options.fetch)
+    client = HttpClient(options.fetch.user_agent)
     output.mkdir(parents=True, exist_ok=True)
-    with Ledger(output / LEDGER_FILE) as ledger, client:
-        ledger.add((_check_id(example_id), url) for example_id, url in urls)
+    with _alone(output), Ledger(output / LEDGER_FILE) as ledger, client:
+        ledger.add(map(_checked, urls))
         ledger.retry(retry_failed)
         bar = progress_bar("downloading", "images", ledger.num_waiting(), progress)
         pool = ThreadPoolExecutor(options.workers)
@@ -96,18 +109,33 @@ def download(
         return ledger.counts()
 
 
-def open_images_urls(names: Iterable[str]) -> list[tuple[str, str]]:
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    lock = filelock.FileLock(output / _LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RuntimeError(f"another process is downloading into {output}; wait for it, or choose another folder") from None
+    try:
+        yield
+    finally:
+        (output / _LOCK_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def open_images_urls(names: Iterable[str]) -> list[tuple[str, str] | Refused]:
     """Turns lines such as `train/0a1b…`, the format of the Open Images downloader, into (id, URL) pairs; `.jpg` may follow.
 
-    Raises:
-        ValueError: for a line of another form.
+    A line of another form is refused.
     """
-    pairs = []
+    pairs: list[tuple[str, str] | Refused] = []
     for number, line in enumerate(names, start=1):
         name = line.strip().removesuffix(".jpg")
         split, _, image_id = name.partition("/")
         if split not in ("train", "validation", "test", "challenge2018") or not image_id.isalnum():
-            raise ValueError(f"line {number}: expected train|validation|test|challenge2018/<image id>. Received: {line!r}")
+            reason = f"expected train|validation|test|challenge2018/<image id>. Received: {line[:200]!r}"
+            pairs.append(Refused(f"line {number}", "", reason))
+            continue
         pairs.append((name, _OPEN_IMAGES.format(name=name)))
     return pairs
 
@@ -132,15 +160,24 @@ def _download_one(client, example_id: str, url: str, output: Path, options: Down
             time.sleep(min(options.max_wait, pause if error.retry_after is None else error.retry_after))
     ending = next((ending for start, ending in _SIGNATURES.items() if data.startswith(start)), "img")
     path = output / f"{example_id}.{ending}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, data)
+    except OSError as error:
+        if error.errno not in _NAME_TAKEN:
+            raise
+        return Outcome("failed", "bad_id", f"{path.name} cannot be written beside the images of other ids: {error}", attempt)
     file = path.relative_to(output).as_posix()
     return Outcome("done", "", "", attempt, file, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _check_id(example_id: str) -> str:
+def _checked(pair: tuple[str, str] | Refused) -> tuple[str, str] | Refused:
+    """The pair, or why it is refused."""
+    if isinstance(pair, Refused):
+        return pair
+    example_id, url = (text.encode("utf-8", "backslashreplace").decode() for text in pair)
     path = PurePosixPath(example_id)
-    if not example_id or path.is_absolute() or ".." in path.parts or "\0" in example_id or len(path.name.encode()) > 200:
-        raise ValueError(f"ids become file names below the output folder. Received: {example_id!r}")
-    return example_id
+    too_long = any(len(part.encode()) > 200 for part in path.parts)
+    if not example_id or path.is_absolute() or ".." in path.parts or "\0" in example_id or too_long:
+        return Refused(example_id[:200], url, f"ids become file names below the output folder. Received: {example_id[:200]!r}")
+    return example_id, url

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import ipaddress
 import socket
 import time
 from urllib.parse import urljoin, urlsplit
 
+from tfrecords_tools.collect.addresses import is_public
+from tfrecords_tools.collect.http_client import HttpClient
 from tfrecords_tools.packing.images import BadImageError, ImageOptions, prepare_image
 
 TEMPORARY = ("connection", "rate_limited", "server_error", "timeout", "truncated", "unknown_host")
 PERMANENT = (
+    "bad_id",
     "bad_url",
     "client_error",
     "forbidden",
@@ -22,6 +23,8 @@ PERMANENT = (
     "too_large",
     "too_many_redirects",
 )
+_OUR_MISTAKES = (AssertionError, NameError)  # they are never about a URL
+_SHOWN, _DETAIL = 200, 500  # characters of a URL and of an error in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,11 @@ class FetchOptions:
     """Limits of one request.
 
     Attributes:
-        seconds: the most seconds that a request may take, including its redirects.
+        seconds: the most seconds that a request may take, with its redirects, and however slowly the server answers. Only the
+            look-up of a name has a limit of its own, that of the system.
         max_bytes: the largest answer that is read.
         max_redirects: how many redirects are followed.
-        allow_private: whether loopback, private and link-local addresses are allowed.
+        allow_private: whether addresses that are not of the public internet are allowed; see `is_public`.
         user_agent: tells servers who asks. It should name a contact.
     """
 
@@ -57,78 +61,89 @@ class FetchError(Exception):
         self.retry_after = retry_after
 
 
-def make_client(options: FetchOptions):
-    """An HTTP client for `fetch`; it may be shared between threads.
-
-    Raises:
-        ImportError: if httpx is not installed.
-    """
-    try:
-        import httpx
-    except ImportError as error:
-        raise ImportError("collecting needs httpx: pip install 'mm_keras[collect]'") from error
-    timeout = httpx.Timeout(min(10.0, options.seconds))
-    headers = {"User-Agent": options.user_agent, "Accept-Encoding": "identity"}  # images are compressed already
-    return httpx.Client(timeout=timeout, headers=headers, follow_redirects=False, trust_env=False)
-
-
-def fetch(client, url: str, options: FetchOptions) -> bytes:
+def fetch(client: HttpClient, url: str, options: FetchOptions) -> bytes:
     """Fetches the image at `url` and returns its bytes.
 
     Args:
-        client: the client that `make_client` made.
+        client: the client, which other threads may use at the same time.
         url: an http or https URL.
         options: see `FetchOptions`.
 
     Raises:
         FetchError: if there is no image within the limits; its `kind` is the class of the error.
     """
-    import httpx
 
     deadline = time.monotonic() + options.seconds
     for _ in range(options.max_redirects + 1):
-        request = _to_checked_address(client, url, options)
+        request = _to_checked_address(url, options)
         try:
-            with contextlib.closing(client.send(request, stream=True)) as response:
+            with client.get(*request, max(deadline - time.monotonic(), 0.001), server_name=_host(url)) as response:
                 if response.is_redirect:
-                    url = urljoin(url, response.headers.get("Location", ""))
+                    url = _target(url, response.headers.get("Location", ""))
                     continue
                 _check_status(response)
-                data = _read(response, options, deadline)
-        except httpx.TimeoutException as error:
-            raise FetchError("timeout", f"{type(error).__name__}: {error}") from error
-        except httpx.RemoteProtocolError as error:
-            raise FetchError("truncated", f"the connection ended early: {error}") from error
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise FetchError("connection", f"{type(error).__name__}: {error}") from error
+                data = _read(response, options)
+        except (FetchError, *_OUR_MISTAKES):
+            raise
+        except Exception as error:  # of httpx and what is below it: whatever a server does, it is the outcome of this URL
+            raise _classed(error, time.monotonic() >= deadline, options) from error
         try:
             prepare_image(data, ImageOptions(short_side=None))
-        except BadImageError as error:
-            raise FetchError("not_an_image", str(error)) from error
+        except Exception as error:  # of the decoders
+            raise FetchError("not_an_image", describe(error)) from error
         return data
-    raise FetchError("too_many_redirects", f"more than {options.max_redirects} redirects, the last one to {url}")
+    raise FetchError("too_many_redirects", f"more than {options.max_redirects} redirects, the last one to {url[:_SHOWN]!r}")
 
 
-def _to_checked_address(client, url: str, options: FetchOptions):
-    """A request to the address that was checked, since a second look-up of the host's name could return another address."""
+def describe(error: Exception) -> str:
+    """One line about an error of another package: "InvalidURL: URL too long". Errors of images speak for themselves."""
+    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())[:_DETAIL]
+    return text if isinstance(error, BadImageError) else f"{type(error).__name__}: {text}"
+
+
+def _classed(error: Exception, is_late: bool, options: FetchOptions) -> FetchError:
+    """The class of an error that a request ended with; a connection that was cut because time was up ends in one of many."""
+    import httpx
+
+    if is_late or isinstance(error, httpx.TimeoutException):
+        return FetchError("timeout", f"not complete after {options.seconds:g} seconds ({describe(error)})")
+    if isinstance(error, httpx.RemoteProtocolError):
+        return FetchError("truncated", f"the connection ended early: {describe(error)}")
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError | ValueError):
+        return FetchError("bad_url", describe(error))
+    return FetchError("connection", describe(error))
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _target(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise FetchError("bad_url", f"redirected to {location[:_SHOWN]!r}: {error}") from error
+
+
+def _to_checked_address(url: str, options: FetchOptions) -> tuple[str, dict[str, str]]:
+    """The URL with the address that was checked, since a second look-up of its host could give another one; and headers."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
         if not host:
             raise ValueError("no host")
     except (ValueError, KeyError) as error:
-        raise FetchError("bad_url", f"expected http(s)://host/…: {error}. Received: {url[:200]!r}") from error
+        raise FetchError("bad_url", f"expected http(s)://host/…: {error}. Received: {url[:_SHOWN]!r}") from error
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise FetchError("unknown_host", f"{host}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise FetchError("unknown_host", f"{host[:_SHOWN]}: {describe(error)}") from error
     address = addresses[0][4][0].partition("%")[0]
-    if not options.allow_private and not ipaddress.ip_address(address).is_global:
+    if not options.allow_private and not is_public(address):
         raise FetchError("private_address", f"{host} is {address}, which is not public; allow it with --allow_private")
     literal = f"[{address}]" if ":" in address else address
     target = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
-    host_header = host if port in (80, 443) else f"{host}:{port}"
-    return client.build_request("GET", target, headers={"Host": host_header}, extensions={"sni_hostname": host})
+    return target, {"Host": host if port in (80, 443) else f"{host}:{port}"}
 
 
 def _check_status(response) -> None:
@@ -147,15 +162,13 @@ def _check_status(response) -> None:
     raise FetchError("client_error", detail)
 
 
-def _read(response, options: FetchOptions, deadline: float) -> bytes:
+def _read(response, options: FetchOptions) -> bytes:
     announced = response.headers.get("Content-Length", "")
-    if announced.isdecimal() and int(announced) > options.max_bytes:
-        raise FetchError("too_large", f"{int(announced):,} bytes announced; max_bytes is {options.max_bytes:,}")
+    if announced.isdecimal() and float(announced) > options.max_bytes:
+        raise FetchError("too_large", f"{float(announced):,.0f} bytes announced; max_bytes is {options.max_bytes:,}")
     data = bytearray()
     for chunk in response.iter_raw():
         data += chunk
         if len(data) > options.max_bytes:
             raise FetchError("too_large", f"more than max_bytes, {options.max_bytes:,}")
-        if time.monotonic() > deadline:
-            raise FetchError("timeout", f"not complete after {options.seconds:g} seconds ({len(data):,} bytes)")
     return bytes(data)

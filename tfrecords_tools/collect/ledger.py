@@ -1,4 +1,8 @@
-"""The ledger of a download: an SQLite file with a row for each URL. A download that was killed goes on from it."""
+"""The ledger of a download: an SQLite file with a row for each URL. A download that was killed goes on from it.
+
+urls       a row for each id: its URL, and the outcome
+refused    (id, URL) pairs, or lines of a list, that got no row there, and why
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import dataclasses
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 _COLUMNS = """id TEXT PRIMARY KEY, url TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, detail TEXT NOT NULL,
 attempts INTEGER NOT NULL, file TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL"""
@@ -34,13 +39,35 @@ class Outcome:
     sha256: str = ""
 
 
+class Refused(NamedTuple):
+    """A pair that cannot be downloaded: its id, or the place where it was read; its URL; and why."""
+
+    id: str
+    url: str
+    reason: str
+
+
 class Ledger:
-    """The ledger of one output folder, a context manager. The statuses of URLs are "waiting", "done" and "failed"."""
+    """The ledger of one output folder, a context manager. The statuses of URLs are "waiting", "done" and "failed".
+
+    Raises:
+        ValueError: if the file is no ledger, or damaged.
+    """
 
     def __init__(self, path: Path):
         self._database = sqlite3.connect(path)
-        self._database.execute(f"CREATE TABLE IF NOT EXISTS urls ({_COLUMNS})")
-        self._database.commit()
+        try:
+            if self._database.execute("PRAGMA quick_check").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("its pages do not fit together")
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS urls ({_COLUMNS})")
+            self._database.execute("CREATE TABLE IF NOT EXISTS refused (id TEXT, url TEXT, reason TEXT, UNIQUE (id, url))")
+            self._database.commit()
+            self.counts()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise ValueError(
+                f"{path} is no ledger, or damaged: {error}. Put back a copy, or delete it: then all URLs are fetched again"
+            ) from error
 
     def __enter__(self) -> Ledger:
         return self
@@ -48,19 +75,20 @@ class Ledger:
     def __exit__(self, *_) -> None:
         self._database.close()
 
-    def add(self, rows: Iterable[tuple[str, str]]) -> None:
+    def add(self, rows: Iterable[tuple[str, str] | Refused]) -> None:
         """Adds (id, URL) pairs. Pairs that are in the ledger already keep their outcome.
 
-        Raises:
-            ValueError: if the ledger holds an id with another URL.
+        What is refused is noted beside them, as is a pair whose id the ledger holds with another URL.
         """
-        for example_id, url in rows:
-            known = self._database.execute("SELECT url FROM urls WHERE id = ?", (example_id,)).fetchone()
-            if known and known[0] != url:
-                raise ValueError(f"id {example_id!r} has two URLs: {known[0]} and {url}")
-            if not known:
-                values = (example_id, url, "waiting", "", "", 0, "", 0, "")
-                self._database.execute("INSERT INTO urls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        for row in rows:
+            if not isinstance(row, Refused):
+                values = (*row, "waiting", "", "", 0, "", 0, "")
+                self._database.execute("INSERT OR IGNORE INTO urls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+                (known,) = self._database.execute("SELECT url FROM urls WHERE id = ?", row[:1]).fetchone()
+                if known == row[1]:
+                    continue
+                row = Refused(*row, f"id {row[0]!r} has two URLs: {known} and {row[1]}")
+            self._database.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?)", row)
         self._database.commit()
 
     def retry(self, errors: Iterable[str]) -> int:
@@ -93,6 +121,12 @@ class Ledger:
         self._database.commit()
 
     def counts(self) -> dict[str, int]:
-        """The number of URLs that are "done", that are "waiting", and that failed with each error class."""
+        """The number of URLs that are "done", "waiting", or "refused", and of those that failed with each error class."""
         outcome = "CASE status WHEN 'failed' THEN error ELSE status END"
-        return dict(self._database.execute(f"SELECT {outcome}, count(*) FROM urls GROUP BY 1 ORDER BY 1").fetchall())
+        counts = dict(self._database.execute(f"SELECT {outcome}, count(*) FROM urls GROUP BY 1 ORDER BY 1").fetchall())
+        (refused,) = self._database.execute("SELECT count(*) FROM refused").fetchone()
+        return counts | ({"refused": refused} if refused else {})
+
+    def refused(self) -> list[Refused]:
+        """What was refused, in the order in which it came first."""
+        return [Refused(*row) for row in self._database.execute("SELECT id, url, reason FROM refused ORDER BY rowid")]

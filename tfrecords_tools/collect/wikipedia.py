@@ -13,6 +13,7 @@ about Canada for "Banana" in the ImageD texts. Labels whose article is not found
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -22,11 +23,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tfrecords_tools.dataset.atomic_file import atomic_file
 from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE
 from tfrecords_tools.progress import progress_bar
 
 PAGES_FILE = "pages.jsonl"
 WORK_LIST_FILE = "work_list.csv"
+_KEYS = {"label", "status", "language", "asked_for"}
 _LICENSE = "CC BY-SA 4.0"
 _LEFT_OVER = re.compile(r"\{\\displaystyle[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|\[\d+\]|\(\s*listen\s*\)")
 
@@ -107,7 +110,7 @@ def fetch_pages(
                 time.sleep(seconds_between)
             title = overrides.get(label, label)
             page = {"label": label, "language": language, "asked_for": title} | _fetch_page(wiki, title)
-            file.write(json.dumps(page, ensure_ascii=False) + "\n")
+            file.write(json.dumps(page) + "\n")
             file.flush()
             bar.update()
     known = {page["label"]: page for page in _read_pages(output)}
@@ -129,8 +132,10 @@ def compose_texts(output: str | Path, labels: Sequence[str], options: TextOption
     pages = {page["label"]: page for page in _read_pages(output)}
     counts: Counter = Counter()
     with (
-        open(output / CLASS_DESCRIPTIONS_FILE, "w", encoding="utf-8") as texts,
-        open(output / WORK_LIST_FILE, "w", encoding="utf-8", newline="") as work,
+        atomic_file(output / CLASS_DESCRIPTIONS_FILE) as texts_path,
+        atomic_file(output / WORK_LIST_FILE) as work_path,
+        open(texts_path, "w", encoding="utf-8", errors="backslashreplace") as texts,
+        open(work_path, "w", encoding="utf-8", errors="backslashreplace", newline="") as work,
     ):
         to_do = csv.writer(work)
         to_do.writerow(["label", "reason", "detail"])
@@ -171,8 +176,6 @@ def _make_wikipedia(user_agent: str, language: str, client_options: dict):
 
 
 def _fetch_page(wiki, title: str) -> dict:
-    import wikipediaapi
-
     try:
         page = wiki.page(title)
         if not page.exists():
@@ -188,7 +191,7 @@ def _fetch_page(wiki, title: str) -> dict:
             "summary": page.summary,
             "sections": list(_flatten(page.sections)),
         }
-    except (wikipediaapi.WikipediaException, KeyError) as error:  # KeyError: an answer that is an error message
+    except Exception as error:  # of the client and what is below it; a KeyError is an answer that is an error message
         return {"status": "error", "detail": f"{type(error).__name__}: {error}"}
 
 
@@ -201,15 +204,15 @@ def _flatten(sections) -> Iterator[dict]:
 def _read_pages(output: Path) -> Iterator[dict]:
     """Yields the pages of pages.jsonl in order; a later page of a label replaces an earlier one.
 
-    Blank lines, and a line that was cut off by a kill, are skipped.
+    Blank lines, and a line that was cut off by a kill or is damaged, are skipped: their labels are asked for again.
     """
     path = output / PAGES_FILE
     if path.is_file():
-        for line in path.read_text("utf-8").split("\n"):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
+        for line in path.read_bytes().split(b"\n"):
+            with contextlib.suppress(ValueError, RecursionError):
+                page = json.loads(line)
+                if isinstance(page, dict) and page.keys() >= _KEYS:
+                    yield page
 
 
 def _compose(page: dict, options: TextOptions) -> list[str]:

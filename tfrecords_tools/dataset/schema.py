@@ -26,6 +26,8 @@ from google.protobuf.message import DecodeError, Message
 SCHEMA_VERSION = 1
 TEXT_PREFIX = "text/"
 _SCALARS = {"id": "bytes", "image/encoded": "bytes", "image/height": "int64", "image/width": "int64", "weight": "float"}
+MAX_PIXELS = 50_000_000
+"""The largest picture that is decoded where nothing else is said, in pixels: by packing, prediction and exported models."""
 
 
 class SchemaError(ValueError):

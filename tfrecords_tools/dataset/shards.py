@@ -89,16 +89,20 @@ class ShardWriter:
         return self._sha256.hexdigest()
 
 
-def iter_records(path: str | Path) -> Iterator[bytes]:
+def iter_records(path: str | Path, promised: int | None = None) -> Iterator[bytes]:
     """Yields the serialised records of a shard, and checks both checksums of each record.
 
+    Args:
+        path: the shard.
+        promised: the number of records that dataset.json says it has; None: they are not counted.
+
     Raises:
-        CorruptShardError: at the first byte that is wrong or missing.
+        CorruptShardError: at the first byte that is wrong or missing, or at the end if there are other than `promised` records.
     """
-    return (data for _, data in iter_placed_records(path))
+    return (data for _, data in iter_placed_records(path, promised))
 
 
-def iter_placed_records(path: str | Path) -> Iterator[tuple[int, bytes]]:
+def iter_placed_records(path: str | Path, promised: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yields (offset, record) pairs like `iter_records`. `read_record` reads a record again by its offset, in bytes."""
     with open(path, "rb") as file:
         index = 0
@@ -106,9 +110,11 @@ def iter_placed_records(path: str | Path) -> Iterator[tuple[int, bytes]]:
             offset = file.tell()
             data = _read_framed(file, f"{path}: record {index} at byte {offset}")
             if data is None:
-                return
+                break
             yield offset, data
             index += 1
+    if promised is not None and index != promised:
+        raise CorruptShardError(f"{path}: {index:,} records, dataset.json says {promised:,}")
 
 
 def read_record(path: str | Path, offset: int) -> bytes:
@@ -140,15 +146,6 @@ def _read_framed(file: BinaryIO, where: str) -> bytes | None:
     if checksum != _masked_crc(data):
         raise CorruptShardError(f"{where}: wrong checksum of the data")
     return data
-
-
-def count_records(path: str | Path) -> int:
-    """Reads a shard to its end, checks all checksums in it, and counts its records.
-
-    Raises:
-        CorruptShardError: at the first byte that is wrong or missing.
-    """
-    return sum(1 for _ in iter_placed_records(path))
 
 
 def sha256_of(path: str | Path) -> str:

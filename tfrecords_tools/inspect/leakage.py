@@ -73,7 +73,7 @@ def find_leaks(folder: str | Path, max_distance: int = 4, progress: bool = True)
     with progress_bar("hashing", "images", total, progress) as bar:
         for number, split in enumerate(info.splits):
             for shard in info.shards(split):
-                for record in map(decode_example, iter_records(Path(folder) / shard.file)):
+                for record in map(decode_example, iter_records(Path(folder) / shard.file, shard.num_examples)):
                     bar.update()
                     if record.image:
                         ids.append(record.id)

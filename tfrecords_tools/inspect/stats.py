@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords_tools.dataset.info import DatasetInfo
+from tfrecords_tools.dataset.printable import printable
 from tfrecords_tools.dataset.schema import Record, decode_example
 from tfrecords_tools.dataset.shards import iter_records
 from tfrecords_tools.inspect.text_stats import TextStats, words_of
@@ -60,7 +61,7 @@ def _split_stats(folder: Path, info: DatasetInfo, split: str, progress: bool) ->
     counts = _Counts(info)
     with progress_bar(f"reading {split}", "records", info.num_examples(split), progress) as bar:
         for shard in info.shards(split):
-            for record in map(decode_example, iter_records(folder / shard.file)):
+            for record in map(decode_example, iter_records(folder / shard.file, shard.num_examples)):
                 try:
                     counts.add(record)
                 except LookupError as error:
@@ -184,7 +185,7 @@ def format_stats(stats: dict) -> str:
         for name, counted in ({"labels": content["frequent_labels"]} | counts).items():
             shown = ", ".join(f"{value} {count:,}" for value, count in list(counted.items())[:_NUM_SHOWN])
             lines.append(f"  {name:<19} {shown or 'none'}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _shares(shares: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.schema import Record, decode_example
 from tfrecords_tools.dataset.shards import iter_records
@@ -45,7 +46,7 @@ def write_page(folder: str | Path, stats: dict, path: str | Path) -> None:
         overview=_overview(stats, dataset),
         splits=[_describe_split(dataset.split(name), content) for name, content in stats.items()],
     )
-    Path(path).write_text(page + "\n", "utf-8")
+    write_text(path, page + "\n")
 
 
 def _overview(stats: dict, dataset: Dataset) -> list[dict[str, str | int | float]]:

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tfrecords_tools.dataset.atomic_file import atomic_file
@@ -33,6 +34,7 @@ from tfrecords_tools.packing.shard_files import FinishedShard, files_of, finishe
 from tfrecords_tools.packing.spool import read_spooled
 from tfrecords_tools.packing.staging import TASKS_FOLDER
 from tfrecords_tools.progress import progress_bar
+from tfrecords_tools.sources.image_files import check_inside, read_image_file
 
 try:
     from apache_beam import Create, Map, Pipeline
@@ -158,14 +160,16 @@ def _make_shard(task: str, places: Places, settings: Settings) -> None:
                 FileSystems.rename([target + ".tmp"], [target])
 
 
-def _read(path: Path, path_map: dict[str, str]) -> bytes:
-    """Reads a file, or the file that stands for it by `path_map`.
+def _read(path: Path, roots: Sequence[Path], path_map: dict[str, str]) -> bytes:
+    """Reads an image file of one of the folders `roots`, or the file that stands for it by `path_map`.
 
     Raises:
-        FileNotFoundError: if there is none. Errors of other kinds are left to the runner, which tries again.
+        FileNotFoundError: if there is none.
+        ImageFileError: if it may not be read. Errors of other kinds are left to the runner, which tries again.
     """
     for prefix, target in path_map.items():
         if path.is_relative_to(prefix):
+            check_inside(path, os.path.normpath(path), tuple(map(os.path.normpath, roots)))
             url = FileSystems.join(target, *path.relative_to(prefix).parts)
             try:
                 with FileSystems.open(url) as file:
@@ -174,7 +178,7 @@ def _read(path: Path, path_map: dict[str, str]) -> bytes:
                 if FileSystems.exists(url):
                     raise
                 raise FileNotFoundError(url) from None
-    return path.read_bytes()
+    return read_image_file(path, roots)
 
 
 def _copy_back(folder: Path, name: str, places: Places) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,7 @@ from tfrecords_tools.dataset.shards import read_record
 from tfrecords_tools.packing.images import BadImageError, ImageOptions, PreparedImage, prepare_image, use_one_thread
 from tfrecords_tools.packing.spool import Place, read_spooled
 from tfrecords_tools.sources.example import RecordImage, Rejection, SourceExample
+from tfrecords_tools.sources.image_files import ImageFileError, read_image_file
 
 _CHUNK = 32
 _INLINE_BELOW = 256  # starting worker processes takes longer than packing so few
@@ -41,6 +42,7 @@ class Settings:
         text_fields: the fields of each record. Other texts of an example are dropped.
         images: the size and quality of the stored images.
         keep_without_image: as in `PackOptions`.
+        image_roots: the folders in which images may lie; none: anywhere.
     """
 
     labels: LabelVocabulary
@@ -48,6 +50,7 @@ class Settings:
     text_fields: tuple[str, ...]
     images: ImageOptions
     keep_without_image: bool
+    image_roots: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,14 +174,18 @@ def _encode_chunk(places: list[Place]) -> list[tuple[int, Result]]:
     return [(place.position, encode(read_spooled(_spool, place.offset), _settings)) for place in places]
 
 
-def encode(example: SourceExample, settings: Settings, read: Callable[[Path], bytes] = Path.read_bytes) -> Result:
-    """Makes the record of an example, or says why it cannot be packed. `read` returns the bytes of an image file."""
+Read = Callable[[Path, Sequence[Path]], bytes]
+"""Returns the bytes of an image file, which must lie in one of the folders, as `read_image_file` does."""
+
+
+def encode(example: SourceExample, settings: Settings, read: Read = read_image_file) -> Result:
+    """Makes the record of an example, or says why it cannot be packed."""
     try:
         if len(example.labels) > 1 and not settings.multi_label:
             raise ValueError(f"several labels in a single-label dataset: {example.labels}")
         label_ids = settings.labels.ids(example.labels)
         texts = {field: _present(example.texts.get(field, ())) for field in settings.text_fields}
-        image, problem = _load_image(example.image, settings.images, read)
+        image, problem = _load_image(example.image, settings, read)
         has_text = any(texts.values())
         if problem and not (settings.keep_without_image and has_text):
             raise ValueError(problem)
@@ -203,9 +210,7 @@ def _present(texts) -> tuple[str, ...]:
     return tuple(text for text in stripped if text)
 
 
-def _load_image(
-    image: Path | bytes | RecordImage | None, options: ImageOptions, read: Callable[[Path], bytes]
-) -> tuple[PreparedImage | None, str]:
+def _load_image(image: Path | bytes | RecordImage | None, settings: Settings, read: Read) -> tuple[PreparedImage | None, str]:
     """The prepared image, or None with what is wrong with it ("" where the source names no image)."""
     if image is None:
         return None, ""
@@ -215,11 +220,14 @@ def _load_image(
             return PreparedImage(record.image, record.height, record.width, reencoded=False), ""
         image = record.image
     try:
-        return prepare_image(image if isinstance(image, bytes) else read(image), options), ""
+        data = image if isinstance(image, bytes) else read(image, settings.image_roots)
+        return prepare_image(data, settings.images), ""
     except FileNotFoundError:
         return None, f"missing image: {image} does not exist"
     except OSError as error:
         return None, f"unreadable image: {image}: {error.strerror}"
+    except ImageFileError as error:
+        return None, f"forbidden image: {error}"
     except BadImageError as error:
         named = "" if isinstance(image, bytes) else f"{image.name}: "
         return None, f"bad image: {named}{error}"

@@ -1,7 +1,6 @@
-"""Turns an image file of any format into an upright 8-bit JPEG of a given short side, or says why that is not possible.
+"""Turns a picture of any format into an upright 8-bit JPEG of a given short side, or says why that is not possible.
 
-The usual case, a grey or RGB JPEG, is decoded by OpenCV with DCT scaling, which is twice as fast as Pillow and releases the
-GIL. Everything else (palette, alpha, CMYK, 16 bit, animation, PNG, GIF, WebP, …) is decoded by Pillow. Images are averaged over
+What a picture is, `pictures` says. The usual case, a grey or RGB JPEG, is decoded with DCT scaling. Pictures are averaged over
 areas or blurred before they are shrunk, so nothing aliases.
 """
 
@@ -9,24 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
-import os
-import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # packing reports damaged files, once and by name
-import cv2
+from tfrecords_tools.dataset.schema import MAX_PIXELS
+from tfrecords_tools.packing.pictures import (
+    BadImageError,
+    check_size,
+    decode_any,
+    decode_jpeg,
+    open_picture,
+    orientation_of,
+    turn_upright,
+)
 
-Image.MAX_IMAGE_PIXELS = None  # `max_pixels` below is the limit; it takes DCT scaling into account
+import cv2  # isort: skip  behind `pictures`, which tells it not to write to the terminal
 
-_ORIENTATION_TAG = 0x0112
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-
-
-class BadImageError(ValueError):
-    """An image that cannot be packed. The message says why."""
+_OTHER_FRAMES = (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # than sequential ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +37,13 @@ class ImageOptions:
             smaller ones are never enlarged. None keeps all sizes.
         quality: JPEG quality, 1–100, of images that are re-encoded.
         max_pixels: the largest bitmap that is decoded, in pixels. A JPEG counts after DCT scaling: a photo of 90 megapixels
-            is packed where it is shrunk, and a PNG of 90 megapixels (270 MB) is rejected.
+            is packed where it is shrunk, and a PNG of 90 megapixels (270 MB) is rejected. A progressive JPEG counts in full,
+            since all its coefficients are kept while it is decoded.
     """
 
     short_side: int | None = 256
     quality: int = 90
-    max_pixels: int = 50_000_000
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self):
         if self.short_side is not None and self.short_side < 8:
@@ -76,29 +76,21 @@ def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
         >>> image.height, image.width, image.data[:2]
         (256, 341, b'\\xff\\xd8')
     """
-    if not data:
-        raise BadImageError("empty image")
-    header = _open(data)
-    width, height = header.size
-    short_side = options.short_side or min(width, height)
+    header = open_picture(data)
+    short_side = options.short_side or min(header.size)
     is_jpeg = header.format in ("JPEG", "MPO")
     if is_jpeg and _is_cut_off(data):
         raise BadImageError("truncated: zeros stand where the rest of the JPEG should be")
     plain_jpeg = is_jpeg and header.mode in ("L", "RGB")
-    plain_jpeg = plain_jpeg and data.rstrip(b"\0").endswith(
-        _END_OF_IMAGE
-    )  # otherwise it may be truncated, which Pillow notices
-    reduction = next((r for r in (8, 4, 2) if plain_jpeg and min(width, height) >= r * short_side), 1)
-    if width * height > options.max_pixels * reduction**2:
-        raise BadImageError(
-            f"{width}x{height} {header.format} would decode to {width * height // reduction**2:,} pixels; "
-            f"max_pixels is {options.max_pixels:,}"
-        )
-    if plain_jpeg and min(width, height) <= short_side and _is_upright(header):
-        _decode_jpeg(data, 8)  # cheap, and it fails where the stream is damaged
-        return PreparedImage(data, height, width, reencoded=False)
-    bgr = _decode_jpeg(data, reduction) if plain_jpeg else _decode_with_pillow(header)
-    bgr = _shrink(bgr, short_side)
+    # Otherwise it may be truncated, which Pillow notices.
+    plain_jpeg = plain_jpeg and data.rstrip(b"\0").endswith(_END_OF_IMAGE)
+    reduction = next((r for r in (8, 4, 2) if plain_jpeg and min(header.size) >= r * short_side), 1)
+    check_size(header, options.max_pixels, reduction if plain_jpeg and _has_one_scan(data) else 1)
+    if plain_jpeg and min(header.size) <= short_side and orientation_of(header) == 1:
+        decode_jpeg(data, 8)  # cheap, and it fails where the stream is damaged
+        return PreparedImage(data, header.height, header.width, reencoded=False)
+    bgr = decode_jpeg(data, reduction) if plain_jpeg else decode_any(header)
+    bgr = turn_upright(_shrink(bgr, short_side), orientation_of(header))
     encoded, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])
     if not encoded:
         raise BadImageError(f"{bgr.shape[1]}x{bgr.shape[0]} pixels could not be encoded as JPEG")
@@ -111,21 +103,10 @@ def check_jpeg(data: bytes) -> tuple[int, int]:
     Raises:
         BadImageError: if it does not decode.
     """
-    header = _open(data)
+    header = open_picture(data)
     if header.format not in ("JPEG", "MPO"):
         raise BadImageError(f"expected a JPEG, found {header.format}")
-    return _decode_jpeg(data, 1).shape[:2]
-
-
-def _open(data: bytes) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no reason to leave a picture out
-            return Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        raise BadImageError(f"not an image that Pillow knows; starts with {data[:12]!r}") from None
-    except Exception as error:  # Pillow's plugins raise many kinds on damaged files; none may end a long pack
-        raise BadImageError(f"broken image header: {error}") from error
+    return decode_jpeg(data).shape[:2]
 
 
 def _is_cut_off(data: bytes) -> bool:
@@ -136,45 +117,27 @@ def _is_cut_off(data: bytes) -> bool:
     return data.endswith(b"\0\0") and data.find(_END_OF_IMAGE, data.rfind(_START_OF_SCAN)) < 0
 
 
-def _is_upright(header: Image.Image) -> bool:
-    try:
-        return header.getexif().get(_ORIENTATION_TAG, 1) in (0, 1)
-    except Exception:  # Pillow's EXIF parser raises many kinds on damaged EXIF blocks; decoders ignore those blocks
-        return True
+def _has_one_scan(data: bytes) -> bool:
+    """Whether a JPEG keeps no more than a few rows of coefficients while it is decoded.
 
-
-def _decode_jpeg(data: bytes, reduction: int) -> np.ndarray:
-    flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags.get(reduction, cv2.IMREAD_REDUCED_COLOR_8))
-    except cv2.error as error:  # over a gigapixel
-        raise BadImageError(f"the JPEG data does not decode: {error.err}") from error
-    if bgr is None:
-        raise BadImageError("the JPEG data does not decode")
-    return bgr
-
-
-def _decode_with_pillow(image: Image.Image) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel: Pillow's own conversion clips them to white
-            return cv2.cvtColor(_to_8_bits(np.asarray(image)), cv2.COLOR_GRAY2BGR)
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return np.asarray(image.convert("RGB"))[..., ::-1]
-    except Exception as error:  # as in `_open`
-        raise BadImageError(f"the {image.format} data does not decode: {error}") from error
-
-
-def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    pixels = np.nan_to_num(pixels.astype(np.float32))
-    highest = max(255.0, 65535.0 if pixels.max() > 255 else 255.0, float(pixels.max()))
-    return np.clip(pixels * (255.0 / highest), 0, 255).astype(np.uint8)
+    It is neither progressive, nor are its components in scans of their own. Of other files libjpeg keeps all coefficients, of
+    2 bytes each, in full size even where the picture is scaled down.
+    """
+    position, components = 2, 0
+    while position + 10 <= len(data):
+        marker = data[position + 1]
+        if data[position] != 0xFF or marker == 0xFF:
+            position += 1
+            continue
+        if marker in (0xC0, 0xC1):
+            components = data[position + 9]
+        elif marker == 0xDA:
+            return data[position + 4] == components
+        elif marker in _OTHER_FRAMES:
+            return False
+        has_length = marker != 0x01 and not 0xD0 <= marker <= 0xD9
+        position += 2 + (int.from_bytes(data[position + 2 : position + 4], "big") if has_length else 0)
+    return False
 
 
 def _shrink(bgr: np.ndarray, short_side: int) -> np.ndarray:

@@ -23,7 +23,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tfrecords_tools.dataset import croissant, tfds_files
 from tfrecords_tools.dataset.atomic_file import atomic_file
@@ -33,10 +33,8 @@ from tfrecords_tools.dataset.index import INDEX_FOLDER, index_file
 from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, DATASET_FILE, REJECTED_FILE, DatasetInfo, ShardInfo
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.shards import sha256_of, shard_name
-from tfrecords_tools.dataset.splits import check_fractions
 from tfrecords_tools.packing.encode import Encoder, Result, Settings
-from tfrecords_tools.packing.image_digest import CHECK_IMAGES, CheckImages
-from tfrecords_tools.packing.images import ImageOptions
+from tfrecords_tools.packing.options import PackOptions
 from tfrecords_tools.packing.shard_files import FinishedShard, finished_shard, write_shard
 from tfrecords_tools.packing.spool import Place, Spool
 from tfrecords_tools.packing.staging import LOCK_FILE, SPOOL_FILE, Staging, put_back_retired
@@ -48,58 +46,11 @@ _OURS = (
     LOCK_FILE,  # of a pack that was killed as it ended
     ".features",  # mm_keras caches encodings there, of records that overwriting deletes
 )
-UNLABELLED = ("keep", "leave_out")
 _VERSIONED = ("opencv-python-headless", "pillow", "numpy")
 
 
 class PackError(ValueError):
     """Packing cannot go on; nothing was left at the output path."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PackOptions:
-    """How a source is packed.
-
-    Attributes:
-        images: the size and quality of the stored images.
-        fractions: maps split names to the fractions by which a split is drawn for examples to which the source gives none.
-        seed: another seed draws other splits and another order of the records.
-        examples_per_shard: about how many records a shard holds.
-        keep_without_image: whether a record whose image is missing or unreadable is kept without its image, if it has a text.
-            Otherwise it is left out. Both are reported in rejected.jsonl.
-        max_bad_fraction: packing stops with an error when more than this fraction of the input is bad, 0–1. The usual reason
-            is a wrong image folder.
-        workers: the number of worker processes; None starts one for each core. The bytes do not depend on it.
-        unlabelled: whether examples without a label are kept ("keep"), or counted and left out ("leave_out"). Of multi-label
-            data an example without a label says that none applies, which may not be meant.
-        check_images: what image files are known by in the dataset's description, which later tells whether it is still what
-            packing would make: see `ImageDigest`.
-
-    Example:
-        >>> PackOptions(images=ImageOptions(short_side=320), fractions={"train": 0.9, "test": 0.1})
-    """
-
-    images: ImageOptions = dataclasses.field(default_factory=ImageOptions)
-    fractions: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
-    seed: int = 0
-    examples_per_shard: int = 2000
-    keep_without_image: bool = True
-    max_bad_fraction: float = 0.2
-    workers: int | None = None
-    unlabelled: Literal["keep", "leave_out"] = "keep"
-    check_images: CheckImages = "time"
-
-    def __post_init__(self):
-        check_fractions(self.fractions)
-        if self.examples_per_shard < 1:
-            raise ValueError(f"examples_per_shard must be at least 1. Received: {self.examples_per_shard}")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be at least 1, or None for one a core. Received: {self.workers}")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(f"max_bad_fraction must be within 0–1. Received: {self.max_bad_fraction}")
-        for name, values in (("unlabelled", UNLABELLED), ("check_images", CHECK_IMAGES)):
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {', '.join(values)}. Received: {getattr(self, name)!r}")
 
 
 class ShardPlan(NamedTuple):
@@ -231,7 +182,14 @@ def pack(
         labels = labels or LabelVocabulary.from_names(spool.label_names)
         fingerprint = _fingerprint(spool, source, options, labels)
         staging.begin(fingerprint)
-        settings = Settings(labels, source.multi_label, tuple(source.text_fields), options.images, options.keep_without_image)
+        settings = Settings(
+            labels,
+            source.multi_label,
+            tuple(source.text_fields),
+            options.images,
+            options.keep_without_image,
+            () if options.allow_outside else source.image_roots,
+        )
         job = Job(spool, staging.path, settings, fingerprint, options, progress)
         splits: dict[str, list[ShardInfo]] = {split: [] for split, size in spool.sizes.items() if size}
         counts = {split: Counter() for split in splits}
@@ -254,7 +212,7 @@ def pack(
             splits=splits,
             images=dataclasses.asdict(options.images) if source.images is None else source.images,
             statistics={split: _statistics(counts[split], labels) for split in splits},
-            provenance=_provenance(source, options, spool),
+            provenance=_provenance(source, options, spool) | {"labels_left_out": _labels_left_out(spool, labels, counts)},
             ceilings=source.ceilings,
         )
         spool.close()
@@ -293,7 +251,8 @@ def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: Lab
     settings = dataclasses.replace(options, workers=None)
     versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
     examples = (spool.digest, spool.images.facts())
-    parts = (*examples, settings, labels.names, source.multi_label, source.text_fields, source.images, versions)
+    declared = (source.multi_label, source.text_fields, source.images, source.image_roots)
+    parts = (*examples, settings, labels.names, *declared, versions)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -316,6 +275,14 @@ def _statistics(counts: Counter, labels: LabelVocabulary) -> dict:
     }
     statistics["labels"] = {name: counts[f"label/{name}"] for name in labels.names}
     return statistics
+
+
+def _labels_left_out(spool: Spool, labels: LabelVocabulary, counts: dict[str, Counter]) -> dict[str, int]:
+    """Maps the labels of the vocabulary that stand on rejected examples alone to their number."""
+    packed = Counter()
+    for each in counts.values():
+        packed.update(each)
+    return {name: spool.label_names[name] for name in labels.names if spool.label_names[name] and not packed[f"label/{name}"]}
 
 
 def _provenance(source: Source, options: PackOptions, spool: Spool) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -44,7 +45,7 @@ class Spool:
     Attributes:
         path: the path of the file.
         sizes: maps each split to its number of examples.
-        label_names: the labels of all examples.
+        label_names: the labels of all examples, and the number of examples that carry each.
         rejections: (position in the source, rejection) pairs.
         num_seen: the number of examples and rejected rows.
         num_bad: the number of rows for which the rejections stand.
@@ -70,7 +71,7 @@ class Spool:
         self.path = path
         self.images = ImageDigest(check_images)
         self.sizes = dict.fromkeys(fractions, 0)
-        self.label_names: set[str] = set()
+        self.label_names: Counter[str] = Counter()
         self.rejections: list[tuple[int, Rejection]] = []
         self.num_seen = self.num_bad = self.num_unlabelled = 0
         self.splits_drawn = True

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import filelock
 
+from tfrecords_tools.dataset.checksums import CHECKSUMS_FILE
 from tfrecords_tools.dataset.index import INDEX_FOLDER
 from tfrecords_tools.dataset.publish import UNFINISHED
 
@@ -90,6 +91,7 @@ class Staging:
     def begin(self, fingerprint: str) -> None:
         """Deletes the shards that a pack of another input or with other options left."""
         shutil.rmtree(self.path / TASKS_FOLDER, ignore_errors=True)
+        (self.path / CHECKSUMS_FILE).unlink(missing_ok=True)  # of a pack that was killed as it ended
         path = self.path / _FINGERPRINT
         if not path.is_file() or path.read_text() != fingerprint:
             for stale in [*self.path.glob("*.tfrecord*"), path]:

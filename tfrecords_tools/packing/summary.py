@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from tfrecords_tools.dataset.info import REJECTED_FILE, DatasetInfo
 
 _SHOWN = 10
+_NOTHING = frozenset(("nan", "NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "NaT", "-", "-1", "?"))
 
 
 def summary_lines(info: DatasetInfo, folder: str | Path, train_split: str = "train") -> list[str]:
@@ -19,7 +21,7 @@ def summary_lines(info: DatasetInfo, folder: str | Path, train_split: str = "tra
     rejected = [
         f"{count:,} {action}: see {Path(folder) / REJECTED_FILE}" for action, count in info.provenance["rejected"].items()
     ]
-    return rejected + _unlabelled(info) + _absent_classes(info, train_split)
+    return rejected + _unlabelled(info) + _odd_names(info.labels.names) + _absent_classes(info, train_split)
 
 
 def _unlabelled(info: DatasetInfo) -> list[str]:
@@ -37,12 +39,30 @@ def _unlabelled(info: DatasetInfo) -> list[str]:
     return lines
 
 
+def _odd_names(names: list[str]) -> list[str]:
+    """Names that mean "no label" in other programs, and names that are told apart by nothing but how they are spelled."""
+    lines = [
+        f"{name!r} is a class like any other; where it means that there is no label, empty the cells"
+        for name in names
+        if name in _NOTHING
+    ]
+    spelled: dict[str, list[str]] = {}
+    for name in names:
+        spelled.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    alike = [" and ".join(map(repr, group)) for group in spelled.values() if len(group) > 1]
+    if alike:
+        lines.append(f"classes that differ in capitals or in how accents are encoded alone: {_listed(alike)}")
+    return lines
+
+
 def _absent_classes(info: DatasetInfo, train_split: str) -> list[str]:
     counts = {split: dict(zip(info.labels.names, info.label_counts(split), strict=True)) for split in info.splits}
     nowhere = [name for name in info.labels.names if not any(counts[split][name] for split in counts)]
     lines = []
     if nowhere:
-        lines.append(f"no example at all of {_classes(nowhere)}: {_listed(map(repr, nowhere))}")
+        left_out = info.provenance.get("labels_left_out", {})
+        told = (f"{name!r} ({left_out[name]:,} left out)" if name in left_out else repr(name) for name in nowhere)
+        lines.append(f"no example at all of {_classes(nowhere)}: {_listed(told)}")
     if train_split not in counts:
         return lines
     untrained = [name for name in info.labels.names if not counts[train_split][name] and name not in set(nowhere)]
@@ -59,7 +79,7 @@ def _absent_classes(info: DatasetInfo, train_split: str) -> list[str]:
     }
     missing = [f"{number:,} in {split!r}" for split, number in unmeasured.items() if number]
     if missing:
-        lines.append(f"of {len(info.labels):,} classes some have no example to be measured by: {', '.join(missing)}")
+        lines.append(f"classes without an example to be measured by: {', '.join(missing)}")
     return lines
 
 

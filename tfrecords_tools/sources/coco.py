@@ -58,6 +58,7 @@ def make_source(captions: dict[str, Path], instances: dict[str, Path], images: d
         multi_label=bool(instances),
         files=files,
         options={"splits": sorted({**captions, **instances})},
+        image_roots=tuple(map(Path, images.values())),
     )
 
 

@@ -85,6 +85,7 @@ class Source:
         labels: the names of all labels in the order of the source's numbering. None stands for the names that occur in
             examples, sorted.
         images: how its images are stored already, if packing keeps their bytes (`ImageOptions` as a dict); otherwise None.
+        image_roots: the folders in which its image files must lie; none: anywhere.
         ceilings: maps the modalities that a model sees to the best accuracy to expect; known only for the drawn sample.
         notes: lines that say how the source was read, where that does not go without saying.
     """
@@ -97,5 +98,6 @@ class Source:
     options: dict = dataclasses.field(default_factory=dict)
     labels: list[str] | None = None
     images: dict | None = None
+    image_roots: tuple[Path, ...] = ()
     ceilings: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()

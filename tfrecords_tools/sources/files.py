@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tfrecords_tools.sources.text_rows import BadRow, header_names, iter_cells, 
 
 _SUFFIXES = "apng avif bmp gif heic j2k jfif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
+MOST_NESTED = 100
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
 )
@@ -142,7 +144,7 @@ def read_class_texts(
         texts, problems = {}, []
         for number, line in iter_lines(path):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 texts.setdefault(row["label"], row["text"])
             except (ValueError, KeyError, TypeError) as error:
                 problems.append((f"{path.name}:{number}", f"expected label and text: {type(error).__name__}: {error}"))
@@ -161,6 +163,28 @@ def read_synsets(path: str | Path) -> dict[str, str]:
             raise SourceError(f"{path}:{number} repeats {wnid!r}")
         synsets[wnid] = names.partition(",")[0].strip()
     return synsets
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON that others wrote.
+
+    Raises:
+        ValueError: for text that is no JSON, brackets that are nested more than 100 deep, or a number of thousands of digits.
+    """
+    opening = b"[{" if isinstance(text, bytes) else "[{"
+    if text.count(opening[:1]) + text.count(opening[1:]) > MOST_NESTED and _depth(text) > MOST_NESTED:
+        raise ValueError(f"brackets are nested more than {MOST_NESTED} deep")
+    return json.loads(text)
+
+
+def _depth(text: str | bytes) -> int:
+    """The deepest nesting of brackets in JSON text."""
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    depth = deepest = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[{\]}]', text):
+        depth += 1 if bracket in "[{" else -1 if bracket in "]}" else 0
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def joined_text(value: Any) -> str:
@@ -183,9 +207,16 @@ def iter_images(folder: Path, _above: frozenset = frozenset()) -> Iterator[Path]
         return
     above = _above | {(status.st_dev, status.st_ino)}
     with os.scandir(folder) as entries:
-        listed = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        listed = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
     for name, is_folder in listed:
         if is_folder:
             yield from iter_images(folder / name, above)
         elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
             yield folder / name
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -53,6 +53,7 @@ def make_source(captions: Path, image_root: Path, split_lists: dict[str, Path] |
         multi_label=False,
         files=[captions, *split_lists.values()],
         options={"splits": sorted(split_lists)},
+        image_roots=(Path(image_root),),
     )
 
 

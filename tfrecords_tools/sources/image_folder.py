@@ -6,7 +6,8 @@
     root/3.jpg                     no label
 
 - Files with the suffix of an image format are images, except hidden files. Folders are read in sorted order, and links are
-  followed. The id of a record is the path of its image below the root.
+  followed; images to which they lead outside of the root are read with packing's `allow_outside` alone. The id of a record is
+  the path of its image below the root.
 - The first level of folders are splits if all of them have names of splits (train, training, val, valid, validation, dev, test,
   testing) and no image lies beside them. `splits` decides otherwise.
 - `class_texts` (a CSV file label,description, or class_descriptions.jsonl) become the field `class_description`, which is
@@ -60,6 +61,7 @@ def make_source(
         multi_label=False,
         files=[Path(class_texts)] if class_texts else [],
         options={"label": label, "splits": splits, "captions": captions},
+        image_roots=(root,),
     )
 
 

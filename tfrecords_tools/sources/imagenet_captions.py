@@ -104,6 +104,7 @@ def make_source(options: Options) -> Source:
         files=files,
         options={key: chosen[key] for key in ("fields", "label_names", "captioned_only")} | {"splits": list(options.images)},
         labels=list(_label_names(options).values()) or None,
+        image_roots=tuple(options.images.values()),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import ijson
 
-from tfrecords_tools.sources.files import SourceError, open_bytes, reading
+from tfrecords_tools.sources.files import MOST_NESTED, SourceError, open_bytes, reading
 
 _Events = Iterator[
     tuple[str, Any]
@@ -33,7 +33,7 @@ def iter_json(path: str | Path) -> Iterator[tuple[str, Any]]:
     with open_bytes(path) as file, reading(path):
         try:
             yield from _items(ijson.basic_parse(file, use_float=True))
-        except ijson.JSONError as error:
+        except (ijson.JSONError, ValueError, ArithmeticError) as error:  # the latter two: numbers of thousands of digits
             message = " ".join(str(error.args[0] if error.args else error).split())
             raise SourceError(f"{path} is no JSON: {message}") from error
 
@@ -71,4 +71,6 @@ def _value(event: str, value: Any, events: _Events) -> Any:
         depth += _DEPTH.get(event, 0)
         if not depth:
             return builder.value
+        if depth > MOST_NESTED:
+            raise ijson.JSONError(f"brackets are nested more than {MOST_NESTED} deep")
         event, value = next(events)

@@ -101,6 +101,7 @@ def make_source(options: Options) -> Source:
         files=files,
         options=chosen,
         labels=classes.vocabulary,
+        image_roots=(Path(options.image_root),) if options.image_root else (),
     )
 
 

@@ -3,8 +3,9 @@
     id,image,title,description,category                    --image=image --text=title,description --label=category
     a1,images/a1.jpg,"Mug, blue","Dishwasher safe",kitchen
 
-- Image paths are relative to the folder of the table, or to `image_root`. An empty cell means that there is no image. A cell
-  may also hold the encoded picture: bytes, Hugging Face's {bytes, path}, or base64. `image_template` makes paths of columns.
+- Image paths are relative to the folder of the table, or to `image_root`, and may not lead out of it (packing's
+  `allow_outside` allows it). An empty cell means that there is no image. A cell may also hold the encoded picture: bytes,
+  Hugging Face's {bytes, path}, or base64. `image_template` makes paths of columns.
 - In JSON and Parquet a text or label cell may hold a list (five captions, three tags); label cells of CSV may spell one
   ("['red', 'round']"), where examples may carry several labels.
 - `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label.
@@ -109,6 +110,7 @@ def make_source(
         options=options | {name: value for name, value in unusual.items() if value},
         labels=_numbering([table.class_names.get(columns.label) for table in opened]),
         notes=tuple(notes),
+        image_roots=tuple(dict.fromkeys(Path(image_root) if image_root else table.folder for table in opened)),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfrecords_tools.sources.table_cells import SEVERAL_LABELS, LabelCells, is_list, is_missing, list_in, name_of, text_of
 from tfrecords_tools.sources.table_file import TableError
-from tfrecords_tools.sources.table_images import ImageCells, SeveralImagesError, UrlError, template_columns
+from tfrecords_tools.sources.table_images import ImageCells, SeveralImagesError, UrlError, is_file, template_columns
 from tfrecords_tools.sources.table_rows import Table
 
 if TYPE_CHECKING:
@@ -37,17 +38,23 @@ def check_labels(table: Table, labels: LabelCells) -> list[str]:
         raise TableError(f"{where} hold lists, such as {listed[0]!r:.60}: {SEVERAL_LABELS}")
     notes = []
     texts = [cell for cell in cells if isinstance(cell, str) and list_in(cell) is None]
-    separator = None if labels.separator or labels.names else _separator(texts, len(cells))
-    if separator and labels.several:
+    separated = labels.separator is not None and any(labels.separator in text for text in texts)
+    separator = None if labels.names or separated else _separator(texts, len(cells))
+    if separator and labels.separator:
+        example = _with(separator, texts)
+        notes.append(f"{where} hold no {labels.separator!r}: is {separator!r} the separator in {example!r:.60}?")
+    elif separator and labels.several:
         raise TableError(
             f"{where} may hold several labels, such as {_with(separator, texts)!r:.60}: name what separates them, "
             f"--label_separator='{separator}'; if each cell is one label, name a character that stands in none of them"
         )
-    if separator and _repeats(texts, separator):
+    elif separator and _repeats(texts, separator):
         notes.append(
             f"{where} are one class each, such as {_with(separator, texts)!r:.60}. If they hold several labels, say so: "
             f"--label_separator='{separator}'"
         )
+    elif labels.several and texts and not (labels.separator or listed or labels.names):
+        notes.append(f"{where} are one label each, such as {texts[0]!r:.60}; what separates several? --label_separator")
     if labels.names:
         notes.append(f"{where} are numbers that the file names: 0 is {labels.names[0]!r}, of {len(labels.names)}")
     elif any(not is_list(cell) and _text(cell).endswith(".0") and _text(cell) != name_of(cell, "") for cell in cells):
@@ -94,6 +101,7 @@ def check_images(table: Table, images: ImageCells) -> list[str]:
     problems: dict[type, list[str]] = {UrlError: [], SeveralImagesError: []}
     notes: dict[str, str] = {}
     num_rows = 0
+    absent: list[Path] = []
     for row in table.sample(columns, _IMAGES):
         cell = None if images.template else row[images.column]
         try:
@@ -105,16 +113,20 @@ def check_images(table: Table, images: ImageCells) -> list[str]:
         except ValueError:
             continue  # the row will be rejected, and counted
         num_rows += found is not None
+        if isinstance(found, Path) and not is_file(found):
+            absent.append(found)
         if isinstance(cell, str) and isinstance(found, bytes):
             notes.setdefault("base64", "are base64")
         elif isinstance(cell, str) and found is not None and "\\" in cell and "\\" not in str(found):
             notes.setdefault("\\", f"are written with \\, which is read as /: {cell!r:.60}")
         elif isinstance(cell, str) and found is not None and found.name.startswith(f"{cell.rpartition('/')[2]}."):
             notes.setdefault("suffix", f"lack their suffix, which is found: {cell!r:.60} is {found.name}")
-    where = f"{table.name}: the cells of image column {images.column!r}"
+    where = f"{table.name}: the cells of image column {images.column!r}" if images.column else f"{table.name}: the images"
     for kind, messages in problems.items():
         if len(messages) > 0.1 * num_rows:
             raise TableError(f"{where} {'are URLs' if kind is UrlError else 'hold several images'}. {messages[0]}")
+    if absent and len(absent) == num_rows:
+        notes["absent"] = f"name no file: {absent[0]} is not there. Where are they? --image_root, or --image_template"
     return [f"{where} {note}" for note in notes.values()]
 
 

@@ -36,6 +36,7 @@ _FOREIGN = {
     b"SQLite format 3": "an SQLite database; export its table as CSV",
     b"version https://git-lfs": "a pointer of Git LFS and not the file itself; fetch that by: git lfs pull",
 }
+_SPACED = r'{0} +"(?:[^"\n]|"")*" *(?:{0}|\r?$)'  # a whole quoted cell behind a delimiter and spaces
 _HEAD = 2**16
 _BYTE_ORDER_MARKS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -77,6 +78,7 @@ class TableFile:
         compression: "gz", "bz2", "xz", "zip"; None: none.
         encoding, delimiter, quotes, lenient: as in `TextFormat`, found out.
         marked: whether a line "sep=;" stands before the header.
+        spaced: whether spaces stand before the quotes of cells.
     """
 
     path: Path
@@ -89,6 +91,7 @@ class TableFile:
     quotes: bool = True
     lenient: bool = False
     marked: bool = False
+    spaced: bool = False
 
     @contextlib.contextmanager
     def open(self) -> Iterator[TextIO]:
@@ -149,8 +152,10 @@ def _find_text_format(table: TableFile, suffix: str, given: TextFormat) -> Table
     kind = table.kind
     if kind != "csv" and text.lstrip().startswith("[") and re.match(r"\[\s*(\{|\]|$)", text.lstrip()):
         kind = "json"
-    elif kind == "json" and _holds_lines(text, whole=len(head) < _HEAD):
+    elif kind in ("json", "csv") and text.lstrip().startswith("{") and _holds_lines(text, whole=len(head) < _HEAD):
         kind = "json lines"
+    elif kind == "json lines" and text.lstrip().partition("\n")[0].strip() == "{":
+        kind = "json"
     usual = _USUAL.get(suffix, ",")
     mark = re.match(r'"?sep=(.)"?\r?\n', text) if kind == "csv" else None
     delimiter = given.delimiter or (mark and mark[1])
@@ -164,6 +169,7 @@ def _find_text_format(table: TableFile, suffix: str, given: TextFormat) -> Table
         quotes=given.quotes,
         lenient=given.lenient,
         marked=bool(mark),
+        spaced=kind == "csv" and given.quotes and bool(re.search(_SPACED.format(re.escape(delimiter)), text, re.MULTILINE)),
     )
     return dataclasses.replace(found, read_as=_describe(found, table.kind, usual, given))
 
@@ -173,6 +179,8 @@ def _describe(found: TableFile, expected: str, usual: str, given: TextFormat) ->
     parts = []
     if found.kind == "csv" and found.delimiter not in (usual, given.delimiter):
         parts.append(f"cells between {_DELIMITERS.get(found.delimiter, repr(found.delimiter))}")
+    if found.spaced:
+        parts.append("spaces before quotes")
     if found.kind != expected:
         parts.append({"json": "one JSON document", "json lines": "a JSON object a line"}[found.kind])
     if found.encoding != "utf-8-sig" and not given.encoding:

@@ -10,6 +10,7 @@ import string
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
 from tfrecords_tools.sources.table_cells import is_list, is_missing, list_in, name_of, text_of
@@ -29,7 +30,10 @@ _BASE64_STARTS = (
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")
 _SEPARATORS = (";", "|", ",", " ")
 FIRST_IMAGE = "a record has one image: --first_image takes the first of each cell"
-COLLECT = "fetch the pictures first: tfrecords-tools collect images TABLE.csv --id=COLUMN --url=COLUMN --output=FOLDER"
+COLLECT = (
+    "fetch the pictures first (tfrecords-tools collect images TABLE.csv --id=COLUMN --url=COLUMN --output=FOLDER), and name "
+    "them by --image_template='FOLDER/{COLUMN}'"
+)
 
 
 class SeveralImagesError(ValueError):
@@ -82,6 +86,8 @@ class ImageCells:
             if len(items) > 1 and not self.first:
                 raise SeveralImagesError(f"{len(items)} images in column {self.column!r}: {FIRST_IMAGE}")
             return self._read(items[0]) if items else None
+        if getattr(value, "ndim", 0) > 1 or hasattr(value, "getbands"):
+            raise ValueError(f"column {self.column!r} holds the pixels of an image; give its path, or its encoded bytes")
         if not isinstance(value, str) and not is_missing(value):
             value = name_of(value, self.column)  # a number may name a file
         text = text_of(value, self.column)
@@ -96,6 +102,8 @@ class ImageCells:
         path = self.root / text
         if "\\" in text and not is_file(path):
             path = self.root / text.replace("\\", "/")
+        if "%" in text and not is_file(path) and is_file(self.root / unquote(text)):
+            path = self.root / unquote(text)
         several = parts_of(text)
         if len(several) > 1 and not is_file(path):
             if not self.first:

@@ -62,7 +62,7 @@ def iter_json_document(file: TextIO, name: str) -> Iterator[tuple[str, dict[str,
     """
     buffer = file.read(_CHUNK).lstrip()
     try:
-        items = _items(file, buffer[1:]) if buffer.startswith("[") else _rows_of(json.loads(buffer + file.read()))
+        items = _items(file, buffer[1:]) if buffer.startswith("[") else _rows_of(_items(file, buffer))
         yield from ((f"{name}:{index}", _row(item)) for index, item in enumerate(items))
     except (ValueError, RecursionError) as error:
         if isinstance(error, TableError | UnicodeError):
@@ -71,7 +71,7 @@ def iter_json_document(file: TextIO, name: str) -> Iterator[tuple[str, dict[str,
 
 
 def _items(file: TextIO, buffer: str) -> Iterator[Any]:
-    """Yields the items of an array, of which the first bracket was read already."""
+    """Yields the items of an array, of which the first bracket was read already, or one JSON value after the other."""
     decoder, chunk, place = json.JSONDecoder(), _CHUNK, 0
     while True:
         place = _GAP.match(buffer, place).end()
@@ -82,13 +82,21 @@ def _items(file: TextIO, buffer: str) -> Iterator[Any]:
             yield item
         except json.JSONDecodeError as error:
             more = file.read(chunk)
+            if not more and not buffer[place:].strip():
+                return
             if not more:
                 raise ValueError(f"{error.msg} at the end, or before it: {buffer[place : place + 60]!r}") from None
             buffer, place, chunk = buffer[place:] + more, 0, 2 * chunk  # a long item is not parsed again for each chunk
 
 
-def _rows_of(document: dict) -> Iterator[Any]:
-    """The rows of an object that holds a table; {"image": ["a.png"], "title": ["x"]} has one."""
+def _rows_of(items: Iterator[Any]) -> Iterator[Any]:
+    """The rows: objects one after the other, or those in a single object that holds a table."""
+    first = list(itertools.islice(items, 2))
+    return _rows_in(first[0]) if len(first) == 1 and isinstance(first[0], dict) else itertools.chain(first, items)
+
+
+def _rows_in(document: dict) -> Iterator[Any]:
+    """The rows of an object that holds a table: {"image": ["a.png"], "title": ["x"]} has one."""
     values = list(document.values())
     arrays = [key for key, value in document.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
     if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):

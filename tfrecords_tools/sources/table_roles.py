@@ -61,7 +61,7 @@ def check_columns(table: Table, wanted: Iterable[str]) -> None:
     wanted = list(wanted)
     missing = [column for column in wanted if column not in table.columns]
     if missing and not table.columns:
-        raise TableError(f"{table.name} is empty: it has no columns")
+        raise TableError(table.why_no_columns())
     if missing:
         raise TableError(
             f"{table.name} has no column {missing[0]!r}; its columns are {table.columns}{_hint(table, missing[0])}"

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tfrecords_tools.sources.table_file import TableError, TableFile, TextFormat, find_format
 from tfrecords_tools.sources.table_json import iter_json_document, iter_json_lines
@@ -49,6 +49,13 @@ class Table:
         """The rows among the first `number` that can be read."""
         return [row for _, row in itertools.islice(self.iter_rows(columns), number) if not isinstance(row, BadRow)]
 
+    def why_no_columns(self) -> str:
+        """What is wrong with a table in which no column was found."""
+        where, row = next(self.iter_rows([]), ("", None))
+        if row is None:
+            return f"{self.name} is empty: it has no columns"
+        return f"no row of {self.name} can be read; the first, {where}: {row}"
+
 
 def open_table(table: str | Path | pandas.DataFrame, text_format: TextFormat = TextFormat()) -> Table:
     """Finds out how a table is written, and which columns it has.
@@ -74,7 +81,7 @@ def open_table(table: str | Path | pandas.DataFrame, text_format: TextFormat = T
     iter_rows = {"csv": _iter_csv, "json lines": _iter_json_lines, "json": _iter_json_document}[file.kind]
     if file.kind == "csv":
         with file.open() as text:
-            columns = _header(iter_cells(text, path.name, file.delimiter, file.quotes), path)
+            columns = _header(_cells(text, file), path)
     else:
         rows = itertools.islice(iter_rows(file), _SAMPLE)
         columns = sorted({key for _, row in rows if isinstance(row, dict) for key in row})
@@ -87,9 +94,13 @@ def _iter_frame(frame: pandas.DataFrame) -> Rows:
         yield f"DataFrame:{index}", dict(zip(names, values, strict=True))
 
 
+def _cells(text: TextIO, file: TableFile) -> Iterator[tuple[str, list[str] | BadRow]]:
+    return iter_cells(text, file.path.name, file.delimiter, file.quotes, file.spaced, begun=int(file.marked))
+
+
 def _iter_csv(file: TableFile) -> Rows:
     with file.open() as text:
-        rows = iter_cells(text, file.path.name, file.delimiter, file.quotes, begun=int(file.marked))
+        rows = _cells(text, file)
         header = _header(rows, file.path)
         for where, cells in rows:
             if file.lenient and NOT_UTF8.search("".join(cells)):

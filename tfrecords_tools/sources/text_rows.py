@@ -33,7 +33,7 @@ class BadRow(str):
 
 
 def iter_cells(
-    file: TextIO, name: str, delimiter: str = ",", quotes: bool = True, begun: int = 0
+    file: TextIO, name: str, delimiter: str = ",", quotes: bool = True, spaced: bool = False, begun: int = 0
 ) -> Iterator[tuple[str, list[str] | BadRow]]:
     """Yields ("name:line", cells), or ("name:line", what is wrong with the row); rows of nothing but delimiters are skipped.
 
@@ -45,6 +45,7 @@ def iter_cells(
         name: what to call the file in messages.
         delimiter: what stands between cells.
         quotes: whether cells may be quoted; otherwise " is a character as any other.
+        spaced: whether spaces may stand before the quote of a cell.
         begun: how many lines of the file were read before.
 
     Raises:
@@ -57,7 +58,7 @@ def iter_cells(
     csv.field_size_limit(2 * _ROW_LIMIT)  # rows that are too long are told apart here, and read to their end
     lines = _Lines(file, begun)
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=quotes)
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, skipinitialspace=spaced, strict=quotes)
     width = 0
     while True:
         first = lines.begin_row()
@@ -85,7 +86,7 @@ def iter_cells(
                 where,
                 BadRow(
                     f"malformed row: a quote in line {first} is not closed in it; the lines up to {last} that it would swallow "
-                    "are read as rows of their own"
+                    "are read as rows of their own (--no_quotes takes quotes for characters)"
                 ),
             )
         elif problem:
@@ -108,7 +109,7 @@ def _broken(where: str, taken: list[str], first: int, problem: str, width: int, 
             f"{where}: a cell begins with a quote, and the row does not end before line {first + len(taken) - 1:,} "
             f"({problem}): {len(taken):,} lines would be lost. {_REMEDY}"
         )
-    alike = sum(_width(line, delimiter) == width for line in taken)
+    alike = sum(_is_row(line, width, delimiter) for line in taken)
     hint = "; an unclosed quote, perhaps" if '"' in taken[0] else ""
     return BadRow(f"malformed row: {problem} ({_span(first, taken)}){hint}", len(taken) if width == 1 else max(1, alike))
 
@@ -123,16 +124,20 @@ def _swallows(taken: list[str], cells: list[str], problem: str, width: int, deli
     if width < 2:
         return False
     if problem or len(cells) != width:
-        return 2 * sum(_width(line, delimiter) == width for line in inner) >= len(inner) > 0
+        return 2 * sum(_is_row(line, width, delimiter) for line in inner) >= len(inner) > 0
     whole = inner[:-1]  # the cell ends in the last line
-    return len(whole) >= (3 if width > 2 else 8) and all(_width(line, delimiter) == width for line in whole)
+    return len(whole) >= (3 if width > 2 else 8) and all(_is_row(line, width, delimiter) for line in whole)
 
 
-def _width(line: str, delimiter: str) -> int:
-    try:
-        return len(next(csv.reader([line], delimiter=delimiter), []))
-    except csv.Error:
-        return 0
+def _is_row(line: str, width: int, delimiter: str) -> bool:
+    """Whether a line has so many cells, with quotes as quotes, or as characters where it has an unclosed one of its own."""
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        try:
+            if len(next(csv.reader([line], delimiter=delimiter, quoting=quoting), [])) == width:
+                return True
+        except csv.Error:
+            continue
+    return False
 
 
 def _span(first: int, taken: list[str]) -> str:

@@ -124,7 +124,14 @@ def _builder(options: Options):
         return tfds.builder_from_directory(options.dataset)
     if Path(options.dataset).is_dir():
         raise SourceError(f"{options.dataset} holds no dataset_info.json; name the folder of a version, such as …/1.0.0")
-    builder = tfds.builder(options.dataset, data_dir=options.data_dir)
+    try:
+        builder = tfds.builder(options.dataset, data_dir=options.data_dir)
+    except Exception as error:  # TFDS looks names up over the network, and raises errors of its own and of others
+        reason = " ".join(str(error).split())[:300]
+        raise SourceError(
+            f"TFDS has no dataset {options.dataset!r} here, and could not look it up ({type(error).__name__}: {reason}). "
+            f"Prepare it where there is a network (tfds build {options.dataset}), and name the folder of its version: …/1.0.0"
+        ) from error
     if not builder.info.splits:
         raise SourceError(
             f"{options.dataset} is not prepared in {builder.data_dir}; prepare it with: tfds build {options.dataset}"

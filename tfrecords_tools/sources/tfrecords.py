@@ -120,11 +120,12 @@ def iter_examples(options: Options) -> Iterator[SourceExample | Rejection]:
             yield from join.problems()
         for folder in map(Path, options.folders):
             info = DatasetInfo.load(folder)
-            shards = [(split, shard.file) for split in info.splits for shard in info.shards(split)]
-            for split, name in shards:
+            shards = [(split, shard) for split in info.splits for shard in info.shards(split)]
+            for split, shard in shards:
+                name = shard.file
                 if options.splits and split not in options.splits:
                     continue
-                for number, (offset, data) in enumerate(iter_placed_records(folder / name)):
+                for number, (offset, data) in enumerate(iter_placed_records(folder / name, shard.num_examples)):
                     record = decode_example(data)
                     if record.id in unwanted or (wanted is not None and record.id not in wanted):
                         continue

@@ -99,6 +99,7 @@ def make_source(options: Options) -> Source:
         files=[_info(options) / "synsets.txt", *listed],
         options=chosen | {"layout": "benchmark" if options.is_benchmark else "release"},
         labels=labels,
+        image_roots=(options.image_root or options.root,),
     )
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tfrecords_tools.sources.disk_index import DiskIndex
-from tfrecords_tools.sources.files import SourceError, iter_lines, joined_text
+from tfrecords_tools.sources.files import SourceError, iter_lines, joined_text, parse_json
 
 Texts = dict[str, list[str]]
 Found = tuple[Texts, str, str]  # the texts, the problem ("" if there is none), and what was done about it
@@ -131,7 +130,7 @@ def _pick(entries: list, position: int | None, image_id: str, name: str) -> tupl
 
 def _load(path: Path, name: str) -> tuple[list, str]:
     try:
-        entries = json.loads(path.read_bytes())
+        entries = parse_json(path.read_bytes())
     except (ValueError, OSError) as error:
         return [], f"broken metadata: {name}: {error}"
     if not isinstance(entries, list):

@@ -82,7 +82,8 @@ def late_fusion(
     features.save(new.path)
     with atomic_file(new.best) as temporary:
         model.save(temporary)
-    new.save_facts(dataset=str(held_out.folder.absolute()), modalities=features.modalities)
+    facts = {"dataset": str(held_out.folder.absolute()), "modalities": features.modalities}
+    new.save_facts(**facts, images=held_out.info.images)
     content = {
         "method": method,
         "runs": [str(part.path.absolute()) for part in parts],

@@ -245,3 +245,18 @@ def test_includes_are_found_from_any_folder(write, monkeypatch, tmp_path):
 
 def test_config_that_includes_itself_is_an_error(write):
     assert "includes itself" in _message(write('include "mine.gin"'))
+
+
+def test_what_a_config_fetches_is_checked_once_and_before_anything_is_packed(monkeypatch):
+    fetched = []
+    monkeypatch.setattr("mm_keras.downloads.preset_class_and_config", fetched.append)
+    given = ["TABLE = 'gone.csv'", "LABEL = 'label'", "DATASET = 'gone'"]
+    given += ["IMAGE_WEIGHTS = 'gone.weights.h5'", "TEXT_ENCODER = 'bert_tiny_en_uncased'"]
+    raised = []
+    for check in load_config(find_config("products_minilm.gin"), given).early_checks:
+        try:
+            check()
+        except FileNotFoundError as error:
+            raised.append(str(error))
+    assert fetched == ["bert_tiny_en_uncased"]  # of the tokenizer and of the encoder
+    assert raised == ["build_image_tower.weights: weights file gone.weights.h5 does not exist"]

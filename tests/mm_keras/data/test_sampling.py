@@ -19,6 +19,7 @@ from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.training.checkpoint import CheckpointError
 from mm_keras.training.optimizer import make_optimizer
 from mm_keras.training.train import train
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.sources.example import SourceExample
@@ -306,7 +307,7 @@ def test_training_mixes_datasets_and_is_resumed_with_the_same_sampling_alone(
     }
     train(skewed, tmp_path / "run", sampling=make_sampling(1.0, mix={web: 0.25}), **options)
     facts = tmp_path / "run" / "run.json"
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"finished": False}))
+    write_text(facts, json.dumps(json.loads(facts.read_text()) | {"finished": False}))
     for sampling in (None, make_sampling(0.5, mix={web: 0.25}), make_sampling(1.0)):
         with pytest.raises(CheckpointError, match=r"sampling\."):
             train(skewed, tmp_path / "run", sampling=sampling, resume=True, **options)

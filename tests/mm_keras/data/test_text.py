@@ -15,6 +15,7 @@ from mm_keras.data.text import (
     make_tokenizer,
     make_word_tokenizer,
     split_words,
+    strip_texts,
     tell_of_unknown,
 )
 from mm_keras.features import TokenizerSpec
@@ -262,3 +263,18 @@ def test_pipeline_makes_the_same_ids_as_eager_calls(request, kind):
         for found, expected in zip(piped, tokenizer(tf.constant(texts[2 * index : 2 * index + 2]), 6), strict=True):
             assert found.dtype == expected.dtype
             np.testing.assert_array_equal(found, expected)
+
+
+def test_white_space_is_what_packing_takes_for_it():
+    assert not any(chr(code).isspace() for code in range(0x10000, 0x110000))
+    characters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    around = tf.constant(["".join((character, "a", character, "b", character)) for character in characters])
+    stripped = [text.decode() for text in strip_texts(around).numpy()]
+    wrong = [hex(ord(text[1])) for text, found in zip(around.numpy(), stripped, strict=True) if text.decode().strip() != found]
+    assert wrong == []
+
+
+def test_bytes_that_are_no_utf8_are_kept_within_white_space():
+    assert strip_texts(tf.constant([b" \xff a \xc2\xa0", b"\xe3\x80\x80", b"\xe3\x80"])).numpy().tolist() == [
+        *(b"\xff a", b"", b"\xe3\x80")
+    ]

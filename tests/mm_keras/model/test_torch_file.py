@@ -233,3 +233,13 @@ np.savez("net.npz", **{{name: tensor.detach().float().numpy() for name, tensor i
     assert set(found) == set(wanted)
     for name, array in found.items():
         np.testing.assert_array_equal(array.astype("float32"), wanted[name])
+
+
+def test_archive_that_unpacks_to_far_more_than_it_is_is_not_unpacked(tmp_path):
+    storage = Storage(np.zeros(2**23, "float32"), "0")
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights/data.pkl", dump({"a": tensor(storage, (2**23,))}))
+        archive.writestr("weights/data/0", storage.array.tobytes())
+    with pytest.raises(TorchFileError, match=r"bomb\.pth has \d\d,\d+ bytes and would unpack to 33,554,"):
+        read_torch_file(path)

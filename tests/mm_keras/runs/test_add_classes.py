@@ -13,6 +13,7 @@ from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.verify import verify
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.labels import LabelVocabulary
@@ -72,6 +73,10 @@ def test_new_run_is_evaluated_on_the_old_dataset_and_on_one_with_the_new_classes
 @pytest.mark.slow
 def test_new_run_is_exported(more, tmp_path):
     assert (export(shutil.copytree(more, tmp_path / "run")) / "saved_model.pb").is_file()
+
+
+def test_every_file_of_the_new_run_stands_in_its_checksums(more):
+    assert verify(more) == []
 
 
 def test_new_run_answers_with_the_new_classes(more, tmp_path):

@@ -219,12 +219,12 @@ def test_bytes_that_are_no_utf8_are_served(trained_run):
 
 def test_export_whose_preprocessing_differs_is_an_error_and_leaves_no_version(tmp_path, trained_run, monkeypatch):
     """The served function sees only the beginning of a text; evaluation, which asks `texts` itself, sees the whole."""
-    whole = Preprocessor.raw
+    whole = Preprocessor.checked_raw
 
-    def raw(self, raw):
+    def checked_raw(self, raw):
         return whole(self, {name: tf.strings.substr(text, 0, 4) for name, text in raw.items()})
 
-    monkeypatch.setattr(Preprocessor, "raw", raw)
+    monkeypatch.setattr(Preprocessor, "checked_raw", checked_raw)
     run = shutil.copytree(trained_run / "baselines" / "title", tmp_path / "run")
     with pytest.raises(ParityError, match=r"probabilities differ from the trained model's by up to .* on 32 records of"):
         export(run)

@@ -1,5 +1,6 @@
 import errno
 import os
+import random
 import shutil
 import types
 
@@ -8,7 +9,17 @@ import numpy as np
 import pytest
 
 from mm_keras.training import checkpoint
-from mm_keras.training.checkpoint import CheckpointError, capture, check_room, checkpoint_path, checkpoints, load, restore, save
+from mm_keras.training.checkpoint import (
+    CheckpointError,
+    capture,
+    check_room,
+    checkpoint_path,
+    checkpoints,
+    load,
+    load_latest,
+    restore,
+    save,
+)
 
 
 @pytest.fixture
@@ -45,6 +56,31 @@ def test_all_variables_come_back(tmp_path, make_model, dtype):
     kinds = {name.split("/")[0] for name in read.arrays}
     assert kinds == {"model", "optimizer", "metrics"}
     assert any("seed_generator" in name for name in read.arrays)
+
+
+def test_every_bit_of_a_checkpoint_counts(tmp_path, make_model):
+    path = checkpoint_path(tmp_path, 7)
+    save(path, make_model(), 7, {"progress": {"step": 7, "lines": 1}})
+    whole, draw = path.read_bytes(), random.Random(5)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in [draw.randrange(8 * header) for _ in range(60)] + [draw.randrange(8 * len(whole)) for _ in range(30)]:
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=str(path)):
+            load(path)
+    path.write_bytes(whole)
+    assert load(path).step == 7
+
+
+def test_damaged_checkpoints_without_a_good_one_stop_the_resumption(tmp_path, make_model):
+    for step in (1, 2):
+        checkpoint_path(tmp_path, step).write_bytes(b"torn")
+    told = []
+    with pytest.raises(CheckpointError, match=r"step-0000000001.* is no checkpoint: .* there is none before it to go on from"):
+        load_latest(tmp_path, told.append)
+    assert len(told) == 1
+    assert load_latest(tmp_path / "none") is None
 
 
 def test_checkpoint_of_another_shape_is_refused_and_nothing_is_changed(tmp_path, make_model):

@@ -19,12 +19,14 @@ import pytest
 
 from mm_keras.distribution.preemption import Preempted
 from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.verify import verify
 from mm_keras.training.checkpoint import CheckpointError, checkpoints, load, load_latest
 from mm_keras.training.checkpoint_callbacks import SaveCheckpoints
 from mm_keras.training.optimizer import make_optimizer
 from tests.mm_keras.training import tiny_training
 from tests.mm_keras.training.tiny_training import EPOCHS, train_tiny
 from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
+from tfrecords_tools.dataset.checksums import DamagedFileError
 
 REPOSITORY = Path(__file__).parents[3]
 STEPS = 13  # an epoch
@@ -291,7 +293,17 @@ def test_finished_run_says_so_and_stays_as_it_is(resumed, dataset, capsys):
     lines = _lines(folder)
     again = train_tiny(dataset, folder, cached=True, resume=True)
     assert f"the run in {folder} is finished, there is nothing to resume" in capsys.readouterr().out
+    assert verify(folder) == []
+    assert not list(folder.rglob("unfinished-*"))
     _assert_same(again.get_weights(), folder, (weights, lines))
+
+
+@pytest.mark.parametrize("name", ["run.json", "training.json", "vocabulary_0.txt"])
+def test_damaged_file_of_the_run_stops_the_resumption_before_it_begins(broken_off, dataset, name):
+    path = broken_off / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedFileError, match=rf"{path} is damaged"):
+        train_tiny(dataset, broken_off, cached=True, resume=True)
 
 
 def test_where_there_is_nothing_to_resume_a_run_begins(on_cached_features):

@@ -102,3 +102,10 @@ def test_offset_where_no_record_begins_is_an_error(shard):
         read_record(shard, 1)
     with pytest.raises(CorruptShardError, match="the file ends before byte"):
         read_record(shard, shard.stat().st_size)
+
+
+@pytest.mark.parametrize("promised", [2, 4])
+def test_records_are_counted_against_what_is_promised(shard, promised):
+    with pytest.raises(CorruptShardError, match=f"{shard.name}: 3 records, dataset.json says {promised}"):
+        list(iter_records(shard, promised))
+    assert len(list(iter_records(shard, 3))) == 3

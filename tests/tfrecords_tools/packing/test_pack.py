@@ -11,7 +11,7 @@ from tfrecords_tools.dataset.info import DatasetInfo
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.inspect.verify import verify
 from tfrecords_tools.packing.images import ImageOptions
-from tfrecords_tools.packing.pack import PackOptions, pack
+from tfrecords_tools.packing.pack import PackError, PackOptions, pack, write_here
 from tfrecords_tools.sources import sample
 from tfrecords_tools.sources.example import Rejection, Source
 
@@ -218,7 +218,7 @@ def test_record_whose_image_is_missing_is_kept_without_it_and_reported(packed, r
     assert {entry["action"] for entry in reported.values()} == {"kept without its image"}
     assert reported["gone"]["reason"] == f"missing image: {tmp_path / 'gone.jpg'} does not exist"
     assert reported["broken"]["reason"].startswith("bad image: ")
-    assert reported["folder"]["reason"].startswith(f"unreadable image: {tmp_path}: ")
+    assert reported["folder"]["reason"] == f"forbidden image: {tmp_path} is a folder, not a file"
     assert info.provenance["rejected"] == {"kept without its image": 3}
     assert info.statistics["train"]["without_image"] == 63
 
@@ -226,7 +226,7 @@ def test_record_whose_image_is_missing_is_kept_without_it_and_reported(packed, r
 def test_bad_image_is_named_in_its_report(packed, rows, make_example, tmp_path):
     (tmp_path / "p7.jpg").write_bytes(b"<html>")
     _, folder = packed([*rows, make_example("x", image=tmp_path / "p7.jpg")])
-    assert _rejected(folder)[0]["reason"].startswith("bad image: p7.jpg: not an image that Pillow knows")
+    assert _rejected(folder)[0]["reason"].startswith("bad image: p7.jpg: not a picture of a known format, but an HTML page")
 
 
 def test_record_whose_image_is_missing_is_left_out_on_request(packed, rows, make_example, tmp_path):
@@ -277,3 +277,15 @@ def test_half_of_a_surrogate_pair_in_an_id_or_label_is_rejected(packed, rows, ma
     info, folder = packed([*rows, make_example("cut \ud83d"), make_example("x", labels=["\ud83d"])])
     assert info.num_examples("train") == 60
     assert [entry["id"] for entry in _rejected(folder)] == ["cut \ud83d", "x"]
+
+
+def test_shard_that_the_engine_loses_is_an_error(tmp_path, rows):
+    source = Source("rows", lambda: iter(rows), {"title": False}, False)
+    options = dataclasses.replace(ONE_SPLIT, examples_per_shard=len(rows) // 2, workers=1)
+
+    def lose_one(job, plans):
+        yield from list(write_here(job, plans))[1:]
+
+    with pytest.raises(PackError, match=rf"\d+ of the {len(rows)} examples of split 'train' became records or were rejected"):
+        pack(source, tmp_path / "ds", options, progress=False, engine=lose_one)
+    assert not (tmp_path / "ds").exists()

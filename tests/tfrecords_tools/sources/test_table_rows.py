@@ -182,7 +182,7 @@ def test_unclosed_quote_costs_its_own_row_and_names_the_lines_it_would_swallow(w
     examples, rejections = read_table(path)
     assert [example.texts["title"] for example in examples] == [["a"], ["c"], ["d"]]
     reason = "malformed row: a quote in line 3 is not closed in it; the lines up to 5 that it would swallow are read as rows of"
-    assert rejections == [("t.csv:3", f"{reason} their own")]
+    assert rejections == [("t.csv:3", f"{reason} their own (--no_quotes takes quotes for characters)")]
 
 
 def test_stray_quote_costs_only_its_own_row(write):
