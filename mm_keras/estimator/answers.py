@@ -103,7 +103,7 @@ class Answers:
             try:
                 row |= self._predictor.read(given) if given else {}
             except (ValueError, OSError) as error:
-                bad.append(f"row {frame.index[number]!r}: {error}")
+                bad.append(f"row {frame.index[number]}: {error}")
                 given.pop(IMAGE, None)
                 row |= self._predictor.read(given) if given else {}
             nothing += not given

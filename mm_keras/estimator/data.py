@@ -67,7 +67,7 @@ class Inputs:
             try:
                 cells.append(absolute(image_cell(cell, self.base64_images), root))
             except ValueError as error:
-                raise ValueError(f"row {index!r}, column {self.image!r}: {error}") from None
+                raise ValueError(f"row {index}, column {self.image!r}: {error}") from None
         return cells
 
 
@@ -257,7 +257,7 @@ def _text(cell: Any, index: Any, field: str) -> str | list[str]:
     try:
         return text_cell(cell)
     except ValueError as error:
-        raise ValueError(f"row {index!r}, column {field!r}: {error}") from None
+        raise ValueError(f"row {index}, column {field!r}: {error}") from None
 
 
 def _first_reason(folder: Path) -> str:

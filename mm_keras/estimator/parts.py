@@ -37,7 +37,7 @@ class Parts:
     @property
     def all_frozen(self) -> bool:
         """Whether nothing but the head is learned, so that it can be solved."""
-        return self.frozen and "small" not in (self.image, self.text) and not isinstance(self.image, keras.Model)
+        return self.frozen and self.image != "small" and self.text != "small"
 
 
 def choose_parts(
@@ -168,19 +168,19 @@ def _image_lines(parts: Parts) -> list[str]:
     if parts.image == "small":
         return [
             "make_features.image_size = (96, 96)",
-            'make_features.image_fit = "stretch"',
+            "make_features.image_fit = 'stretch'",
             "build_two_tower.image_tower = @build_small_cnn",
         ]
     architecture, weights = parts.image
     size = (299, 299) if architecture.startswith(("inception", "xception")) else (224, 224)
     return [
         f"make_features.image_size = {size}",
-        'make_features.image_fit = "stretch"  # cropping would cut what stands at the border',
+        "make_features.image_fit = 'stretch'  # cropping would cut what stands at the border",
         "build_two_tower.image_tower = @build_image_tower",
         f"build_image_tower.architecture = {architecture!r}",
         f"build_image_tower.weights = {weights!r}",
         f"build_image_tower.freeze_fraction = {1.0 if parts.frozen else 0.5}",
-        'build_image_tower.pooling = "avg_max"',
+        "build_image_tower.pooling = 'avg_max'",
     ]
 
 
@@ -192,7 +192,7 @@ def _text_lines(parts: Parts) -> list[str]:
         f"make_pretrained_tokenizer.source = {parts.text!r}",
         "build_two_tower.text_encoder = @build_transformer_encoder",
         f"build_transformer_encoder.source = {parts.text!r}",
-        'build_transformer_encoder.pooling = "mean"',
+        "build_transformer_encoder.pooling = 'mean'",
     ]
 
 
