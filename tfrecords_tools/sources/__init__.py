@@ -1,9 +1,9 @@
 """Reads raw datasets: each format has one module with `make_source` for packing and `COMMAND` for the command line.
 
 Import `Source`, `SourceExample` and `Rejection` from `example`, and `make_source` from the module of a format. `command` finds
-the commands. Formats share `files` (text, CSV, folders), `table_rows` (tables), `json_stream` (large JSON files), `disk_index`
-(joins that exceed the memory), and `tags` (labels made of class texts). `imagenet_val` and `webvision_metadata` belong to the
-formats that they are named after.
+the commands. Formats share `files` (text, CSV, folders), `image_files` (what an image's path may reach), `table_rows` (tables),
+`json_stream` (large JSON files), `disk_index` (joins that exceed the memory), and `tags` (labels made of class texts).
+`imagenet_val` and `webvision_metadata` belong to the formats that they are named after.
 
 May import: dataset.
 """
