@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -89,16 +90,7 @@ def read_images(encoded: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tens
     Raises:
         tf.errors.InvalidArgumentError: when the function runs, if B is 1 and the data are damaged.
     """
-    missing = tf.zeros([*spec.size, 3], tf.float32)
-
-    @aside
-    def read(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        def decode() -> tuple[tf.Tensor, tf.Tensor]:
-            image, problem = decode_image(data)
-            return tf.cond(problem == 0, lambda: fit_image(image, spec), lambda: missing), problem
-
-        pixels, problem = tf.cond(tf.strings.length(data) > 0, decode, lambda: (missing, tf.constant(0)))
-        return tf.ensure_shape(pixels, missing.shape), problem
+    shape, read = [*spec.size, 3], _make_reader(spec)
 
     def alone() -> tuple[tf.Tensor, tf.Tensor]:
         pixels, problem = read(encoded[0])
@@ -108,15 +100,33 @@ def read_images(encoded: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tens
         count = tf.size(encoded, tf.int64)
         readable = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
         readable = readable.map(lambda index, data: (index, *read(data))).ignore_errors()
-        nothing = tf.data.Dataset.from_tensors((count, missing, tf.constant(0)))  # behind the others: a batch is never empty
+        nothing = tf.data.Dataset.from_tensors((count, tf.zeros(shape), 0))  # behind the others: a batch is never empty
         batch = readable.concatenate(nothing).batch(count + 1).with_options(_as_written())
         indices, pixels, problems = batch.get_single_element()
         indices = indices[:-1, tf.newaxis]
-        pixels = tf.scatter_nd(indices, pixels[:-1], tf.stack([count, *missing.shape]))
+        pixels = tf.scatter_nd(indices, pixels[:-1], tf.stack([count, *shape]))
         return pixels, tf.tensor_scatter_nd_update(tf.fill([count], DAMAGED), indices, problems[:-1])
 
     pixels, problems = tf.cond(tf.size(encoded) == 1, alone, together)
-    return tf.ensure_shape(pixels, [encoded.shape[0], *missing.shape]), tf.ensure_shape(problems, [encoded.shape[0]])
+    return tf.ensure_shape(pixels, [encoded.shape[0], *shape]), tf.ensure_shape(problems, [encoded.shape[0]])
+
+
+@functools.cache  # it is traced once, whatever the number of models
+def _make_reader(spec: ImageSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """A graph function of one encoded picture, string []: its pixels, and what is wrong with it."""
+
+    @aside
+    def read(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        missing = tf.zeros([*spec.size, 3])
+
+        def decode() -> tuple[tf.Tensor, tf.Tensor]:
+            image, problem = decode_image(data)
+            return tf.cond(problem == 0, lambda: fit_image(image, spec), lambda: missing), problem
+
+        pixels, problem = tf.cond(tf.strings.length(data) > 0, decode, lambda: (missing, 0))
+        return tf.ensure_shape(pixels, missing.shape), problem
+
+    return read
 
 
 def _as_written() -> tf.data.Options:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm_keras.distribution.preemption import EXIT_CODE
+from mm_keras.distribution.preemption import EXIT_CODE, end_if_asked
 
 _GRACE = 60  # seconds for the workers to end by themselves after one has failed or all were asked to end
 _TAIL = 15  # last lines of a failed worker's output that are shown
@@ -84,6 +84,7 @@ def wait_for_workers(workers: list[subprocess.Popen]) -> int | None:
         if all(worker.returncode == 0 for worker in workers):
             return None
         time.sleep(0.1)
+        end_if_asked()
     time.sleep(0.5)
     failed = [index for index, worker in enumerate(workers) if worker.poll()]
     return min(failed, key=lambda index: (workers[index].returncode > 0, workers[index].returncode == EXIT_CODE, index))

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from tfrecords_tools.progress import looking
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
+_AT_ONCE = 3  # seconds that anything may take to look for Ctrl-C
 MESSAGE = "asked to end (SIGTERM); run the same command again, of a training with --resume"
 
 
@@ -25,17 +26,21 @@ class Preempted(RuntimeError):  # noqa: N818  it is no error
 
 
 class _Notice:
-    """What is known of SIGTERM in this process.
+    """What is known of SIGTERM, and of Ctrl-C, in this process.
 
     Attributes:
         blocks: how many blocks of `noticing_sigterm` it is in.
         in_steps: how many of them look after each of their steps, however long a step takes.
-        asked_at: when it was asked to end, in seconds of the monotonic clock; None: it was not.
+        number: the signal that it got; None: none.
+        at: when that was, in seconds of the monotonic clock.
+        told: whether the work has been told, and is ending.
     """
 
     blocks = 0
     in_steps = 0
-    asked_at: float | None = None
+    number: int | None = None
+    at = 0.0
+    told = False
 
 
 _notice = _Notice()
@@ -43,17 +48,32 @@ _notice = _Notice()
 
 def asked_to_end() -> bool:
     """Whether SIGTERM came in a block of `noticing_sigterm` that has not ended yet."""
-    return _notice.asked_at is not None
+    return _notice.number == signal.SIGTERM
+
+
+def preempted(message: str = MESSAGE) -> Preempted:
+    """The exception to raise where the work ends; from here on, it may take its time to clean up."""
+    _notice.told = True
+    return Preempted(message)
 
 
 def end_if_asked() -> None:
     """Looks whether the process was asked to end; to be called between two steps of anything that takes long.
 
     Raises:
-        Preempted: if it was.
+        Preempted: if it was, by SIGTERM.
+        KeyboardInterrupt: if it was, by Ctrl-C.
     """
+    end_if_interrupted()
     if asked_to_end():
-        raise Preempted(MESSAGE)
+        raise preempted()
+
+
+def end_if_interrupted() -> None:
+    """Looks for Ctrl-C alone, for work that saves something before it ends by SIGTERM. It raises KeyboardInterrupt."""
+    if _notice.number == signal.SIGINT:
+        _notice.told = True
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -65,16 +85,18 @@ def noticing_sigterm(in_steps: bool = False, patience: float | None = None) -> I
 
     Args:
         in_steps: the block looks after each of its steps by itself, and may take any time for one.
-        patience: seconds after which a process that was asked to end, and looks nowhere, is ended with `EXIT_CODE`: it may wait
-            for another process, or for a file that it fetches. All that is written appears as a whole or not at all, so that
-            nothing is lost. None: it is never ended so.
+        patience: for programs: Ctrl-C is noted as well, and a process that was asked to end and looks nowhere is ended all the
+            same, this many seconds after SIGTERM, or 3 after Ctrl-C. It may wait for another process, or for a file that it
+            fetches. All that is written appears as a whole or not at all, so that nothing is lost. None: it is never ended so.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _note)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _note)}
     left = threading.Event()
     if patience is not None:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, _note)
         threading.Thread(target=_end_late, args=(left, patience), daemon=True).start()
     _notice.blocks += 1
     _notice.in_steps += in_steps
@@ -85,19 +107,27 @@ def noticing_sigterm(in_steps: bool = False, patience: float | None = None) -> I
         _notice.blocks -= 1
         _notice.in_steps -= in_steps
         left.set()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if not _notice.blocks:
-            _notice.asked_at = None
+            _notice.number, _notice.told = None, False
 
 
-def _note(number, frame) -> None:
-    if _notice.asked_at is None:
-        _notice.asked_at = time.monotonic()
+def _note(number: int, frame) -> None:
+    if number == signal.SIGINT == _notice.number:
+        raise KeyboardInterrupt  # a second Ctrl-C does not wait
+    if _notice.number != signal.SIGINT:
+        _notice.number, _notice.at, _notice.told = number, time.monotonic(), False
 
 
 def _end_late(left: threading.Event, patience: float) -> None:
-    while not left.wait(0.5):
-        asked_at = _notice.asked_at
-        if asked_at is not None and not _notice.in_steps and time.monotonic() - asked_at > patience:
+    while not left.wait(0.2):
+        number, waited = _notice.number, time.monotonic() - _notice.at
+        if number is None or _notice.told:
+            continue
+        if number == signal.SIGINT and waited > _AT_ONCE:
+            os.write(2, b"mm-keras: interrupted\n")
+            os._exit(128 + number)
+        if number == signal.SIGTERM and waited > patience and not _notice.in_steps:
             os.write(2, f"mm-keras: {MESSAGE}\n".encode())
             os._exit(EXIT_CODE)

@@ -193,7 +193,11 @@ class _FreshProcess:
 
     def answer(self) -> np.ndarray:
         """Waits for the answer: probabilities float32 [number of records, num_labels]."""
-        _, errors = self._process.communicate()
+        errors = None
+        while errors is None:
+            end_if_asked()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _, errors = self._process.communicate(timeout=0.5)
         if self._process.returncode:
             raise ParityError(f"the exported model does not run in a fresh process:\n{errors[-2000:]}")
         return np.load(self._probabilities)

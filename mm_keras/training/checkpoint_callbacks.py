@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from mm_keras.distribution.multi_worker import any_worker
-from mm_keras.distribution.preemption import Preempted, asked_to_end
+from mm_keras.distribution.preemption import asked_to_end, end_if_interrupted, preempted
 from mm_keras.training.checkpoint import Checkpoint, capture, checkpoint_path, checkpoints, prune, restore, save
 from mm_keras.training.nan_report import GoodState, check_loss, check_weights
 from tfrecords_tools.dataset.atomic_file import atomic_file
@@ -66,6 +66,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
+        end_if_interrupted()
         check_loss(logs)
         in_epoch = self.step % self._steps
         if not in_epoch:
@@ -75,6 +76,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._save_or_stop(due)
 
     def on_test_batch_end(self, batch, logs=None):
+        end_if_interrupted()
         if any(any_worker(asked_to_end())):
             self._stop()
 
@@ -103,7 +105,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def _stop(self) -> None:
         saved = checkpoints(self._folder)
         where = f"its last checkpoint is {saved[-1]}" if saved else "before there was a checkpoint"
-        raise Preempted(
+        raise preempted(
             f"the training was asked to end (SIGTERM) after step {self.step}; {where}. Run the same command again with "
             "--resume to go on"
         )

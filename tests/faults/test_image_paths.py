@@ -10,6 +10,7 @@ from tests.faults import drawn_pictures as drawn
 from tfrecords_tools.packing.images import ImageOptions
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import flickr, image_folder, table
+from tfrecords_tools.sources.image_files import ImageFileError, read_image_file
 
 PNG = drawn.READ_BY_ALL["png rgb"][0]
 GOOD, OUTSIDE, NO_FILE = "", "lies outside of", "not a file"
@@ -32,7 +33,7 @@ CELLS = {  # what stands in the column -> what is said of it; where it is "lies 
     "gone.png": "does not exist",
     "secret.txt": "not a picture of a known format, but text",
     "secret.ppm": "broken image header",
-    "a\0.png": "holds a NUL",
+    "a\0.png": "is no path: it holds a NUL",
 }
 
 
@@ -102,6 +103,11 @@ def test_prediction_says_the_same(root, cell):
         assert read_picture(path, options, [root])
 
 
+def test_name_with_half_of_a_character_is_no_path(root):
+    with pytest.raises(ImageFileError, match="is no path"):
+        read_image_file(root / "a\ud83d.png", [root])
+
+
 def test_names_in_other_sources_do_not_leave_their_folders_either(root, tmp_path):
     (tmp_path / "captions.txt").write_text("image,caption\na.png,A ramp.\n../other/b.png,Another.\n")
     (tmp_path / "images" / "ramp").mkdir(parents=True)
@@ -115,4 +121,4 @@ def test_names_in_other_sources_do_not_leave_their_folders_either(root, tmp_path
         pack(source, tmp_path / name, options, progress=False)
         text = (tmp_path / name / "rejected.jsonl").read_text("utf-8")
         refused = {line["id"] for line in map(json.loads, text.splitlines()) if OUTSIDE in line["reason"]}
-        assert refused == {"flickr": {"../other/b.png"}, "folder": {"other/out.png"}}[name]
+        assert refused == {"flickr": {"../other/b.png"}, "folder": {"other/out.png", "root/door/out.png"}}[name]

@@ -207,9 +207,16 @@ def iter_images(folder: Path, _above: frozenset = frozenset()) -> Iterator[Path]
         return
     above = _above | {(status.st_dev, status.st_ino)}
     with os.scandir(folder) as entries:
-        listed = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        listed = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
     for name, is_folder in listed:
         if is_folder:
             yield from iter_images(folder / name, above)
         elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
             yield folder / name
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

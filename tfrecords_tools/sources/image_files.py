@@ -47,8 +47,12 @@ def read_image_file(path: str | Path, roots: Sequence[str | Path] = ()) -> bytes
         >>> read_image_file("products/../../etc/passwd", ["products"])
         ImageFileError: products/../../etc/passwd lies outside of products; …
     """
-    if "\0" in str(path):
-        raise ImageFileError(f"{str(path)!r} is no path: it holds a NUL")
+    try:
+        is_path = b"\0" not in os.fsencode(path)
+    except UnicodeError:  # half of a surrogate pair, which JSON can spell
+        is_path = False
+    if not is_path:
+        raise ImageFileError(f"{str(path)!r} is no path: it holds a NUL, or what is no character")
     real = os.path.realpath(path)
     check_inside(path, real, tuple(map(str, roots)))
     _check_regular(path, Path(real).stat())  # before it is opened, which some devices take for a command

@@ -81,13 +81,34 @@ def test_program_ends_with_status_75_whatever_it_was_at(moment, monkeypatch, cal
     )
 
 
-def test_program_that_looks_nowhere_is_ended_after_a_while():
-    script = """
+@pytest.mark.parametrize(
+    ("number", "status", "line"), [("SIGTERM", 75, "asked to end (SIGTERM)"), ("SIGINT", 130, "interrupted\n")]
+)
+def test_program_that_looks_nowhere_is_ended_after_a_while(number, status, line):
+    script = f"""
 import os, signal, time
-from mm_keras.distribution.preemption import noticing_sigterm
-with noticing_sigterm(patience=0.1):
-    os.kill(os.getpid(), signal.SIGTERM)
+from mm_keras.distribution import preemption
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have switched off
+preemption._AT_ONCE = 0.1
+with preemption.noticing_sigterm(patience=0.1):
+    os.kill(os.getpid(), signal.{number})
     time.sleep(30)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
-    assert (ended.returncode, "asked to end (SIGTERM)" in ended.stderr) == (EXIT_CODE, True)
+    assert (ended.returncode, f"mm-keras: {line}" in ended.stderr) == (status, True)
+
+
+def test_ctrl_c_of_a_program_waits_for_the_next_look():
+    """Raised at once, it may be in the midst of a callback that swallows it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), noticing_sigterm(patience=60):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not asked_to_end()
+            end_if_asked()
+        with pytest.raises(KeyboardInterrupt), noticing_sigterm(patience=60):
+            for _ in range(2):  # a second one does not wait
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

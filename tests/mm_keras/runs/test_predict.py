@@ -64,7 +64,8 @@ def test_picture_is_read_as_it_was_packed(predictor, tmp_path, name):
     assert len(predictor([raw])[0]["labels"]) == 5
 
 
-def test_images_of_a_file_lie_in_its_folder_unless_others_are_allowed(trained_run, picture):
+def test_images_of_a_file_lie_in_its_folder_unless_others_are_allowed(trained_run, predictor, picture, monkeypatch):
+    monkeypatch.setattr("mm_keras.runs.predict.Predictor", lambda workdir: predictor)  # loaded before
     folder = picture.parent / "requests"
     folder.mkdir()
     rows = [{"image": "../picture.png"}, {"image": str(picture)}, {"image": "../picture.png", "title": "oak"}, {"title": "oak"}]
@@ -101,7 +102,7 @@ def test_image_that_is_missing_or_none_is_an_error(predictor, tmp_path):
         predictor.read({"image": str(tmp_path / "gone.jpg")})
     for content in (b"", b"no picture", b"\xff\xd8\xff\xe0 cut off"):
         (tmp_path / "bad.jpg").write_bytes(content)
-        with pytest.raises(ValueError, match=r"bad\.jpg: (empty image|not a picture of a known format, but)"):
+        with pytest.raises(ValueError, match=r"bad\.jpg: (empty image|not a picture of|broken image header)"):
             predictor.read({"image": str(tmp_path / "bad.jpg")})
 
 
@@ -201,7 +202,7 @@ def test_example_that_fails_in_the_model_takes_no_other_along(predictor, monkeyp
     blank = {"image": b"", "title": b"", "description": b""}
     raws = {"good": blank | {"title": b"oak"}, "bad": blank | {"image": b"no picture"}}
     good, bad = Row("good", {"title": "good"}), Row("bad", {"title": "bad"})
-    monkeypatch.setattr(predictor, "read", lambda inputs: raws[inputs["title"]])
+    monkeypatch.setattr(predictor, "read", lambda inputs, roots: raws[inputs["title"]])
     answers = _answer_rows(predictor, [good, bad, good])
     assert ["error" in answer for answer in answers] == [False, True, False]
     assert answers[0] == answers[2]

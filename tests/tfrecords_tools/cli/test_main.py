@@ -71,6 +71,7 @@ def test_table_packs_as_its_options_say(run, catalogue, tmp_path):
         "max_bad_fraction": 0.2,
         "unlabelled": "keep",
         "check_images": "time",
+        "allow_outside": False,
     }
 
 

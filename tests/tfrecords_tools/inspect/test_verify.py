@@ -130,7 +130,7 @@ def test_wrong_count_in_the_description_is_found(dataset, problems):
         ({"label_ids": (0, 1)}, "2 labels in a single-label dataset"),
         ({"image": b""}, "no image, yet it is said to be 40x30"),
         ({"height": 31}, "the image is 40x30, the record says 40x31"),
-        ({"image": b"GIF89a"}, "bad image: not an image that Pillow knows"),
+        ({"image": b"GIF89a"}, "bad image: not a picture of a known format, but text"),
     ],
 )
 def test_record_that_breaks_the_description_is_named(problems, replace_shard, good, change, problem):

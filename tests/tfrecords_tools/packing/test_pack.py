@@ -218,7 +218,7 @@ def test_record_whose_image_is_missing_is_kept_without_it_and_reported(packed, r
     assert {entry["action"] for entry in reported.values()} == {"kept without its image"}
     assert reported["gone"]["reason"] == f"missing image: {tmp_path / 'gone.jpg'} does not exist"
     assert reported["broken"]["reason"].startswith("bad image: ")
-    assert reported["folder"]["reason"].startswith(f"unreadable image: {tmp_path}: ")
+    assert reported["folder"]["reason"] == f"forbidden image: {tmp_path} is a folder, not a file"
     assert info.provenance["rejected"] == {"kept without its image": 3}
     assert info.statistics["train"]["without_image"] == 63
 
@@ -226,7 +226,7 @@ def test_record_whose_image_is_missing_is_kept_without_it_and_reported(packed, r
 def test_bad_image_is_named_in_its_report(packed, rows, make_example, tmp_path):
     (tmp_path / "p7.jpg").write_bytes(b"<html>")
     _, folder = packed([*rows, make_example("x", image=tmp_path / "p7.jpg")])
-    assert _rejected(folder)[0]["reason"].startswith("bad image: p7.jpg: not an image that Pillow knows")
+    assert _rejected(folder)[0]["reason"].startswith("bad image: p7.jpg: not a picture of a known format, but an HTML page")
 
 
 def test_record_whose_image_is_missing_is_left_out_on_request(packed, rows, make_example, tmp_path):

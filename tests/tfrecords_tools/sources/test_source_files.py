@@ -113,5 +113,6 @@ def test_images_are_walked_in_order_through_links_but_not_in_circles(tmp_path):
     (tmp_path / "elsewhere" / "f.gif").touch()
     (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root" / "c" / "circle").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "c" / "itself").symlink_to("itself")
     found = [path.relative_to(tmp_path / "root").as_posix() for path in iter_images(tmp_path / "root")]
     assert found == ["a.png", "b/10.JPEG", "b/2.jpg", "c/d/e.webp", "link/f.gif"]
