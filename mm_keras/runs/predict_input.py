@@ -12,7 +12,7 @@ from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES, iter_images
 from tfrecords_tools.sources.table_cells import texts_of
 from tfrecords_tools.sources.table_file import TextFormat
-from tfrecords_tools.sources.table_images import ImageCells, is_file, template_columns
+from tfrecords_tools.sources.table_images import COLLECT, ImageCells, is_file, is_url, template_columns
 from tfrecords_tools.sources.table_rows import Table, TableError, open_table
 from tfrecords_tools.sources.text_rows import BadRow
 
@@ -161,7 +161,9 @@ def _bind(
     if images and images.column not in (None, IMAGE, given.get(IMAGE)):
         notes.append(f"pictures are those of column {images.column!r}")
     if IMAGE in modalities and images is None:
-        notes.append("no column holds pictures: predicted without them. Name one, if there is: --image=COLUMN")
+        links = _links(table, taken)
+        told = f" Column {links!r} holds URLs: {COLLECT}." if links else ""
+        notes.append(f"no column holds pictures: predicted without them.{told} Name one, if there is: --image=COLUMN")
     if absent:
         fields = ", ".join(map(repr, absent))
         notes.append(
@@ -197,6 +199,13 @@ def _image_cells(table: Table, options: InputOptions, given: str | None, taken: 
             raise TableError(f"{table.name} has several columns with pictures, {found}: say which one, --image={found[0]}")
         column = found[0] if found else None
     return column and ImageCells(column, root, first=options.first_image)
+
+
+def _links(table: Table, taken: Sequence[str]) -> str | None:
+    """A column of URLs, under which the pictures may lie."""
+    free = [column for column in table.columns if column not in taken]
+    sample = table.sample(free, _SAMPLE) if free else []
+    return next((column for column in free if any(is_url(row.get(column)) for row in sample)), None)
 
 
 def _holds_pictures(cells: ImageCells, rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -141,6 +141,8 @@ def test_text_columns_called_like_inputs_are_texts(folder):
 
 def test_inputs_without_a_column_are_told(folder):
     assert any("no column holds pictures" in note for note in _open(folder / "t.csv", "name\nx\n").notes)
+    (first, _) = _open(folder / "t.csv", "link,name\nhttps://x.org/1.png,x\n").notes
+    assert "Column 'link' holds URLs: fetch the pictures first (tfrecords-tools collect images" in first
     assert any("no column for 'name'" in note for note in _open(folder / "t.csv", "image\n1.png\n").notes)
 
 
