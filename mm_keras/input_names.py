@@ -42,6 +42,16 @@ def input_name(field: str) -> str:
     return _TEXT + field if field in (IMAGE, ALL_TEXTS, ALL_INPUTS) or field.startswith(_TEXT) else field
 
 
+def column_name(name: str) -> str:
+    """The name of the column that an input was trained on: the inverse of `input_name`; a picture's may be called otherwise.
+
+    Example:
+        >>> column_name("Review Text"), column_name("text/image"), column_name("text/text/image")
+        ('Review Text', 'image', 'text/image')
+    """
+    return name.removeprefix(_TEXT)
+
+
 def safe_name(name: str) -> str:
     """The name of an input inside of models and exports: an identifier that no part of a model has.
 

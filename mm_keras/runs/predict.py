@@ -180,6 +180,8 @@ def predict(
         )
     source = Path(examples_file) if examples_file else None
     if source and source.suffix.lower() in IMAGE_SUFFIXES and not source.is_dir():
+        if options.columns:
+            raise ValueError(f"{source} is one picture, and --image names another, or a column of a table")
         example = {IMAGE: str(source)}
     if example:
         predictor = Predictor(workdir)

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm_keras.features import IMAGE
+from mm_keras.input_names import IMAGE, column_name, input_name
 from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES, iter_images
 from tfrecords_tools.sources.table_cells import texts_of
 from tfrecords_tools.sources.table_file import TextFormat
-from tfrecords_tools.sources.table_images import ImageCells, is_file, template_columns
+from tfrecords_tools.sources.table_images import COLLECT, ImageCells, is_file, is_url, template_columns
 from tfrecords_tools.sources.table_rows import Table, TableError, open_table
 from tfrecords_tools.sources.text_rows import BadRow
 
@@ -114,6 +114,8 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
 
 
 def _open_folder(folder: Path, modalities: Sequence[str], options: InputOptions) -> Examples:
+    if options.columns:
+        raise ValueError(f"{folder} is a folder of pictures; --image and --text name columns of a table")
     if (folder / DATASET_FILE).is_file():
         raise ValueError(f"{folder} is a packed dataset: mm-keras evaluate RUN --dataset={folder} measures the run on it")
     if IMAGE not in modalities:
@@ -140,28 +142,33 @@ def _bind(
     Raises:
         ValueError: for an input or a column that does not exist, if nothing can be bound, or if several columns hold pictures.
     """
-    unknown = [name for name in options.columns if name not in modalities]
+    given = {name if name in modalities else input_name(name): column for name, column in options.columns.items()}
+    unknown = [name for name in given if name not in modalities]
     if unknown:
         raise ValueError(f"the run has no input {unknown[0]!r}; its inputs are {list(modalities)}")
-    named = [*options.columns.values(), *(template_columns(options.image_template) if options.image_template else ())]
+    named = [*given.values(), *(template_columns(options.image_template) if options.image_template else ())]
     missing = [column for column in named if column not in table.columns]
     if missing:
         raise TableError(f"{table.name} has no column {missing[0]!r}; its columns are {table.columns}")
-    texts = {name: options.columns.get(name, name) for name in modalities if name != IMAGE}
+    texts = {name: given.get(name, column_name(name)) for name in modalities if name != IMAGE}
     taken = [*texts.values(), options.id or _ID]
-    images = _image_cells(table, options, taken) if IMAGE in modalities else None
+    images = _image_cells(table, options, given.get(IMAGE), taken) if IMAGE in modalities else None
     present = [name for name, column in texts.items() if column in table.columns]
     if not present and images is None:
         raise TableError(_nothing_bound(table, modalities))
     notes = []
     absent = [name for name in texts if name not in present]
-    if images and images.column not in (None, IMAGE, options.columns.get(IMAGE)):
+    if images and images.column not in (None, IMAGE, given.get(IMAGE)):
         notes.append(f"pictures are those of column {images.column!r}")
     if IMAGE in modalities and images is None:
-        notes.append("no column holds pictures: predicted without them. Name one, if there is: --image=COLUMN")
+        links = _links(table, taken)
+        told = f" Column {links!r} holds URLs: {COLLECT}." if links else ""
+        notes.append(f"no column holds pictures: predicted without them.{told} Name one, if there is: --image=COLUMN")
     if absent:
         fields = ", ".join(map(repr, absent))
-        notes.append(f"no column for {fields}: missing in all rows. Name one, if there is: --text='{absent[0]}=COLUMN'")
+        notes.append(
+            f"no column for {fields}: missing in all rows. Name one, if there is: --text='{column_name(absent[0])}=COLUMN'"
+        )
     used = {*taken, *named, images and images.column}
     unused = [column for column in table.columns if column not in used]
     if unused:
@@ -178,12 +185,12 @@ def _nothing_bound(table: Table, modalities: Sequence[str]) -> str:
     )
 
 
-def _image_cells(table: Table, options: InputOptions, taken: Sequence[str]) -> ImageCells | None:
+def _image_cells(table: Table, options: InputOptions, given: str | None, taken: Sequence[str]) -> ImageCells | None:
     """How the pictures of a table are read; None if it has none."""
     root = Path(options.image_root) if options.image_root else table.folder
     if options.image_template:
         return ImageCells(None, root, options.image_template, options.first_image)
-    column = options.columns.get(IMAGE, IMAGE if IMAGE in table.columns else None)
+    column = given or (IMAGE if IMAGE in table.columns and IMAGE not in taken else None)
     if column is None:
         free = [column for column in table.columns if column not in taken]
         sample = table.sample(free, _SAMPLE) if free else []
@@ -192,6 +199,13 @@ def _image_cells(table: Table, options: InputOptions, taken: Sequence[str]) -> I
             raise TableError(f"{table.name} has several columns with pictures, {found}: say which one, --image={found[0]}")
         column = found[0] if found else None
     return column and ImageCells(column, root, first=options.first_image)
+
+
+def _links(table: Table, taken: Sequence[str]) -> str | None:
+    """A column of URLs, under which the pictures may lie."""
+    free = [column for column in table.columns if column not in taken]
+    sample = table.sample(free, _SAMPLE) if free else []
+    return next((column for column in free if any(is_url(row.get(column)) for row in sample)), None)
 
 
 def _holds_pictures(cells: ImageCells, rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -130,8 +130,19 @@ def test_what_is_not_clear_is_asked_before_the_model_is_loaded(folder, content, 
         _open(folder / "t.csv", content, **options)
 
 
+def test_text_columns_called_like_inputs_are_texts(folder):
+    modalities = ("image", "text/image", "text/all texts")
+    content = "image,photo,all texts\na title,1.png,words\n"
+    (row,) = _open(folder / "t.csv", content, modalities).rows
+    assert row.inputs == {"image": str(folder / "1.png"), "text/image": "a title", "text/all texts": "words"}
+    (row,) = _open(folder / "t.csv", content, modalities, columns={"all texts": "image"}).rows
+    assert row.inputs["text/all texts"] == "a title"
+
+
 def test_inputs_without_a_column_are_told(folder):
     assert any("no column holds pictures" in note for note in _open(folder / "t.csv", "name\nx\n").notes)
+    (first, _) = _open(folder / "t.csv", "link,name\nhttps://x.org/1.png,x\n").notes
+    assert "Column 'link' holds URLs: fetch the pictures first (tfrecords-tools collect images" in first
     assert any("no column for 'name'" in note for note in _open(folder / "t.csv", "image\n1.png\n").notes)
 
 
@@ -156,6 +167,8 @@ def test_folder_is_its_pictures_and_nothing_else(folder):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty holds no pictures"):
         open_examples(folder / "empty", MODALITIES)
+    with pytest.raises(ValueError, match="is a folder of pictures; --image and --text name columns"):
+        open_examples(folder, MODALITIES, InputOptions(columns={"name": "x"}))
     (folder / "empty" / "dataset.json").write_text("{}")
     with pytest.raises(ValueError, match=r"is a packed dataset: mm-keras evaluate"):
         open_examples(folder / "empty", MODALITIES)

@@ -244,19 +244,19 @@ def test_numbers_of_parquet_have_the_names_that_the_file_gives_them(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
-    names = ["square", "circle", "dot"]
+    names = ["square", "full  circle", "dot"]
     features = {"label": {"names": names, "_type": "ClassLabel"}, "tags": {"feature": {"names": names, "_type": "ClassLabel"}}}
     rows = {"title": ["a", "b", "c", "d"], "label": [1, 0, -1, 9], "tags": [[0, 1], [], [2], [0]]}
     table = pyarrow.table(rows).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     source = make_source([tmp_path / "t.parquet"], Columns(text=("title",), label="label"))
-    assert source.labels == names
+    assert source.labels == ["square", "full circle", "dot"]
     assert "0 is 'square', of 3" in source.notes[0]
     first, second, third, fourth = source.examples()
-    assert [first.labels, second.labels, third.labels] == [["circle"], ["square"], []]
+    assert [first.labels, second.labels, third.labels] == [["full circle"], ["square"], []]
     assert "label '9' in column 'label' is none of the 3" in fourth.reason
     source = make_source([tmp_path / "t.parquet"], Columns(text=("title",), label="tags"), multi_label=True)
-    assert [example.labels for example in source.examples()] == [["square", "circle"], [], ["dot"], ["square"]]
+    assert [example.labels for example in source.examples()] == [["square", "full circle"], [], ["dot"], ["square"]]
 
 
 def test_frames_are_known_by_their_values(tmp_path):

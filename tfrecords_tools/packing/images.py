@@ -89,7 +89,7 @@ def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
     if plain_jpeg and min(header.size) <= short_side and orientation_of(header) == 1:
         decode_jpeg(data, 8)  # cheap, and it fails where the stream is damaged
         return PreparedImage(data, header.height, header.width, reencoded=False)
-    bgr = decode_jpeg(data, reduction) if plain_jpeg else decode_any(header)
+    bgr = decode_jpeg(data, reduction) if plain_jpeg else decode_any(header, data)
     bgr = turn_upright(_shrink(bgr, short_side), orientation_of(header))
     encoded, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])
     if not encoded:

@@ -71,6 +71,8 @@ def check_size(header: Image.Image, max_pixels: int, reduction: int = 1) -> None
     """
     width, height = header.size
     pixels = width * height // reduction**2
+    if header.format == "WEBP" and header.is_animated:  # Pillow keeps the picture four times
+        pixels *= 2
     if header.format == "TIFF":  # a tile may be larger than the picture, and is decoded as a whole
         pixels = max(pixels, header.tag_v2.get(_TILE_WIDTH_TAG, 0) * header.tag_v2.get(_TILE_LENGTH_TAG, 0))
     if pixels > max_pixels:
@@ -99,12 +101,18 @@ def decode_jpeg(data: bytes, reduction: int = 1) -> np.ndarray:
     return bgr
 
 
-def decode_any(image: Image.Image) -> np.ndarray:
+def decode_any(image: Image.Image, data: bytes) -> np.ndarray:
     """Decodes what `open_picture` opened, as it lies; uint8 [height, width, 3], blue first, on white.
+
+    Args:
+        image: what `open_picture` returned.
+        data: what it was given.
 
     Raises:
         BadImageError: if the data are damaged or cut off.
     """
+    if image.format == "WEBP" and not image.is_animated:
+        return _decode_webp(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -122,6 +130,25 @@ def decode_any(image: Image.Image) -> np.ndarray:
     except Exception as error:  # as in `open_picture`; Pillow's messages may quote the file
         reason = "it is truncated" if "truncated" in str(error) else type(error).__name__
         raise BadImageError(f"the {image.format} data does not decode: {reason}") from error
+
+
+def _decode_webp(data: bytes) -> np.ndarray:
+    """Decodes a WebP of one frame, by OpenCV: Pillow keeps such a picture four times."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise BadImageError(f"the WEBP data does not decode: {error.err}") from error
+    if pixels is None:
+        raise BadImageError("the WEBP data does not decode")
+    if pixels.shape[2] == 3:
+        return pixels
+    bgr = np.empty((*pixels.shape[:2], 3), np.uint8)
+    rows = max(1, _BAND // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        band = pixels[top : top + rows].astype(np.uint16)
+        alpha = band[..., 3:]
+        bgr[top : top + rows] = (band[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return bgr
 
 
 def orientation_of(image: Image.Image) -> int:

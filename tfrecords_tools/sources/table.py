@@ -116,9 +116,10 @@ def make_source(
 
 def _numbering(names: list[list[str] | None]) -> list[str] | None:
     """The names of classes in the order that all of the files give them."""
-    first = names[0] if names else None
-    names_agree = first is not None and all(other == first for other in names)
-    return first if names_agree and len(set(first)) == len(first) else None
+    if not names or names[0] is None or any(other != names[0] for other in names):
+        return None
+    first = [" ".join(name.split()) for name in names[0]]  # as label cells are read
+    return first if all(first) and len(set(first)) == len(first) else None
 
 
 class _Reader:

@@ -96,7 +96,7 @@ class ImageCells:
         return decode_base64(text) or self._find(text)
 
     def _find(self, text: str) -> Path:
-        if _URL.match(text):
+        if is_url(text):
             raise UrlError(f"{text!r:.80} is a URL: {COLLECT}")
         text = text.removeprefix("file://")
         path = self.root / text
@@ -110,6 +110,11 @@ class ImageCells:
                 raise SeveralImagesError(f"{len(several)} images in {text!r:.80}: {FIRST_IMAGE}")
             return self._find(several[0])
         return path if path.suffix.lower() in IMAGE_SUFFIXES else complete(path)
+
+
+def is_url(value: Any) -> bool:
+    """Whether a cell names something that must be fetched."""
+    return isinstance(value, str) and bool(_URL.match(value.strip()))
 
 
 def is_file(path: Path) -> bool:

@@ -114,3 +114,12 @@ def test_layers_are_renamed_and_models_around_them_dropped():
         arrays, dict.fromkeys(("stage_1/kernel", "stage_1/bias")), lambda name: name.replace("block", "stage")
     )
     assert set(named) == {"stage_1/kernel", "stage_1/bias"}
+
+
+def test_file_that_unpacks_to_far_more_than_it_is_is_not_unpacked(tmp_path):
+    _write_keras2(tmp_path / "net.h5", {"dense/kernel": np.ones((2, 3), "float32")}, whole_model=False)
+    with h5py.File(tmp_path / "net.h5", "a") as file:
+        del file["dense/dense/kernel"]
+        file["dense"].create_dataset("dense/kernel", (4096, 4096), "float32", compression="gzip")
+    with pytest.raises(ValueError, match=r"net\.h5 has .* bytes and would unpack to 67,108,864"):
+        read_keras2_file(tmp_path / "net.h5")
