@@ -150,7 +150,7 @@ def test_modules_import_each_other_in_no_circle(package):
     assert list(graphlib.TopologicalSorter(modules).static_order())
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "classifier.py"], ids=_name)  # loaded late itself
 def test_optional_packages_are_imported_where_they_are_used(path):
     nodes = list(_at_module_level(ast.parse(path.read_text("utf-8"))))
     for package, reason in OPTIONAL.items():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from mm_keras.features import present
+from mm_keras.features import present, safe_name
 from mm_keras.model.late_fusion import Combination, fused_models, who_votes
 from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 
@@ -29,6 +29,29 @@ def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[
     """
     fused = fused_models(model)
     return _split_late_fusion(model, *fused, modalities) if fused else _split_two_tower(model, modalities)
+
+
+def build_embedder(model: keras.Model, modalities: Sequence[str]) -> keras.Model:
+    """The part of a two-tower model before its head.
+
+    Args:
+        model: a model that `build_two_tower` or `build_solved_two_tower` built.
+        modalities: all modalities of its features, in their order.
+
+    Returns:
+        model: the model's inputs -> {"<modality>_embedding": the tuned embedding [B, D], …, "fused": [B, D] of all that is
+        present}.
+
+    Raises:
+        ValueError: for a late fusion, which has no fused embedding.
+    """
+    if fused_models(model):
+        raise ValueError("a late fusion joins answers and not embeddings; embed with the runs that it was made of")
+    parts = TwoTowerParts(model.layers)
+    tuned = {modality: parts.tuned_tensor(modality) for modality in modalities}
+    embeddings = {modality: parts.join_words(modality, tensor, model.input) for modality, tensor in tuned.items()}
+    named = {f"{safe_name(modality)}_embedding": tensor for modality, tensor in tuned.items()}
+    return keras.Model(model.input, named | {"fused": parts.fuse(embeddings, model.input)}, name="embedder")
 
 
 def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:

@@ -119,14 +119,22 @@ class TwoTowerParts:
     def classify(
         self, embeddings: Mapping[str, keras.KerasTensor], inputs: Mapping[str, keras.KerasTensor]
     ) -> keras.KerasTensor:
-        """Connects the end of the model: modality dropout, the embeddings of missing modalities, fusion and head.
+        """Connects the end of the model: what `fuse` does, and the head.
+
+        Returns:
+            logits [B, num_labels].
+        """
+        return self.head(self.fuse(embeddings, inputs))
+
+    def fuse(self, embeddings: Mapping[str, keras.KerasTensor], inputs: Mapping[str, keras.KerasTensor]) -> keras.KerasTensor:
+        """Connects modality dropout, the embeddings of missing modalities, and the fusion.
 
         Args:
             embeddings: modality -> [B, D], or [B, T, D] of a sequence, of `join_words`; all modalities in their order.
             inputs: the model's inputs by name; the presence flags bool [B] are read.
 
         Returns:
-            logits [B, num_labels].
+            the fused embedding [B, D].
         """
         flags = self.modality_dropout(keras.ops.stack([inputs[present(modality)] for modality in embeddings], axis=-1))
         shown = {modality: flags[:, index] for index, modality in enumerate(embeddings)}
@@ -136,4 +144,4 @@ class TwoTowerParts:
         }
         read_by_fusion = {tensor.name for tensor in self.fusion.inputs}
         fused |= {present(modality): flag for modality, flag in shown.items() if present(modality) in read_by_fusion}
-        return self.head(self.fusion(fused))
+        return self.fusion(fused)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from mm_keras.features import IMAGE, FeatureSpec, safe_name
@@ -29,6 +30,10 @@ class Predictor:
     Args:
         workdir: the run folder.
 
+    Attributes:
+        model, features: the model, and what it takes in.
+        thresholds: the probability [num_labels] above which a label of a multi-label run is predicted.
+
     Example:
         >>> predictor = Predictor("runs/products")
         >>> (answer,) = predictor([predictor.read({"image": "photo.jpg", "title": "Solid oak"})])
@@ -38,10 +43,11 @@ class Predictor:
 
     def __init__(self, workdir: str | Path):
         run = RunFolder(workdir)
-        model, self.features = run.load_model()
-        thresholds = load_thresholds(run, self.features)
+        self.model, self.features = run.load_model()
+        tuned = load_thresholds(run, self.features)
+        self.thresholds = tuned.values if tuned else np.full(len(self.features.labels), 0.5)
         self._images = ImageOptions(**run.facts().get("images") or {"short_side": None})
-        self._serve = ServingModule(model, self.features, thresholds and thresholds.values).signature()
+        self._serve = ServingModule(self.model, self.features, self.thresholds).signature()
 
     def read(self, example: Mapping[str, str | float | bytes], image_roots: Sequence[Path] = ()) -> dict[str, bytes]:
         """Checks an example and reads its image.
@@ -79,9 +85,7 @@ class Predictor:
             {"predicted": [names]}, all labels whose probability exceeds their threshold, in the order of their ids.
             {"error": reason} for an example that the model cannot answer.
         """
-        answer = self._serve(
-            **{safe_name(name): tf.constant([raw[name] for raw in batch]) for name in self.features.modalities}
-        )
+        answer = self._ask(batch)
         rows = zip(answer["top_labels"].numpy(), answer["top_probabilities"].numpy(), strict=True)
         answers = [
             {
@@ -95,6 +99,13 @@ class Predictor:
                 prediction["predicted"] = [self.features.labels[index] for index in predicted.nonzero()[0]]
         errors = (error.decode() for error in answer["error"].numpy())
         return [{"error": error} if error else prediction for error, prediction in zip(errors, answers, strict=True)]
+
+    def probabilities(self, batch: Sequence[dict[str, bytes]]) -> np.ndarray:
+        """float32 [B, num_labels], of examples that `read` has checked."""
+        return self._ask(batch)["probabilities"].numpy()
+
+    def _ask(self, batch: Sequence[dict[str, bytes]]) -> dict[str, tf.Tensor]:
+        return self._serve(**{safe_name(name): tf.constant([raw[name] for raw in batch]) for name in self.features.modalities})
 
 
 def _given(value, name: str):

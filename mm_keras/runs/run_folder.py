@@ -12,6 +12,7 @@ runs/<name>/
     checkpoints/step-<step>.safetensors  until the training is finished: what it goes on from
     thresholds.json                      of a multi-label run with a validation split: a probability a label
     class_encoder/                       of a run with a class-embedding head: the classes' texts and what embedded them
+    classifier.json                      of a run of `MultimodalClassifier`: its columns and classes
     late_fusion.json                     of a run that was made of others: of which, how, and on which split
     tensorboard/
     report/                              evaluation.json, evaluation.md
@@ -53,6 +54,7 @@ OWN_FILES = (
     "thresholds.json",
     "class_encoder",
     "late_fusion.json",
+    "classifier.json",
     "tensorboard",
     "report",
     "export",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoin
     best = KeepBest(best_epoch_file(prepared, built), monitor, request.patience) if validation else None
     tensorboard = _TensorBoard(run.tensorboard, write_graph=False)
     mode = "max" if validation else "min"
+    limit = [_TimeLimit(request.minutes)] if request.minutes is not None else []
     read = prepared.sampled.splits if prepared.sampled else [prepared.train]
     with naming_damage(*read, prepared.val):
         run_epochs(
@@ -59,7 +61,7 @@ def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoin
             make_batches,
             validation,
             request.epochs,
-            [progress, tensorboard, *make_optimizer_callbacks(built.optimizer, monitor, mode, best)],
+            [progress, tensorboard, *make_optimizer_callbacks(built.optimizer, monitor, mode, best), *limit],
             {"progress": progress} | ({"best": best} if best else {}),
             run.checkpoints,
             request.checkpoint_minutes,
@@ -110,6 +112,19 @@ def _batches(prepared: Prepared, built: Built) -> tuple[Callable[..., Batches], 
     if not val:
         return make_batches, None
     return make_batches, FeatureCache(val, features, built.encoders, inputs).evaluation_batches(request.batch_size, worker)
+
+
+class _TimeLimit(keras.callbacks.Callback):
+    """Ends the training after the batch in which its time is up; the epoch is measured as any other."""
+
+    def __init__(self, minutes: float):
+        super().__init__()
+        self._end = time.monotonic() + 60 * minutes
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() >= self._end and not self.model.stop_training:
+            print("the time is up (train.minutes): stopping")
+            self.model.stop_training = True
 
 
 class _TensorBoard(keras.callbacks.TensorBoard):

@@ -39,6 +39,7 @@ class Request:
     precision: str
     modalities: Sequence[str] | None
     patience: int | None
+    minutes: float | None
     checkpoint_minutes: float
     resume: bool
     overwrite: bool

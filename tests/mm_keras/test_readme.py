@@ -32,8 +32,7 @@ SMALLER = {
     "quickstart.gin": _QUICKSTART,
     "quickstart_multilabel.gin": _QUICKSTART,
     "quickstart_classes.gin": _QUICKSTART,
-    "products_minilm.gin": [
-        "train.epochs=1",
+    "--table=products.csv": [
         "make_features.image_size=(32, 32)",
         "make_features.max_tokens={'title': 8, 'description': 12}",
     ],
@@ -89,7 +88,7 @@ def test_make_commands_of_the_readme_are_what_ci_runs():
 def _shortened(config, words):
     if "--workdir=runs/short" in words:
         return ["train.modalities=('image', 'title')"]
-    return [*TRAIN_ONLY, *([] if config == "products_minilm.gin" else ["train.modalities=('title',)"])]
+    return [*TRAIN_ONLY, *([] if config == "--table=products.csv" else ["train.modalities=('title',)"])]
 
 
 def test_readme_commands_run_in_their_order(folder, in_short, monkeypatch, capsys):
@@ -106,6 +105,15 @@ def test_readme_commands_run_in_their_order(folder, in_short, monkeypatch, capsy
     assert len(answer["labels"]) == 5
     assert (folder / "runs" / "short" / "export" / "2" / "saved_model.pb").is_file()
     assert capsys.readouterr().out.count("equal to the trained model on") >= 2  # by the training and by itself
+
+
+@pytest.mark.slow
+def test_python_of_the_readme_runs(folder, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(code, names)  # it is the project's own
+    assert set(names["classifier"].predict(names["table"][100:])) <= set(names["table"]["category"])
 
 
 def test_configs_that_the_readme_names_exist():

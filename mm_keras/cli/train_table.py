@@ -1,0 +1,116 @@
+"""`mm-keras train --table=…` and `--dataset=…`: the config that one's own data and a preset amount to."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfrecords_tools.dataset.folder import Dataset
+
+_TABLE_OPTIONS = ("image", "text", "label", "label_separator", "id", "split", "image_root", "image_template", "delimiter")
+
+
+def add_table_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that stand in the place of a config."""
+    table = parser.add_argument_group("one's own data, in the place of a config")
+    table.add_argument("--table", metavar="FILE", help="a table (CSV, TSV, JSON, Parquet) with a row an example")
+    table.add_argument("--image", metavar="COLUMN", help="the column of image paths or encoded images")
+    table.add_argument("--text", metavar="COLUMN,…", default="", help="text columns")
+    table.add_argument("--label", metavar="COLUMN", help="the column of labels")
+    table.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S")
+    table.add_argument("--id", metavar="COLUMN", help="unique ids (default: file name and row)")
+    table.add_argument("--split", metavar="COLUMN", help="names of splits: train, val, test (default: drawn, 80, 10 and 10 %%)")
+    table.add_argument("--image_root", metavar="FOLDER", help="of image paths (default: the folder of the table)")
+    table.add_argument("--image_template", metavar="PATH", help="image paths made of columns: 'images/{id}.jpg'")
+    table.add_argument("--allow_outside", action="store_true", help="also read images outside of that folder")
+    table.add_argument("--delimiter", metavar="C", help="of CSV (default: what fits)")
+    table.add_argument("--dataset", metavar="FOLDER", help="where the table is packed (default: data/NAME), or packed data")
+    table.add_argument(
+        "--preset",
+        default="auto",
+        help="auto (default): pretrained encoders, as far as they can be had, with a head that is solved; frozen: the same, or "
+        "an error; scratch: small encoders that are trained; finetune: half of the image tower is trained, too",
+    )
+    table.add_argument(
+        "--image_encoder", default="auto", metavar="NAME|FILE", help="mobilenet_v2, resnet50_v2, …, or NAME:WEIGHTS_FILE"
+    )
+    table.add_argument("--text_encoder", default="auto", metavar="NAME|FOLDER", help="minilm, or a Hugging Face folder")
+    table.add_argument("--seed", type=int, default=0, help="of splits and training (default: 0)")
+
+
+def given_table_options(options: argparse.Namespace) -> list[str]:
+    """The options of a table that were given, for messages."""
+    return [f"--{name}" for name in (*_TABLE_OPTIONS, "table", "dataset") if getattr(options, name)]
+
+
+def name_of_data(options: argparse.Namespace) -> str:
+    """What the run is called: as the table, or the dataset folder."""
+    return Path(options.table).name.split(".")[0] if options.table else Path(options.dataset).name
+
+
+def make_table_config(options: argparse.Namespace) -> str:
+    """Packs the table, or finds it packed, and writes the config of a training on it.
+
+    Raises:
+        ValueError: if there is no label or no input, or a dataset lacks the training split.
+    """
+    from mm_keras.estimator.config import make_config
+    from mm_keras.estimator.parts import choose_parts
+    from mm_keras.packed import table_dataset
+    from tfrecords_tools.dataset.folder import Dataset
+
+    texts = tuple(column.strip() for column in options.text.split(",") if column.strip())
+    has_image = bool(options.image or options.image_template)
+    if options.table and not (options.label and (has_image or texts)):
+        raise ValueError(
+            "--table needs --label=COLUMN, and --image=COLUMN, --text=COLUMN,… or both, for example "
+            "--table=products.csv --image=photo --text=title,description --label=category"
+        )
+    if not options.table:
+        dataset = Dataset.open(options.dataset)
+        dataset.split("train")
+        fields = texts or tuple(name for name, derived in dataset.info.text_fields.items() if not derived)
+        has_image = has_image or _holds_images(dataset)
+        lines = [f"train.dataset = {str(dataset.folder)!r}"]
+    parts = choose_parts(
+        options.preset, options.image_encoder, options.text_encoder, has_image, bool(texts if options.table else fields)
+    )
+    for note in parts.notes:
+        print(note)
+    if options.table:
+        arguments = _table_arguments(options, texts)
+        dataset, fields = Dataset.open(table_dataset(**arguments)), texts
+        lines = ["train.dataset = @table_dataset()"]
+        lines += [f"table_dataset.{name} = {value!r}" for name, value in arguments.items()]
+    splits = dataset.info.splits
+    if "train" not in splits:
+        raise ValueError(f"{dataset.folder} has no split 'train'; it has {sorted(splits)}: name the column with --split")
+    measured = next((name for name in ("test", "val") if name in splits), None)
+    if measured != "test":
+        other = f"evaluated on {measured!r}" if measured else "not evaluated"
+        print(f"there is no split 'test' (there are {', '.join(sorted(splits))}): the model is {other}")
+        lines += [f"evaluate.split = {measured!r}"] if measured else ["train_and_evaluate.evaluate = None"]
+        lines += [f"export.split = {measured or 'train'!r}"]
+    return make_config(dataset, lines, fields, parts, "val" if "val" in splits else None, options.seed)
+
+
+def _table_arguments(options: argparse.Namespace, texts: tuple[str, ...]) -> dict[str, object]:
+    """The arguments of `table_dataset` that are not its defaults."""
+    arguments = {
+        "file": options.table,
+        "label": options.label,
+        "folder": options.dataset or str(Path("data") / name_of_data(options)),
+        "image": options.image,
+        "text": texts,
+        "seed": options.seed,
+        "allow_outside": options.allow_outside,
+    }
+    names = ("id", "split", "label_separator", "image_root", "image_template", "delimiter")
+    given = {name: getattr(options, name) for name in names if getattr(options, name)}
+    return {name: value for name, value in arguments.items() if value or name == "image"} | given
+
+
+def _holds_images(dataset: Dataset) -> bool:
+    return dataset.info.statistics["train"]["without_image"] < dataset.info.num_examples("train")

@@ -1,0 +1,129 @@
+"""A loaded run that answers the rows of a DataFrame, as `mm-keras predict` and the exported model would."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mm_keras.data.preprocess import Preprocessor
+from mm_keras.estimator.cells import first_text
+from mm_keras.estimator.data import Inputs
+from mm_keras.features import IMAGE, input_name, safe_name
+from mm_keras.model.split_at_embeddings import build_embedder
+from mm_keras.runs.predict import Predictor
+from mm_keras.runs.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas
+
+_BATCH_SIZE = 32
+
+
+class Answered(NamedTuple):
+    """Answers to rows.
+
+    Attributes:
+        probabilities: float32 [N, L], in the order of the classifier's classes.
+        index: the index of the rows.
+    """
+
+    probabilities: np.ndarray
+    index: pandas.Index
+
+
+class Answers:
+    """Answers rows with a trained run.
+
+    Args:
+        run: the run folder.
+    """
+
+    def __init__(self, run: RunFolder):
+        self._predictor = Predictor(run.path)
+        self.model, self.features = self._predictor.model, self._predictor.features
+        self._order: np.ndarray | None = None
+        self._embedder: keras.Model | None = None
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """float32 [L], in the order of the run's labels."""
+        return self._predictor.thresholds
+
+    def answer(
+        self, inputs: Inputs, frame: pandas.DataFrame, root: Path, names: Sequence[str], hide: Sequence[str] = ()
+    ) -> Answered:
+        """The probabilities of each row.
+
+        Args:
+            inputs: the columns that are read.
+            frame: the rows.
+            root: the folder of their relative image paths.
+            names: the names of the classes, in the order of the answer.
+            hide: columns that are taken as missing.
+
+        Raises:
+            ValueError: if a column is missing, or a cell is no picture or text.
+        """
+        order = [self.features.labels.index(name) for name in names]
+        rows = self._raw(inputs, frame, root, hide)
+        parts = [self._predictor.probabilities(batch)[:, order] for batch in _batches(rows)]
+        probabilities = np.concatenate(parts) if parts else np.zeros((0, len(names)), np.float32)
+        return Answered(probabilities, frame.index)
+
+    def embed(self, inputs: Inputs, frame: pandas.DataFrame, root: Path, of: str) -> np.ndarray:
+        """float32 [N, D]: what `build_embedder` gives as `of`."""
+        if self._embedder is None:
+            self._embedder = build_embedder(self.model, self.features.modalities)
+        preprocessor, parts = Preprocessor(self.features), []
+        for batch in _batches(self._raw(inputs, frame, root)):
+            raw = {safe_name(name): tf.constant([row[name] for row in batch]) for name in self.features.modalities}
+            parts.append(keras.ops.convert_to_numpy(self._embedder(preprocessor.raw(raw), training=False)[of]))
+        width = self._embedder.output[of].shape[-1]
+        return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+
+    def _raw(self, inputs: Inputs, frame: pandas.DataFrame, root: Path, hide: Sequence[str] = ()) -> list[dict[str, bytes]]:
+        """What the model is asked with for each row; pictures that cannot be read count as missing, with a warning."""
+        inputs.check(frame)
+        images = inputs.images(frame, root) if inputs.image and inputs.image not in hide else [None] * len(frame)
+        texts = {
+            field: [""] * len(frame) if field in hide else [first_text(cell) for cell in frame[field]] for field in inputs.texts
+        }
+        rows, bad, nothing = [], [], 0
+        for number, image in enumerate(images):
+            row = dict.fromkeys(self.features.modalities, b"")
+            given = {input_name(field): values[number] for field, values in texts.items() if values[number].strip()}
+            if image is not None:
+                given[IMAGE] = image
+            try:
+                row |= self._predictor.read(given) if given else {}
+            except (ValueError, OSError) as error:
+                bad.append(f"row {frame.index[number]}: {error}")
+                given.pop(IMAGE, None)
+                row |= self._predictor.read(given) if given else {}
+            nothing += not given
+            rows.append(row)
+        if bad:
+            warnings.warn(
+                f"the pictures of {len(bad):,} rows cannot be read and count as missing, the first: {bad[0]}", stacklevel=5
+            )
+        if nothing:
+            warnings.warn(
+                f"{nothing:,} rows have none of the inputs {inputs.columns}: they are answered without any", stacklevel=5
+            )
+        return rows
+
+
+def _batches(rows: list) -> list[list]:
+    return [rows[start : start + _BATCH_SIZE] for start in range(0, len(rows), _BATCH_SIZE)]
+
+
+def logits_of(probabilities: np.ndarray, multi_label: bool) -> np.ndarray:
+    """float64 [N, L]: logits that have these probabilities."""
+    inside = np.clip(probabilities.astype("float64"), 1e-12, 1 - 1e-12 if multi_label else 1)
+    return np.log(inside / (1 - inside)) if multi_label else np.log(inside)

