@@ -91,7 +91,10 @@ def prepare(request: Request) -> Prepared:
 
 def _tell_of_absent_labels(splits: Sequence[Split]) -> None:
     """Prints which labels have no example in a split: they are not learned, or not measured."""
-    for split in dict.fromkeys(splits):
+    once: dict[tuple[Path, str], Split] = {}
+    for split in splits:
+        once.setdefault((split.dataset.folder, split.name), split)
+    for split in once.values():
         absent = [name for name, count in zip(split.dataset.info.labels.names, split.label_counts, strict=True) if not count]
         if absent:
             consequence = "learned" if split is splits[0] else "measured"
