@@ -72,7 +72,7 @@ def export(
     try:
         return _export(RunFolder(workdir), dataset, split, num_checked, tolerance)
     finally:
-        gc.collect()  # models, graphs and functions refer to each other in circles, 13 MB an export, which Python seldom looks for
+        gc.collect()  # models and traced functions refer to each other in circles (13 MB), which Python seldom looks for
 
 
 def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, tolerance: float) -> Path:
