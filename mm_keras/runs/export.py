@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import gc
 import json
 import math
 import shutil
@@ -71,7 +72,13 @@ def export(
         DamagedFileError: if a file of the run is not what was written.
         OSError: if the disk is full or fails; nothing half is left.
     """
-    run = RunFolder(workdir)
+    try:
+        return _export(RunFolder(workdir), dataset, split, num_checked, tolerance)
+    finally:
+        gc.collect()  # models and traced functions refer to each other in circles (13 MB), which Python seldom looks for
+
+
+def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, tolerance: float) -> Path:
     checked = run.dataset(dataset).split(split)
     features = FeatureSpec.load(run.path)
     with contextlib.closing(_FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces
