@@ -13,7 +13,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS_PACKAGE = Path(tfrecords_tools.__file__).parent
 TOOLS = sorted(TOOLS_PACKAGE.rglob("*.py"))
 LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may import
-    "features": "input_names, tokenizer_spec",
+    "features": "input_names, text_specs, tokenizer_spec",
+    "text_specs": "input_names, tokenizer_spec",
     "scripts": "",
     "input_names": "",
     "tokenizer_spec": "caption_words",
@@ -25,7 +26,7 @@ LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may impo
     "configurable": "",
 }
 PURE = [path for path in MODULES if path.parent.name in ("model", "objectives")]
-PURE += [PACKAGE / f"{name}.py" for name in ("features", "input_names", "scripts", "tokenizer_spec")]
+PURE += [PACKAGE / f"{name}.py" for name in ("features", "input_names", "scripts", "text_specs", "tokenizer_spec")]
 TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_hub", "tf_keras"}
 LATE_IN_TOOLS = ("tensorflow", "pandas", "pyarrow", "apache_beam", "tensorflow_datasets", "httpx", "wikipediaapi")
 LATE_IN_TOOLS += ("nltk", "scipy", "sklearn")

@@ -78,48 +78,41 @@ def train(
         make_loss: `(multi_label, label_counts) -> loss`, with the label counts of the training split; see `losses`.
         make_metrics: `(multi_label, num_labels) -> metrics` that follow the training; the first one decides on the best epoch.
         embed_classes: `(dataset) -> ClassEmbeddings`, for `build_class_embedding_head`. Its encoder is kept with the run.
-        solver: "solved": the head above frozen encoders is solved in seconds, see `mm_keras.solving`, without the rest of the
-            model, optimizer and epochs. "gradient": the model is trained. "auto": solved, where all is cached and fits.
+        solver: "solved": the head above frozen encoders, see `mm_keras.solving`; "gradient"; "auto": solved, where all is cached.
         epochs: number of passes over the training split, at least 1.
         batch_size: global batch size, over all replicas; at least 1, and a multiple of their number.
         train_split: the split to learn from; its labelled examples are used.
-        val_split: the split that is measured after every epoch. The epoch with the best result is kept, and the thresholds of
-            multi-label data are tuned on this split. None: the last epoch is kept.
+        val_split: decides on the best epoch, which is kept, and on multi-label thresholds. None: the last epoch is kept.
         augment: the result of `make_augmentation`; True crops and mirrors training images at random; False changes nothing.
         sampling: the result of `make_sampling`: how often classes and other datasets are shown. None: each example once.
-        cache_frozen: whether outputs of frozen encoders are computed once an example and kept beside the dataset, where nothing
-            is augmented; False: never. "cut" also keeps the activations behind the frozen part of a tower, "towers" does not,
-            and True does so where it saves time; see `choose_cached`.
-        auxiliary_weight: at least 0, of the losses of linear heads that teach each modality alone; see `AuxiliaryTraining`.
+        cache_frozen: whether outputs of frozen encoders are computed once an example, where nothing is augmented. "cut" also
+            keeps the activations behind the frozen part of a tower, "towers" does not; see `choose_cached`.
+        auxiliary_weight: of the losses of heads that teach each modality alone; see `AuxiliaryTraining`.
         seed: the seed of the initial weights, the order of examples, augmentation and dropout.
         strategy: a name for `make_strategy`.
         precision: the dtype policy: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", with a scaled loss.
         modalities: show the model only these modalities of the features, which makes a baseline.
         patience: epochs in a row without a better first metric on `val_split` after which the training stops; None: never.
-        minutes: minutes of a training by gradient after which it ends with the best epoch so far; None: there is no limit. The
-            first batch is always learned, and a training that is resumed has them anew.
+        minutes: minutes of a training by gradient after which it ends with the best epoch so far; None: there is no limit.
         checkpoint_minutes: minutes between two checkpoints within an epoch, at least 0. Each epoch ends with one, too.
         resume: go on with the run that is in the folder; it ends as if it had never stopped. If there is none, begin one.
         overwrite: delete a run that is already in the folder.
         dry_run: build data and model, run one batch through it, print shapes and sizes, and stop.
-        later_splits: further splits that will be read once the model is trained, of the dataset or (folder, name) of another
-            one; a training does not begin without them.
-        later_baselines: modalities that will be trained alone afterwards; a training does not begin where that is impossible.
+        later_splits: splits, of the dataset or (folder, name) of another one, without which a training does not begin.
+        later_baselines: modalities that are trained alone afterwards, which has to be possible.
         config: the config that the training comes from, to be kept in the run folder.
 
-    Returns:
-        the model, with the weights that were kept.
+    Returns: the model, with the weights that were kept.
 
     Raises:
-        FileExistsError: if there is a run in the folder that is neither to be resumed nor overwritten.
+        FileExistsError: if a run in the folder is neither to be resumed nor overwritten.
         CheckpointError: if the run to resume has another model, configuration or dataset, or no checkpoint that is whole.
-        DamagedFileError: if another file of the run to resume is not what was written.
-        OSError: if the folder cannot be written to, or checkpoints do not fit on its disk.
+        DamagedFileError: if another file of that run is not what was written.
+        OSError: if the folder cannot be written to, or its disk is too small.
         NotFiniteError: if the loss or a weight becomes NaN or infinite.
         Preempted: if the process was asked to end (SIGTERM), once the training is saved.
 
-    Example:
-        >>> model = train("data/products", "runs/products", epochs=5)
+    Example: `model = train("data/products", "runs/products", epochs=5)`.
     """
     return _train(Request(**locals()))
 

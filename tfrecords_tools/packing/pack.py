@@ -150,17 +150,16 @@ def pack(
         output: the folder to make. It appears complete or not at all.
         options: see `PackOptions`.
         labels: a given vocabulary, such as that of the training data. Examples with other labels are left out and reported.
-            None takes the vocabulary of the source, or collects the labels of its examples.
+            None: those of the source, or of its examples.
         overwrite: whether to replace a dataset that is already there.
         progress: whether to show progress bars on standard error.
         engine: makes the shards; see `write_here` and `beam.make_engine`.
 
-    Returns:
-        the description of the packed dataset.
+    Returns: the description of the packed dataset.
 
     Raises:
         PackError: if the output is taken, or too much of the source is bad.
-        EmptySourceError: if the source yields no usable example.
+        EmptySourceError: if there is no usable example.
         BusyError: if another process is packing into the same output.
         OSError: if the disk is full or fails; packing again goes on from the finished shards.
 
@@ -177,21 +176,14 @@ def pack(
     keep = options.unlabelled == "keep"
     with Staging(output) as staging:
         spool = Spool(staging.path / SPOOL_FILE, source, options.fractions, options.seed, progress, keep, options.check_images)
-        if labels is None and source.labels is not None:
-            labels = LabelVocabulary(source.labels)
-        labels = labels or LabelVocabulary.from_names(spool.label_names)
+        if labels is None:
+            labels = (
+                LabelVocabulary(source.labels) if source.labels is not None else LabelVocabulary.from_names(spool.label_names)
+            )
         fingerprint = _fingerprint(spool, source, options, labels)
         staging.begin(fingerprint)
-        settings = Settings(
-            labels,
-            source.multi_label,
-            tuple(source.text_fields),
-            options.images,
-            options.keep_without_image,
-            () if options.allow_outside else source.image_roots,
-        )
-        job = Job(spool, staging.path, settings, fingerprint, options, progress)
-        splits: dict[str, list[ShardInfo]] = {split: [] for split, size in spool.sizes.items() if size}
+        job = Job(spool, staging.path, _settings(source, options, labels), fingerprint, options, progress)
+        splits = {split: [] for split, size in spool.sizes.items() if size}
         counts = {split: Counter() for split in splits}
         of_index: dict[str, str] = {}
         job.check_bad()
@@ -222,6 +214,12 @@ def pack(
         write_checksums(staging.path, of_index)
         staging.publish()
     return info
+
+
+def _settings(source: Source, options: PackOptions, labels: LabelVocabulary) -> Settings:
+    roots = () if options.allow_outside else source.image_roots
+    fields = tuple(source.text_fields)
+    return Settings(labels, source.multi_label, fields, options.images, options.keep_without_image, roots)
 
 
 def _plan(spool: Spool, options: PackOptions) -> Iterator[ShardPlan]:
