@@ -32,6 +32,8 @@ Image.MAX_IMAGE_PIXELS = None  # `check_size` has the limit; it takes DCT scalin
 
 _ORIENTATION_TAG = 0x0112
 _TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
+_WEIGHTS = {("AVIF", False): 1.25, ("AVIF", True): 1.25, ("WEBP", True): 2}
+"""By format and whether it is animated: how many times more memory a pixel takes, since decoders keep copies of it."""
 _BAND = 2**20  # pixels that are converted at a time, so that copies in other modes stay small
 
 
@@ -71,12 +73,14 @@ def check_size(header: Image.Image, max_pixels: int, reduction: int = 1) -> None
     """
     width, height = header.size
     pixels = width * height // reduction**2
-    if header.format == "WEBP" and header.is_animated:  # Pillow keeps the picture four times
-        pixels *= 2
+    weight = _WEIGHTS.get((header.format, getattr(header, "is_animated", False)), 1)
     if header.format == "TIFF":  # a tile may be larger than the picture, and is decoded as a whole
         pixels = max(pixels, header.tag_v2.get(_TILE_WIDTH_TAG, 0) * header.tag_v2.get(_TILE_LENGTH_TAG, 0))
-    if pixels > max_pixels:
-        raise BadImageError(f"{width}x{height} {header.format} would decode to {pixels:,} pixels; max_pixels is {max_pixels:,}")
+    if pixels * weight > max_pixels:
+        counts = f", each of which counts {weight} times for its memory" if weight > 1 else ""
+        raise BadImageError(
+            f"{width}x{height} {header.format} would decode to {pixels:,} pixels{counts}; max_pixels is {max_pixels:,}"
+        )
 
 
 def decode_jpeg(data: bytes, reduction: int = 1) -> np.ndarray:
