@@ -88,7 +88,8 @@ def _ask_split(model, features, inputs):
     """The logits of a model that was split and is asked in two steps."""
     encoders, fusion_and_head = split_at_embeddings(model, features.modalities)
     embeddings = encoders(inputs)
-    assert {name for name in embeddings if name.endswith("_embedding")} == {f"{each}_embedding" for each in features.modalities}
+    names = {part_name(modality, "embedding") for modality in features.modalities}
+    assert {name for name in embeddings if name.endswith("_embedding")} == names
     assert all(value.shape[-1] < 1000 for value in embeddings.values())  # no bags of words: a split's have to fit in memory
     flags = {name: ops.convert_to_tensor(value) for name, value in inputs.items() if name.endswith("_present")}
     return fusion_and_head({name: ops.cast(value, "float32") for name, value in embeddings.items()} | flags)
