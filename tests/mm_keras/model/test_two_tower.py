@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from mm_keras.features import present
 from mm_keras.model.fusion import build_bilinear_fusion, build_gated_fusion
 from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.lexical_encoder import build_lexical_encoder
@@ -13,6 +14,7 @@ from mm_keras.model.split_at_embeddings import split_at_embeddings
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 from mm_keras.model.two_tower import build_two_tower
+from mm_keras.model.two_tower_parts import part_name
 from mm_keras.objectives.losses import make_loss
 
 VARIANTS = {
@@ -86,7 +88,8 @@ def _ask_split(model, features, inputs):
     """The logits of a model that was split and is asked in two steps."""
     encoders, fusion_and_head = split_at_embeddings(model, features.modalities)
     embeddings = encoders(inputs)
-    assert {name for name in embeddings if name.endswith("_embedding")} == {f"{each}_embedding" for each in features.modalities}
+    names = {part_name(modality, "embedding") for modality in features.modalities}
+    assert {name for name in embeddings if name.endswith("_embedding")} == names
     assert all(value.shape[-1] < 1000 for value in embeddings.values())  # no bags of words: a split's have to fit in memory
     flags = {name: ops.convert_to_tensor(value) for name, value in inputs.items() if name.endswith("_present")}
     return fusion_and_head({name: ops.cast(value, "float32") for name, value in embeddings.items()} | flags)
@@ -155,7 +158,7 @@ def test_split_at_embeddings_is_the_whole_model(built, make_inputs):
     spec, model = built
     inputs = make_inputs(spec)
     for index, modality in enumerate(spec.modalities):
-        inputs[f"{modality}_present"] = np.arange(5) != index
+        inputs[present(modality)] = np.arange(5) != index
     np.testing.assert_allclose(_ask_split(model, spec, inputs), model(inputs), atol=1e-6)
 
 
@@ -181,7 +184,7 @@ def test_model_survives_saving_and_loading(tmp_path, built, make_inputs):
     np.testing.assert_array_equal(loaded(make_inputs(spec)), model(make_inputs(spec)))
     assert _parts(loaded) == _parts(model)
     encoders, _ = split_at_embeddings(loaded, spec.modalities)
-    assert set(encoders(make_inputs(spec))) == {f"{modality}_embedding" for modality in spec.modalities}
+    assert set(encoders(make_inputs(spec))) == {part_name(modality, "embedding") for modality in spec.modalities}
 
 
 def _train_one_step(model, features, inputs, jit_compile=False):

@@ -270,7 +270,7 @@ def test_baseline_sees_its_modality_alone(trained_run):
 
 
 def test_unknown_modality_is_an_error(tmp_path, dataset, train_small):
-    with pytest.raises(ValueError, match=r"no modality 'sound'; there are \['description', 'image', 'title'\]"):
+    with pytest.raises(ValueError, match=r"no input 'sound'; its inputs are \['image', 'title', 'description'\]"):
         train_small(dataset, tmp_path, modalities=("sound",))
 
 
