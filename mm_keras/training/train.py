@@ -78,7 +78,7 @@ def train(
         make_loss: `(multi_label, label_counts) -> loss`, with the label counts of the training split; see `losses`.
         make_metrics: `(multi_label, num_labels) -> metrics` that follow the training; the first one decides on the best epoch.
         embed_classes: `(dataset) -> ClassEmbeddings`, for `build_class_embedding_head`. Its encoder is kept with the run.
-        solver: "solved": the head above frozen encoders, see `mm_keras.solving`; "gradient"; "auto": solved, where all is cached.
+        solver: "solved": the head above frozen encoders, see `mm_keras.solving`; "gradient"; "auto": solved if all is cached.
         epochs: number of passes over the training split, at least 1.
         batch_size: global batch size, over all replicas; at least 1, and a multiple of their number.
         train_split: the split to learn from; its labelled examples are used.

@@ -30,7 +30,7 @@ from tfrecords_tools.dataset.atomic_file import atomic_file
 from tfrecords_tools.dataset.checksums import CHECKSUMS_FILE
 from tfrecords_tools.dataset.folder import DESCRIPTIONS, write_checksums
 from tfrecords_tools.dataset.index import INDEX_FOLDER, index_file
-from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, DATASET_FILE, REJECTED_FILE, DatasetInfo, ShardInfo
+from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE, DATASET_FILE, REJECTED_FILE, DatasetInfo
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.shards import sha256_of, shard_name
 from tfrecords_tools.packing.encode import Encoder, Result, Settings
