@@ -12,6 +12,7 @@ from mm_keras.data.damage import naming_damage
 from mm_keras.data.encode_once import FrozenEncoder, encode_images
 from mm_keras.data.pipeline import iter_texts, make_evaluation_batches, make_training_batches
 from mm_keras.data.record_index import read_index
+from tfrecords_tools.dataset.checksums import DamagedFileError
 from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.index import index_file
 from tfrecords_tools.dataset.shards import CorruptShardError
@@ -97,7 +98,7 @@ def test_damaged_index_is_named(split):
     with pytest.raises(CorruptShardError, match=rf"{index_file(SECOND)} is damaged: \d rows, dataset.json says 99"):
         read_index(split, ["id", "label/ids"])
     _write(path, lambda data: data[:-40])
-    with pytest.raises(CorruptShardError, match=rf"{index_file(SECOND)} is damaged: "):
+    with pytest.raises(DamagedFileError, match=rf"{index_file(SECOND)} is damaged: "):
         read_index(split, ["id", "label/ids"])
 
 
