@@ -152,7 +152,7 @@ def _pack_or_find(source: Source, folder: str, options: PackOptions) -> str:
         if different:
             raise ValueError(
                 f"{folder} holds a dataset of another {different[0]}: {(packed_by | provenance).get(different[0])}; "
-                "bind another folder, or delete this one to pack it anew"
+                "name another folder (--dataset, or `folder` in a config), or delete this one to pack it anew"
             )
         _check_images(source, folder, provenance.get("images"), options.check_images)
         return folder

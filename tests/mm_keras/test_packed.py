@@ -46,7 +46,7 @@ def test_packed_dataset_is_found_again(packed, capsys):
 
 @pytest.mark.parametrize("change", [{"num_examples": 41}, {"seed": 4}, {"multi_label": True}])
 def test_folder_with_another_sample_is_an_error(packed, change):
-    with pytest.raises(ValueError, match=r"holds a dataset of another \w+: .*bind another folder, or delete this one"):
+    with pytest.raises(ValueError, match=r"holds a dataset of another \w+: .*name another folder .*, or delete this one"):
         sample_dataset(packed, **({"num_examples": 40, "seed": 3} | change))
 
 

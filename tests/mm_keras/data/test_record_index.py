@@ -5,6 +5,7 @@ import pyarrow.parquet
 import pytest
 
 from mm_keras.data.record_index import read_index
+from tfrecords_tools.dataset.checksums import CHECKSUMS_FILE
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.sources.example import SourceExample
 
@@ -55,5 +56,6 @@ def test_only_the_columns_that_are_asked_for_are_read(pack_labels):
 def test_dataset_without_an_index_is_to_be_packed_again(tmp_path, pack_labels):
     folder = shutil.copytree(pack_labels([["a"], ["b"]], multi_label=False), tmp_path / "packed")
     shutil.rmtree(folder / "index")
+    (folder / CHECKSUMS_FILE).unlink()  # which such a dataset does not have either
     with pytest.raises(FileNotFoundError, match=r"index.*\.parquet does not exist: pack the dataset again"):
         read_index(Split.open(folder, "train"), ["label/ids"])
