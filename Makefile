@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: help quickstart test test-slow lint clean
 
 help:
-	@echo "make quickstart   install, then train, evaluate and export on drawn sample data (about 2 minutes on 2 cores)"
+	@echo "make quickstart   install, then train, evaluate and export on drawn sample data (about 4 minutes on 2 slow cores)"
 	@echo "make test         install with development tools, then lint and run all tests"
 	@echo "make test-slow    large architectures, all combinations of parts, and kills at random steps"
 	@echo "make lint         ruff, check and format"
