@@ -38,12 +38,14 @@ def configurable(function: Function) -> Function:
     return function
 
 
-def checked_early(check: Callable[..., None]) -> Callable[[Function], Function]:
+def checked_early(check: Callable[..., None], unless_none: str = "") -> Callable[[Function], Function]:
     """Marks a configurable function with a check of its values, which runs before data are packed or a model is built.
 
     Args:
         check: it takes some of the function's parameters by their names, with the values that a config binds or the function
             has as defaults, and raises if the function cannot work with them. What it fetches has to be kept for later.
+        unless_none: the parameter of another function, "make_features.image_size", with which this one is not called if it is
+            None.
 
     Example:
         >>> @configurable
@@ -52,7 +54,7 @@ def checked_early(check: Callable[..., None]) -> Callable[[Function], Function]:
     """
 
     def mark(function: Function) -> Function:
-        function.check_early = check
+        function.check_early, function.unless_none = check, unless_none
         return function
 
     return mark

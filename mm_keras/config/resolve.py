@@ -187,9 +187,12 @@ class Resolver:
 
     def early_checks(self) -> list[Callable[[], None]]:
         """The checks of functions that the root reaches (see `checked_early`), each with its values."""
-        checks = {}
-        for reference, values in self._reached():
-            if check := getattr(self._known[reference.function], "check_early", None):
+        checks, reached = {}, list(self._reached())
+        none = {f"{reference.function}.{name}" for reference, values in reached for name in values if values[name] is None}
+        for reference, values in reached:
+            function = self._known[reference.function]
+            check = getattr(function, "check_early", None)
+            if check and function.unless_none not in none:
                 taken = {name: values[name] for name in inspect.signature(check).parameters}
                 if not any(True for value in taken.values() for _ in _references(value)):  # known only when it is called
                     checks[check, repr(taken)] = functools.partial(check, **taken)

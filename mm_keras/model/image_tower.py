@@ -37,7 +37,7 @@ def check_weights(architecture: str, weights: str | None) -> None:
 
 
 @configurable
-@checked_early(check_weights)
+@checked_early(check_weights, unless_none="make_features.image_size")
 def build_image_tower(
     spec: ImageSpec,
     architecture: Literal[tuple(ARCHITECTURES)] = "resnet50_v2",

@@ -260,3 +260,10 @@ def test_what_a_config_fetches_is_checked_once_and_before_anything_is_packed(mon
             raised.append(str(error))
     assert fetched == ["bert_tiny_en_uncased"]  # of the tokenizer and of the encoder
     assert raised == ["build_image_tower.weights: weights file gone.weights.h5 does not exist"]
+
+
+def test_what_no_model_will_need_is_not_fetched():
+    given = ["TABLE = 'gone.csv'", "LABEL = 'label'", "DATASET = 'gone'", "IMAGE_WEIGHTS = 'gone.weights.h5'"]
+    given += ["TEXT_ENCODER = 'encoder'", "make_features.image_size = None"]
+    checks = load_config(find_config("products_minilm.gin"), given).early_checks
+    assert checks and all("weights" not in check.keywords for check in checks)
