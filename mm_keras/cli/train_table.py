@@ -6,10 +6,19 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfrecords_tools.sources.table_file import delimiter_option
+
 if TYPE_CHECKING:
     from tfrecords_tools.dataset.folder import Dataset
 
-_TABLE_OPTIONS = ("image", "text", "label", "label_separator", "id", "split", "image_root", "image_template", "delimiter")
+_DEFAULTS = {
+    **dict.fromkeys(("table", "dataset", "image", "label", "label_separator", "id", "split")),
+    **dict.fromkeys(("image_root", "image_template", "delimiter")),
+    "text": "",
+    "allow_outside": False,
+    **dict.fromkeys(("preset", "image_encoder", "text_encoder"), "auto"),
+    "seed": 0,
+}
 
 
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +26,7 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     table = parser.add_argument_group("one's own data, in the place of a config")
     table.add_argument("--table", metavar="FILE", help="a table (CSV, TSV, JSON, Parquet) with a row an example")
     table.add_argument("--image", metavar="COLUMN", help="the column of image paths or encoded images")
-    table.add_argument("--text", metavar="COLUMN,…", default="", help="text columns")
+    table.add_argument("--text", metavar="COLUMN,…", help="text columns")
     table.add_argument("--label", metavar="COLUMN", help="the column of labels")
     table.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S")
     table.add_argument("--id", metavar="COLUMN", help="unique ids (default: file name and row)")
@@ -25,24 +34,22 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     table.add_argument("--image_root", metavar="FOLDER", help="of image paths (default: the folder of the table)")
     table.add_argument("--image_template", metavar="PATH", help="image paths made of columns: 'images/{id}.jpg'")
     table.add_argument("--allow_outside", action="store_true", help="also read images outside of that folder")
-    table.add_argument("--delimiter", metavar="C", help="of CSV (default: what fits)")
+    table.add_argument("--delimiter", type=delimiter_option, metavar="C", help="of CSV: ';', '|', tab (default: what fits)")
     table.add_argument("--dataset", metavar="FOLDER", help="where the table is packed (default: data/NAME), or packed data")
     table.add_argument(
         "--preset",
-        default="auto",
         help="auto (default): pretrained encoders, as far as they can be had, with a head that is solved; frozen: the same, or "
         "an error; scratch: small encoders that are trained; finetune: half of the image tower is trained, too",
     )
-    table.add_argument(
-        "--image_encoder", default="auto", metavar="NAME|FILE", help="mobilenet_v2, resnet50_v2, …, or NAME:WEIGHTS_FILE"
-    )
-    table.add_argument("--text_encoder", default="auto", metavar="NAME|FOLDER", help="minilm, or a Hugging Face folder")
-    table.add_argument("--seed", type=int, default=0, help="of splits and training (default: 0)")
+    table.add_argument("--image_encoder", metavar="NAME|FILE", help="mobilenet_v2, resnet50_v2, …, or NAME:WEIGHTS_FILE")
+    table.add_argument("--text_encoder", metavar="NAME|FOLDER", help="minilm, or a Hugging Face folder")
+    table.add_argument("--seed", type=int, help="of splits and training (default: 0)")
+    parser.set_defaults(**_DEFAULTS)
 
 
 def given_table_options(options: argparse.Namespace) -> list[str]:
     """The options of a table that were given, for messages."""
-    return [f"--{name}" for name in (*_TABLE_OPTIONS, "table", "dataset") if getattr(options, name)]
+    return [f"--{name}" for name, default in _DEFAULTS.items() if getattr(options, name) != default]
 
 
 def name_of_data(options: argparse.Namespace) -> str:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.estimator.cells import first_text
 from mm_keras.estimator.data import Inputs
-from mm_keras.features import IMAGE, input_name, safe_name
+from mm_keras.features import IMAGE, input_name
 from mm_keras.model.split_at_embeddings import build_embedder
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
@@ -47,7 +46,6 @@ class Answers:
     def __init__(self, run: RunFolder):
         self._predictor = Predictor(run.path)
         self.model, self.features = self._predictor.model, self._predictor.features
-        self._order: np.ndarray | None = None
         self._embedder: keras.Model | None = None
 
     @property
@@ -82,7 +80,7 @@ class Answers:
             self._embedder = build_embedder(self.model, self.features.modalities)
         preprocessor, parts = Preprocessor(self.features), []
         for batch in _batches(self._raw(inputs, frame, root)):
-            raw = {safe_name(name): tf.constant([row[name] for row in batch]) for name in self.features.modalities}
+            raw = self._predictor.tensors(batch)
             parts.append(keras.ops.convert_to_numpy(self._embedder(preprocessor.raw(raw), training=False)[of]))
         width = self._embedder.output[of].shape[-1]
         return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)

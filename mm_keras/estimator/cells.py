@@ -11,17 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tfrecords_tools.sources import table_cells
+
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: None, NaN, NaT, pandas.NA or an empty text."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return True
-    if isinstance(value, str | bytes | dict | list | tuple | np.ndarray | Image.Image | os.PathLike):
-        return False
-    try:
-        return bool(value != value)  # NaN and NaT
-    except TypeError:
-        return True  # pandas.NA is neither
+    """Whether a cell is empty: what packing takes for missing (None, NaN, NaT, pandas.NA), or a blank text."""
+    return table_cells.is_missing(value) or (isinstance(value, str) and not value.strip())
 
 
 def image_cell(value: Any, is_base64: bool = False) -> str | bytes | None:

@@ -78,7 +78,7 @@ def check_column(frame: pandas.DataFrame, column: str) -> None:
         raise ValueError(f"the table has {count} columns named {column!r}; rename all but one")
     if not count:
         near = difflib.get_close_matches(str(column), list(map(str, frame.columns)), 1, 0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"the table has no column {column!r}{hint} Its columns are {list(frame.columns)}")
 
 

@@ -104,8 +104,12 @@ class Predictor:
         """float32 [B, num_labels], of examples that `read` has checked."""
         return self._ask(batch)["probabilities"].numpy()
 
+    def tensors(self, batch: Sequence[dict[str, bytes]]) -> dict[str, tf.Tensor]:
+        """Examples that `read` has checked, as an export takes them: string [B] for each input by its `safe_name`."""
+        return {safe_name(name): tf.constant([raw[name] for raw in batch]) for name in self.features.modalities}
+
     def _ask(self, batch: Sequence[dict[str, bytes]]) -> dict[str, tf.Tensor]:
-        return self._serve(**{safe_name(name): tf.constant([raw[name] for raw in batch]) for name in self.features.modalities})
+        return self._serve(**self.tensors(batch))
 
 
 def _given(value, name: str):

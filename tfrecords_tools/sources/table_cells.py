@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import numbers
 import re
 from typing import Any
 
@@ -91,7 +92,8 @@ SEVERAL_LABELS = "where examples may carry several labels, say so (--multi_label
 
 def is_missing(value: Any) -> bool:
     """Whether a cell stands for nothing: None, NaN, pandas' NA and NaT."""
-    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
+    not_a_number = isinstance(value, numbers.Number) and bool(value != value)  # numpy's floats among them
+    return value is None or not_a_number or type(value).__name__ in ("NAType", "NaTType")
 
 
 def is_list(value: Any) -> bool:

@@ -39,6 +39,7 @@ def test_table_is_packed_trained_and_kept_with_its_config(table, tmp_path, monke
     [
         (["--table=shop.csv"], "--table needs --label=COLUMN, and --image=COLUMN, --text=COLUMN"),
         (["quickstart.gin", "--table=shop.csv"], "takes a config or a table, and --table is of a table"),
+        (["quickstart.gin", "--preset=scratch"], "takes a config or a table, and --preset is of a table"),
         (["--label=sort"], "--label says how a table is read: name it with --table=FILE"),
         ([], "train takes one config, for example .* or a table"),
         (["--dataset=nowhere"], "nowhere"),

@@ -28,7 +28,10 @@ def _encoded() -> bytes:
         (bytearray(b"bytes"), b"bytes"),
         ({"bytes": b"bytes", "path": "b.jpg"}, b"bytes"),
         ({"bytes": None, "path": "b.jpg"}, "b.jpg"),
-        *[(missing, None) for missing in (None, np.nan, pandas.NA, pandas.NaT, "", " ", b"", {"bytes": None, "path": None})],
+        *[
+            (missing, None)
+            for missing in (None, np.nan, np.float32("nan"), pandas.NA, pandas.NaT, "", " ", b"", {"bytes": None, "path": None})
+        ],
     ],
 )
 def test_image_cells(cell, expected):
