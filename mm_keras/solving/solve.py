@@ -16,6 +16,7 @@ from mm_keras.solving.calibration import Calibration, calibrate
 from mm_keras.solving.candidates import MOST_EXACT, Candidate, Fitted, Regressions, choose_landmarks, kernels_of
 from mm_keras.solving.ensemble import choose_ensemble, mean_loss
 from mm_keras.solving.rows import Rows
+from mm_keras.solving.validation import Validation, answer_logits, calibrate_again, scaled
 from tfrecords_tools.progress import progress_bar
 
 _MOST_MODALITIES = 4  # of which every set gets an answer of its own
@@ -58,6 +59,7 @@ class Solution:
         pattern_of: the number of an answer for each set of modalities, see `SolvedAnswers`.
         held_out: float32 [N, L]: what each example would be answered from all that it has, by folds without it. An example
             whose set of modalities is too rare for an answer of its own has the prior.
+        validated: float32 [V, L]: what the head answers for the validation examples; None without any.
     """
 
     candidates: Sequence[Candidate]
@@ -66,14 +68,16 @@ class Solution:
     answers: Sequence[Answer]
     pattern_of: Sequence[int]
     held_out: np.ndarray
+    validated: np.ndarray | None
 
 
-def solve(rows: Rows, seed: int) -> Solution:
+def solve(rows: Rows, seed: int, validation: Validation | None = None) -> Solution:
     """Solves the head for some training examples.
 
     Args:
         rows: the examples, all of whose numbers are finite.
         seed: another seed draws other landmarks, where there are more examples than landmarks.
+        validation: further examples, for calibration alone.
     """
     num_modalities = rows.present.shape[1]
     least = min(_LEAST_ROWS, max(2, len(rows.targets) // 4))
@@ -89,16 +93,20 @@ def solve(rows: Rows, seed: int) -> Solution:
         numbers = sorted({number for c in chosen for number in c.shares})
         fitted = dict(zip(numbers, pool.map(lambda number: regressions.fit(candidates[number]), numbers), strict=True))
     kernels, answers = _assemble(rows, chosen, fitted, np.sort(landmarks))
+    if validation:
+        pairs = [_calibrated_again(*pair, kernels, rows, validation) for pair in zip(chosen, answers, strict=True)]
+        chosen, answers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     values = [_value(rows, c) for c in chosen]
     answers += _joined_answers(answers, values, rows)
     pattern_of = _patterns_of(num_modalities, [answer.modalities for answer in answers], values)
     answers.append(_prior_answer(rows))
     held_out = np.empty_like(rows.targets)
-    own = np.array(pattern_of)[rows.present @ (1 << np.arange(num_modalities))]
+    own = _own_answers(rows.present, pattern_of)
     for number, c in enumerate(chosen):
         held_out[own == number] = c.held_out[own == number]
     held_out[own >= len(chosen)] = answers[-1].bias
-    return Solution(candidates, chosen, kernels, answers, pattern_of, held_out)
+    validated = _answer(validation, kernels, answers, pattern_of) if validation else None
+    return Solution(candidates, chosen, kernels, answers, pattern_of, held_out, validated)
 
 
 def _workers(rows: Rows) -> int:
@@ -237,6 +245,34 @@ def _assemble(
                 linear[block] = linear.get(block, 0) + weights
         answers.append(Answer(c.modalities, dict(sorted(linear.items())), dict(sorted(duals.items())), bias))
     return kernels, answers
+
+
+def _calibrated_again(
+    chosen: Chosen, answer: Answer, kernels: Kernels, rows: Rows, validation: Validation
+) -> tuple[Chosen, Answer]:
+    """A set of modalities' choice and answer, calibrated on the validation examples, too."""
+    at = chosen.rows
+    held_out = chosen.held_out[at], rows.targets[at], rows.weights[at]
+    more = calibrate_again(answer, kernels, held_out, validation, rows.multi_label)
+    if more is None:
+        return chosen, answer
+    both = Calibration(chosen.calibration.scale * more.scale, more(chosen.calibration.offset))
+    return dataclasses.replace(chosen, calibration=both, held_out=more(chosen.held_out)), scaled(answer, more)
+
+
+def _own_answers(present: np.ndarray, pattern_of: Sequence[int]) -> np.ndarray:
+    """The number of the answer, int [N], that examples with the modalities `present` bool [N, M] get."""
+    return np.array(pattern_of)[present @ (1 << np.arange(present.shape[1]))]
+
+
+def _answer(validation: Validation, kernels: Kernels, answers: Sequence[Answer], pattern_of: Sequence[int]) -> np.ndarray:
+    """What the head says of each validation example, float32 [V, L]."""
+    logits = np.empty_like(validation.targets)
+    own = _own_answers(validation.present, pattern_of)
+    for number in np.unique(own):
+        at = np.flatnonzero(own == number)
+        logits[at] = answer_logits(answers[number], kernels, validation.blocks, at)
+    return logits
 
 
 def _prior_answer(rows: Rows) -> Answer:

@@ -68,7 +68,7 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
 
 
 def keep_solved(prepared: Prepared, built: Built, solved: SolvedHead) -> keras.Model:
-    """Keeps a model whose head was solved, its report, and its thresholds, which `val_split` gives if there is one.
+    """Keeps a model whose head was solved, its report, and its thresholds.
 
     Returns:
         the model.
@@ -79,10 +79,9 @@ def keep_solved(prepared: Prepared, built: Built, solved: SolvedHead) -> keras.M
     write_text(run.report / "solver.md", format_solution(solved.report) + "\n")
     with atomic_file(run.best) as temporary:
         solved.model.save(temporary)
-    if features.multi_label and val:
-        tune_thresholds(run.path, prepared.train.dataset, val.name, prepared.request.batch_size)
-    elif features.multi_label:
-        save_thresholds(run, features, solved.thresholds, f"{prepared.train.name}, held-out folds")
+    if features.multi_label:
+        tuned_on = f"held-out folds of {prepared.train.name}" + (f", and {val.name}" if val else "")
+        save_thresholds(run, features, solved.thresholds, tuned_on)
     facts = _facts(prepared, built) | _size(solved.model) | {"followed": None}
     run.save_facts(**facts, solver="solved", finished=True)
     return solved.model

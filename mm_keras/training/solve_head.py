@@ -18,10 +18,12 @@ from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 from mm_keras.objectives.logits_losses import CrossEntropy
 from mm_keras.runs.thresholds import best_thresholds
 from mm_keras.solving.rows import Rows, make_blocks, make_folds
-from mm_keras.solving.solve import solve
+from mm_keras.solving.solve import Solution, solve
+from mm_keras.solving.validation import Validation
 from mm_keras.training.build import Built
 from mm_keras.training.prepare import Prepared
 from mm_keras.training.solver_report import describe_solution, format_solution
+from tfrecords_tools.dataset.folder import Split
 
 _MOST_EXAMPLES = 200_000
 _MOST_NUMBERS = 800_000_000  # examples x numbers of their embeddings: 200,000 x 4,000
@@ -69,7 +71,7 @@ class SolvedHead:
     Attributes:
         model: the whole model, with logits.
         report: what `describe_solution` says of it.
-        thresholds: of probabilities, float [L], from the held-out folds. Multi-label only.
+        thresholds: of probabilities, float [L], from the held-out folds and the validation split. Multi-label only.
     """
 
     model: keras.Model
@@ -88,9 +90,8 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
     """
     began = time.monotonic()
     features, parts = prepared.features, TwoTowerParts(built.model.layers)
-    cache = _read(prepared, built)
-    labels, inputs = cache.labels, cache.inputs(np.arange(len(cache.labels)))
-    _check_finite(features, inputs, cache.ids)
+    cache, inputs = _read(prepared.train, features, built)
+    labels = cache.labels
     of_parts = {modality: embedding_widths(parts.encoder(modality)) for modality in features.modalities}
     blocks, words = make_blocks(features, inputs, of_parts)
     print(
@@ -98,14 +99,20 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
     )
     rows = Rows(
         blocks,
-        np.stack([inputs[present(modality)] for modality in features.modalities], axis=1),
-        labels if features.multi_label else np.eye(len(features.labels), dtype="float32")[labels],
+        _present(features, inputs),
+        _targets(features, labels),
         _weigh(cache.weights, labels, built),
         features.multi_label,
         make_folds(features, inputs, labels, prepared.request.seed),
     )
     end_if_asked()
-    solution = solve(rows, prepared.request.seed)
+    validation = None
+    if prepared.val:
+        cache, inputs = _read(prepared.val, features, built)
+        own = make_blocks(features, inputs, of_parts, words)[0]
+        weights = _weigh(cache.weights, cache.labels, built)
+        validation = Validation(own, _present(features, inputs), _targets(features, cache.labels), weights)
+    solution = solve(rows, prepared.request.seed, validation)
     end_if_asked()
     widths = [block.values.shape[1] for block in blocks]
     head = build_solved_head(widths, len(features.modalities), solution.kernels, solution.answers, solution.pattern_of)
@@ -116,17 +123,34 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
         "head_bytes": 4 * head.count_params(),
     }
     print(format_solution(described))
-    thresholds = best_thresholds(solution.held_out, rows.targets) if features.multi_label else None
-    return SolvedHead(model, described, thresholds)
+    return SolvedHead(model, described, _thresholds(solution, rows, validation) if features.multi_label else None)
 
 
-def _read(prepared: Prepared, built: Built) -> FeatureCache:
-    """What the encoders give of the training split, with its tokens and presence flags."""
-    features = prepared.features
+def _thresholds(solution: Solution, rows: Rows, validation: Validation | None) -> np.ndarray:
+    logits, targets = [solution.held_out], [rows.targets]
+    if validation:
+        logits.append(solution.validated)
+        targets.append(validation.targets)
+    return best_thresholds(np.concatenate(logits), np.concatenate(targets))
+
+
+def _read(split: Split, features: FeatureSpec, built: Built) -> tuple[FeatureCache, dict[str, np.ndarray]]:
+    """What the encoders give of a split, and that with its tokens and presence flags by name, all of it finite."""
     names = [part_name(modality, "encoded") for modality in features.modalities]
     names += [present(modality) for modality in features.modalities]
     names += [name for text in features.texts if isinstance(text, TokenText) for name in text.batch_names().values()]
-    return FeatureCache(prepared.train, features, built.encoders, names)
+    cache = FeatureCache(split, features, built.encoders, names)
+    inputs = cache.inputs(np.arange(len(cache.labels)))
+    _check_finite(features, inputs, cache.ids)
+    return cache, inputs
+
+
+def _present(features: FeatureSpec, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.stack([inputs[present(modality)] for modality in features.modalities], axis=1)
+
+
+def _targets(features: FeatureSpec, labels: np.ndarray) -> np.ndarray:
+    return labels if features.multi_label else np.eye(len(features.labels), dtype="float32")[labels]
 
 
 def _check_finite(features: FeatureSpec, inputs, ids: np.ndarray) -> None:

@@ -82,7 +82,8 @@ def train(
         epochs: number of passes over the training split, at least 1.
         batch_size: global batch size, over all replicas; at least 1, and a multiple of their number.
         train_split: the split to learn from; its labelled examples are used.
-        val_split: decides on the best epoch, which is kept, and on multi-label thresholds. None: the last epoch is kept.
+        val_split: decides on the best epoch, which is kept, and on multi-label thresholds; calibrates a head that is solved.
+            None: the last epoch is kept.
         augment: the result of `make_augmentation`; True crops and mirrors training images at random; False changes nothing.
         sampling: the result of `make_sampling`: how often classes and other datasets are shown. None: each example once.
         cache_frozen: whether outputs of frozen encoders are computed once an example, where nothing is augmented. "cut" also

@@ -7,7 +7,9 @@ from scipy.special import softmax
 import mm_keras.solving.candidates as candidates
 from mm_keras.model.solved_head import build_solved_head
 from mm_keras.solving.blocks import Block
+from mm_keras.solving.ensemble import mean_loss
 from mm_keras.solving.solve import patterns_of, score, solve
+from mm_keras.solving.validation import Validation
 
 
 def _answers(solution, rows, shown=None):
@@ -70,6 +72,23 @@ def test_answers_are_calibrated(solved):
         assert abs((1 / (1 + np.exp(-logits))).mean() - new.targets.mean()) < 0.03
     else:
         assert abs(softmax(logits, axis=1).max(axis=1).mean() - _score(logits, new)) < 0.06
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_validation_examples_calibrate_the_answers_of_all_sets_of_inputs(draw_rows, multi_label):
+    rows, new = draw_rows(multi_label=multi_label), draw_rows(count=900, multi_label=multi_label, missing=0.3, seed=2)
+    wrong = np.random.default_rng(0).random(900) < 0.4  # what the folds cannot know: labels of new examples are often wrong
+    targets = np.where(wrong[:, None], np.roll(new.targets, 1, axis=1), new.targets)
+    validation = Validation(new.blocks, new.present, targets, new.weights)
+    solution, without = solve(rows, 0, validation), solve(rows, 0)
+    np.testing.assert_allclose(solution.validated, _answers(solution, new), atol=1e-4)
+    assert without.validated is None
+    doubted = dataclasses.replace(new, targets=targets)
+    for shown in ([0], [1], [0, 1]):
+        logits, before = (_answers(each, doubted, shown) for each in (solution, without))
+        at = new.present[:, shown].all(axis=1)
+        loss, loss_before = (mean_loss(each[at], targets[at], new.weights[at], multi_label) for each in (logits, before))
+        assert loss < 0.9 * loss_before
 
 
 def test_useless_input_does_not_hurt(draw_rows):

@@ -61,17 +61,17 @@ def test_run_says_what_was_solved(solved, capsys):
     assert "| image + title |" in (solved / "report" / "solver.md").read_text()
 
 
-def test_thresholds_come_from_the_validation_split_or_from_held_out_folds(solved, train_solved, tmp_path):
+def test_thresholds_come_from_held_out_folds_and_the_validation_split(solved, train_solved, tmp_path):
     run = RunFolder(solved)
     model, features = run.load_model()
     assert not model.trainable_weights
     if not features.multi_label:
         assert load_thresholds(run, features) is None
         return
-    assert load_thresholds(run, features).split == "val"
+    assert load_thresholds(run, features).split == "held-out folds of train, and val"
     train_solved(run.facts()["dataset"], tmp_path / "run", modalities=("title",), val_split=None, batch_size=500)
     thresholds = load_thresholds(RunFolder(tmp_path / "run"), features)
-    assert thresholds.split == "train, held-out folds"
+    assert thresholds.split == "held-out folds of train"
     assert len(set(np.round(thresholds.values, 6))) > 3
 
 
