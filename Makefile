@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint clean
+.PHONY: help quickstart test test-ci test-slow lint clean
 
 help:
 	@echo "make quickstart   install, then train, evaluate and export on drawn sample data (about 4 minutes on 2 slow cores)"
 	@echo "make test         install with development tools, then lint and run all tests"
+	@echo "make test-ci      whole programs: the README's commands, models on JAX, two replicas, XLA"
 	@echo "make test-slow    large architectures, all combinations of parts, and kills at random steps"
 	@echo "make lint         ruff, check and format"
 	@echo "make clean        remove the virtual environment, runs and packed data"
@@ -19,6 +20,9 @@ quickstart: .venv/installed
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-ci: .venv/developing
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ci
 
 test-slow: .venv/developing
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow

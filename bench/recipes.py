@@ -6,9 +6,9 @@ Each data set of the folder is packed into one split, and what a frozen image to
 rows is computed once and kept in --cache. Then, on each fold, the head is solved as `train.solver = "solved"` does, and
 asked with all inputs and with some of them hidden. In the same run, on the same features of length 1, scikit-learn's
 logistic regression with C by inner folds (`regression`), and a greedy ensemble of such regressions on each block and on all
-of them (`ensemble`), see only what the question is about. One line a set and question; the exit status is 1 where the solved
-head is below the better reference by more than one standard error of the paired difference, or all inputs are below the best
-single one by more than that.
+of them (`ensemble`), see only what the question is about. One line a set and question; the exit status is 1 where, by more
+than one standard error of the paired difference, the solved head is below the better reference, all inputs are below the best
+single one, or one input with the others hidden is below a head that was solved for it alone (`alone`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 from scipy.special import log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -63,6 +64,7 @@ class DataSet:
     id: str | None = "id"
     separator: str | None = None
     most_rows: int | None = None
+    split: str | None = None  # table of "id" and "split" (train, test) that takes the place of the folds, once a seed
 
 
 SETS = {
@@ -73,6 +75,12 @@ SETS = {
     "flipkart, subcategory": DataSet("flipkart1050/products.csv", "subcategory", ("title",)),
     "flipkart, category, with descriptions": DataSet("flipkart1050/products.csv", "category", ("title", "description")),
     "flipkart, subcategory, with descriptions": DataSet("flipkart1050/products.csv", "subcategory", ("title", "description")),
+    "flipkart, category, one split": DataSet(
+        "flipkart1050/products.csv", "category", ("title",), split="flipkart1050/split_category.csv"
+    ),
+    "flipkart, subcategory, one split": DataSet(
+        "flipkart1050/products.csv", "subcategory", ("title",), split="flipkart1050/split_subcategory.csv"
+    ),
     "captions": DataSet("comp5329/train.csv", "Labels", ("Caption",), None, "ImageID", " ", most_rows=5000),
     "groceries": DataSet("grocerystore/images.csv", "label", id=None),
 }
@@ -89,7 +97,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    print("set | question | measure | solved | regression | ensemble | solved - better one | ECE | seconds")
+    print("set | question | measure | solved | regression | ensemble | solved - better one | alone | ECE | seconds")
     passed = True
     for name in options.set or SETS:
         if not (options.folder / SETS[name].file).is_file():
@@ -101,7 +109,7 @@ def main() -> int:
 
 def _measure(name: str, data: DataSet, options: argparse.Namespace) -> bool:
     """Prints a line a question. Returns whether nothing was lost."""
-    features, inputs, labels, widths = _encode(name, data, options)
+    features, inputs, labels, widths, ids = _encode(name, data, options)
     questions = {modality: (modality,) for modality in features.modalities}
     fields = tuple(text.field for text in features.texts)
     if len(fields) > 1:
@@ -109,10 +117,10 @@ def _measure(name: str, data: DataSet, options: argparse.Namespace) -> bool:
     if len(features.modalities) > 1:
         questions["all inputs"] = features.modalities
     results: dict[str, dict[str, list[float]]] = {q: {} for q in questions}
-    folds = list(KFold(5, shuffle=True, random_state=options.seed).split(labels))[: options.folds]
-    for train, test in folds:
+    lone = {modality: features.only((modality,)) for modality in features.modalities if len(features.modalities) > 1}
+    for seed, train, test in _folds(data, options, ids):
         began = time.monotonic()
-        answer, learned, asked = _solve(features, inputs, labels, widths, train, test)
+        answer, learned, asked = _solve(features, inputs, labels, widths, train, test, seed)
         seconds = time.monotonic() - began
         targets = _targets(features, labels)
         for question, shown in questions.items():
@@ -124,13 +132,26 @@ def _measure(name: str, data: DataSet, options: argparse.Namespace) -> bool:
                 "seconds": seconds,
             }
             measured |= _references(features, learned, asked, targets, train, test, shown)
+            if question in lone:
+                logits = _solve(lone[question], inputs, labels, widths, train, test, seed)[0](shown)
+                measured["alone"] = score(logits, targets[test], np.ones(len(test)), features.multi_label)
             for key, value in measured.items():
                 results[question].setdefault(key, []).append(value)
     return _report(name, features.multi_label, results)
 
 
-def _encode(name: str, data: DataSet, options: argparse.Namespace) -> tuple[FeatureSpec, dict, np.ndarray, dict]:
-    """(the features; what the encoders give of all rows, by name; labels; the widths of each encoder's blocks)."""
+def _folds(data: DataSet, options: argparse.Namespace, ids: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """(seed of the solver, training rows, test rows) of each measurement."""
+    if not data.split:
+        folds = KFold(5, shuffle=True, random_state=options.seed).split(ids)
+        return [(0, *fold) for fold in folds][: options.folds]
+    split_of = pd.read_csv(options.folder / data.split, dtype=str).set_index("id")["split"].reindex(ids)
+    train, test = (np.flatnonzero(split_of == name) for name in ("train", "test"))
+    return [(seed, train, test) for seed in range(options.seed, options.seed + options.folds)]
+
+
+def _encode(name: str, data: DataSet, options: argparse.Namespace) -> tuple[FeatureSpec, dict, np.ndarray, dict, np.ndarray]:
+    """(the features; what the encoders give of all rows, by name; labels; the widths of each encoder's blocks; ids)."""
     folder = options.cache / name.replace(", ", "_").replace(" ", "_")
     if not (folder / "dataset.json").is_file():
         columns = table.Columns(image=data.image, text=data.text, label=data.label, id=data.id)
@@ -161,22 +182,22 @@ def _encode(name: str, data: DataSet, options: argparse.Namespace) -> tuple[Feat
     rows = np.arange(len(cache.labels))[: data.most_rows]
     parts = TwoTowerParts(model.layers)
     widths = {modality: embedding_widths(parts.encoder(modality)) for modality in features.modalities}
-    return features, cache.inputs(rows), cache.labels[rows], widths
+    return features, cache.inputs(rows), cache.labels[rows], widths, cache.ids[rows]
 
 
 def _targets(features: FeatureSpec, labels: np.ndarray) -> np.ndarray:
     return labels if features.multi_label else np.eye(len(features.labels), dtype="float32")[labels]
 
 
-def _solve(features, inputs, labels, widths, train, test) -> tuple[Callable, Sequence, Sequence]:
+def _solve(features, inputs, labels, widths, train, test, seed) -> tuple[Callable, Sequence, Sequence]:
     """(`(modalities that are shown) -> logits` of the test rows; the blocks of the training rows; those of the test rows)."""
     learned, words = make_blocks(features, {name: values[train] for name, values in inputs.items()}, widths)
     asked, _ = make_blocks(features, {name: values[test] for name, values in inputs.items()}, widths, words)
     there = np.stack([inputs[present(modality)] for modality in features.modalities], axis=1)
-    folds = make_folds(features, {name: values[train] for name, values in inputs.items()}, labels[train], seed=0)
+    folds = make_folds(features, {name: values[train] for name, values in inputs.items()}, labels[train], seed)
     weights = np.ones(len(train), np.float32)
     rows = Rows(learned, there[train], _targets(features, labels)[train], weights, features.multi_label, folds)
-    solution = solve(rows, seed=0)
+    solution = solve(rows, seed)
     sizes = [block.values.shape[1] for block in learned]
     head = build_solved_head(sizes, len(features.modalities), solution.kernels, solution.answers, solution.pattern_of)
     dense = np.concatenate([b.values if not b.is_words else b.values.toarray() for b in asked], axis=1)
@@ -260,8 +281,13 @@ def _report(name: str, multi_label: bool, results: Mapping[str, Mapping[str, Seq
         ece = evaluate_logits(np.concatenate(values["logits"]), np.concatenate(values["labels"]), multi_label)["ece"]
         seconds = np.mean(values["seconds"])
         line = [name, question, "mAP" if multi_label else "accuracy", *cells, f"{mean:+.3f} ± {error:.3f}"]
+        line.append(f"{np.mean(values['alone']):.3f}" if "alone" in values else "")
         print(" | ".join([*line, f"{ece:.3f}", f"{seconds:.0f}"]) + (" | LOST" if lost else ""), flush=True)
         passed &= not lost
+        mean, error = _paired(values["solved"], values.get("alone", values["solved"]))
+        if mean < -error:
+            print(f"{name}: {question} with the others hidden is below a head for it alone by {-mean:.3f} ± {error:.3f}")
+            passed = False
     if "all inputs" in results:
         single = max((q for q in results if q != "all inputs"), key=lambda q: np.mean(results[q]["solved"]))
         mean, error = _paired(results["all inputs"]["solved"], results[single]["solved"])

@@ -90,7 +90,12 @@ SAMPLE = [
 ]
 # What trainings and exports of other tests are made of is slow here.
 MARKED = [
-    pytest.param(case, id=" + ".join(case), marks=[pytest.mark.slow] * (case[1] in ENCODERS_OF_OTHER_TESTS)) for case in SAMPLE
+    pytest.param(
+        case,
+        id=" + ".join(case),
+        marks=[pytest.mark.slow] if case[1] in ENCODERS_OF_OTHER_TESTS else [pytest.mark.ci] * (case[1] != "LSTM"),
+    )
+    for case in SAMPLE
 ]
 
 

@@ -1,6 +1,6 @@
 """Every command of the README runs, on data of the same names made here; only sizes are cut by added bindings.
 
-By default MobileNetV2 is stood in for, runs/short sees no descriptions, the other runs of the drawn sample see titles alone,
+In CI, MobileNetV2 is stood in for, runs/short sees no descriptions, the other runs of the drawn sample see titles alone,
 and only runs/short is evaluated and exported: other tests do that with runs of all kinds. The slow test does none of this.
 """
 
@@ -46,7 +46,7 @@ def readme_commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-@pytest.fixture(scope="module", params=["in short", pytest.param("in full", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param("in short", marks=pytest.mark.ci), pytest.param("in full", marks=pytest.mark.slow)])
 def in_short(request):
     with drawn_towers() if request.param == "in short" else contextlib.nullcontext():
         yield request.param == "in short"

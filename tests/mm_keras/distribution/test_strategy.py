@@ -20,7 +20,8 @@ ADAM = {
 ACCUMULATED = {"algorithm": "sgd", "learning_rate": 0.1, "accumulate": 3, "clip_norm": 0.2}
 RUNS = {"accumulated": {"optimizer": ACCUMULATED}}
 MORE_RUNS = {"sgd": {}, "adam": {"optimizer": ADAM, "val_split": None}, "cached": {"frozen": True}}
-NAMES = [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_RUNS)]
+NAMES = [*(pytest.param(name, marks=pytest.mark.ci) for name in RUNS)]
+NAMES += [*(pytest.param(name, marks=pytest.mark.slow) for name in MORE_RUNS)]
 TOLERANCE = {"sgd": 1e-5, "adam": 1e-3, "accumulated": 1e-5, "cached": 1e-5}
 
 

