@@ -46,7 +46,9 @@ def readme_commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("in short", marks=pytest.mark.ci), pytest.param("in full", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=[pytest.param("in short", marks=pytest.mark.ci), pytest.param("in full", marks=pytest.mark.slow)]
+)
 def in_short(request):
     with drawn_towers() if request.param == "in short" else contextlib.nullcontext():
         yield request.param == "in short"

@@ -176,7 +176,9 @@ def test_settings_with_other_inputs_leave_cells_empty(tmp_path):
     draw_box_plots(tmp_path / "plots.png", results)
 
 
-@pytest.mark.parametrize("rates", [pytest.param([1e-3], marks=pytest.mark.ci), pytest.param([1e-3, 1e-2], marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "rates", [pytest.param([1e-3], marks=pytest.mark.ci), pytest.param([1e-3, 1e-2], marks=pytest.mark.slow)]
+)
 def test_command_sweeps_for_real(tiny_config, rates, monkeypatch, call):
     monkeypatch.chdir(tiny_config.parent)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
