@@ -224,6 +224,14 @@ def _kind_of(data: bytes) -> str:
         return "an HTML page, as servers send instead of a picture"
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS: fetch the file itself with `git lfs pull`"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "HEIC, as iPhones write: convert it to JPEG"
+    if start.startswith(b"%PDF-"):
+        return "a PDF document: convert its page to JPEG or PNG"
+    if b"<svg" in start and start.startswith((b"<svg", b"<?xml", b"<!")):
+        return "an SVG drawing: convert it to PNG"
+    if data.startswith(b"\0\0\1\0"):
+        return "an icon (ICO): convert it to PNG"
     if not data.strip(b"\0"):
         return "zeros alone"
     if all(32 <= byte < 127 or byte in b"\t\n\r" for byte in start):
