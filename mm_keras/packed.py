@@ -44,8 +44,8 @@ def sample_dataset(
 @configurable
 def table_dataset(
     file: str,
-    label: str,
     folder: str,
+    label: str | None = None,
     image: str | None = "image",
     text: Sequence[str] = (),
     id: str | None = None,
@@ -63,12 +63,16 @@ def table_dataset(
     quotes: bool = True,
     unlabelled: Literal["keep", "leave_out"] = "keep",
     check_images: CheckImages = "time",
+    labels: Sequence[str] = (),
+    group: str | None = None,
+    empty_means_none: bool = False,
+    stratify: bool | None = None,
 ) -> str:
     """Packs a table (CSV, JSON, JSON Lines, Parquet) into `folder`, or finds it there, and returns the folder.
 
     Args:
         file: the table.
-        label, image, id, split: names of the columns that have these roles; None: the table has no such column.
+        label, image, id, split, group: names of the columns that have these roles; None: the table has no such column.
         folder: the dataset folder.
         text: the text columns.
         fractions: splits to draw where there is no split column; default: those of `PackOptions`.
@@ -79,12 +83,15 @@ def table_dataset(
         multi_label: whether label cells may hold lists.
         image_template: makes image paths of other columns, "images/{id}.jpg"; `image` is then None.
         first_image, encoding, delimiter, quotes: see `tfrecords_tools.sources.table.make_source`.
-        unlabelled, check_images: see `PackOptions`. By `check_images` a dataset in the folder is compared with the image files.
+        labels: columns that say by 0 and 1 whether the label that they are called applies; `label` is then None.
+        empty_means_none: see `tfrecords_tools.sources.table.make_source`.
+        unlabelled, stratify, check_images: see `PackOptions`. By `check_images` a dataset in the folder is compared with the
+            image files.
 
     Raises:
         ValueError: if the table lacks a column, or the folder holds another dataset.
     """
-    columns = table.Columns(image=None if image_template else image, text=tuple(text), label=label, id=id, split=split)
+    columns = table.Columns(None if image_template else image, tuple(text), label, id, split, labels=tuple(labels), group=group)
     source = table.make_source(
         [file],
         columns,
@@ -96,8 +103,11 @@ def table_dataset(
         first_image=first_image,
         delimiter=delimiter,
         quotes=quotes,
+        empty_means_none=empty_means_none,
     )
-    options = PackOptions(seed=seed, allow_outside=allow_outside, unlabelled=unlabelled, check_images=check_images)
+    options = PackOptions(
+        seed=seed, allow_outside=allow_outside, unlabelled=unlabelled, check_images=check_images, stratify=stratify
+    )
     return _pack_once(source, folder, options if fractions is None else dataclasses.replace(options, fractions=dict(fractions)))
 
 
@@ -147,8 +157,9 @@ def _pack_or_find(source: Source, folder: str, options: PackOptions) -> str:
         }
         provenance = DatasetInfo.load(folder).provenance
         different = [key for key, value in asked.items() if provenance[key] != _as_json(value)]
-        packed_by = {"unlabelled": "keep"} | provenance["pack_options"]
-        different += [key for key in ("fractions", "seed", "unlabelled") if packed_by[key] != getattr(options, key)]
+        packed_by = {"unlabelled": "keep", "stratify": options.stratify} | provenance["pack_options"]
+        compared = ("fractions", "seed", "unlabelled", "stratify")
+        different += [key for key in compared if packed_by[key] != getattr(options, key)]
         if different:
             raise ValueError(
                 f"{folder} holds a dataset of another {different[0]}: {(packed_by | provenance).get(different[0])}; "

@@ -6,16 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfrecords_tools.sources.command import comma_list
 from tfrecords_tools.sources.table_file import delimiter_option
 
 if TYPE_CHECKING:
     from tfrecords_tools.dataset.folder import Dataset
 
+_FLAGS = ("multi_label", "empty_means_none", "allow_outside", "first_image")
 _DEFAULTS = {
-    **dict.fromkeys(("table", "dataset", "image", "label", "label_separator", "id", "split")),
+    **dict.fromkeys(("table", "dataset", "image", "label", "label_separator", "id", "split", "group")),
     **dict.fromkeys(("image_root", "image_template", "delimiter")),
-    "text": "",
-    "allow_outside": False,
+    **dict.fromkeys(("text", "labels"), ""),
+    **dict.fromkeys(_FLAGS, False),
+    "encoding": None,
+    "no_quotes": False,
     **dict.fromkeys(("preset", "image_encoder", "text_encoder"), "auto"),
     "seed": 0,
 }
@@ -29,11 +33,24 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     table.add_argument("--text", metavar="COLUMN,…", help="text columns")
     table.add_argument("--label", metavar="COLUMN", help="the column of labels")
     table.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S")
+    table.add_argument("--multi_label", action="store_true", help="cells of the label column hold lists")
+    table.add_argument("--labels", metavar="COLUMN,…", help="several labels, a column with 0 and 1 each")
+    table.add_argument(
+        "--empty_means_none",
+        action="store_true",
+        help="no label applies where the cells of several labels are empty (default: the row is left out)",
+    )
     table.add_argument("--id", metavar="COLUMN", help="unique ids (default: file name and row)")
-    table.add_argument("--split", metavar="COLUMN", help="names of splits: train, val, test (default: drawn, 80, 10 and 10 %%)")
+    table.add_argument(
+        "--split", metavar="COLUMN", help="names of splits: train, val, test (default: drawn by label, 80, 10, 10 %%)"
+    )
+    table.add_argument("--group", metavar="COLUMN", help="rows that stay together where splits are drawn: a product, a patient")
     table.add_argument("--image_root", metavar="FOLDER", help="of image paths (default: the folder of the table)")
     table.add_argument("--image_template", metavar="PATH", help="image paths made of columns: 'images/{id}.jpg'")
     table.add_argument("--allow_outside", action="store_true", help="also read images outside of that folder")
+    table.add_argument("--first_image", action="store_true", help="of cells that name several images take the first")
+    table.add_argument("--encoding", help="of text (default: UTF-8, or UTF-16 if the bytes say so)")
+    table.add_argument("--no_quotes", action="store_true", help='of CSV: " is a character as any other')
     table.add_argument("--delimiter", type=delimiter_option, metavar="C", help="of CSV: ';', '|', tab (default: what fits)")
     table.add_argument("--dataset", metavar="FOLDER", help="where the table is packed (default: data/NAME), or packed data")
     table.add_argument(
@@ -68,12 +85,12 @@ def make_table_config(options: argparse.Namespace) -> str:
     from mm_keras.packed import table_dataset
     from tfrecords_tools.dataset.folder import Dataset
 
-    texts = tuple(column.strip() for column in options.text.split(",") if column.strip())
+    texts = comma_list(options.text)
     has_image = bool(options.image or options.image_template)
-    if options.table and not (options.label and (has_image or texts)):
+    if options.table and not ((options.label or options.labels) and (has_image or texts)):
         raise ValueError(
-            "--table needs --label=COLUMN, and --image=COLUMN, --text=COLUMN,… or both, for example "
-            "--table=products.csv --image=photo --text=title,description --label=category"
+            "--table needs --label=COLUMN (or --labels=COLUMN,COLUMN,…), and --image=COLUMN, --text=COLUMN,… or both, for "
+            "example --table=products.csv --image=photo --text=title,description --label=category"
         )
     if not options.table:
         dataset = Dataset.open(options.dataset)
@@ -108,14 +125,15 @@ def _table_arguments(options: argparse.Namespace, texts: tuple[str, ...]) -> dic
     arguments = {
         "file": options.table,
         "label": options.label,
+        "labels": comma_list(options.labels),
         "folder": options.dataset or str(Path("data") / name_of_data(options)),
         "image": options.image,
         "text": texts,
         "seed": options.seed,
-        "allow_outside": options.allow_outside,
-    }
-    names = ("id", "split", "label_separator", "image_root", "image_template", "delimiter")
+    } | {name: getattr(options, name) for name in _FLAGS}
+    names = ("id", "split", "group", "label_separator", "image_root", "image_template", "delimiter", "encoding")
     given = {name: getattr(options, name) for name in names if getattr(options, name)}
+    given |= {"quotes": False} if options.no_quotes else {}
     return {name: value for name, value in arguments.items() if value or name == "image"} | given
 
 

@@ -20,9 +20,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from mm_keras.config.load import load_config
 from mm_keras.estimator.answers import Answers, logits_of
-from mm_keras.estimator.columns import Columns
+from mm_keras.estimator.columns import Columns, label_columns
 from mm_keras.estimator.config import make_config
 from mm_keras.estimator.data import Inputs, label_cells, open_frame, pack_training
+from mm_keras.estimator.labels import LabelForm
 from mm_keras.estimator.parts import Parts, as_image_tower, choose_parts
 from mm_keras.features import IMAGE, input_name, safe_name
 from mm_keras.objectives.metrics import evaluate_logits
@@ -47,6 +48,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
             None: there are none.
         text: the text columns, one name or several.
         label_separator: splits a label into several, as "red|round"; labels may also be lists.
+        empty_means_none: whether no label applies to an example whose label is empty, where examples may have several.
+            Otherwise its labels are unknown, and it is left out. An empty list says that none applies.
         preset: "auto", "frozen", "scratch" or "finetune", see `choose_parts`.
         image_encoder, text_encoder: "auto", or which ones, see `choose_parts`.
         image_root: the folder of relative paths; None: that of the table, or the working folder.
@@ -74,6 +77,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         image: str | None = None,
         text: str | Sequence[str] = (),
         label_separator: str | None = None,
+        empty_means_none: bool = False,
         preset: str = "auto",
         image_encoder: str | Path | keras.Model = "auto",
         text_encoder: str | Path = "auto",
@@ -85,6 +89,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         self.image = image
         self.text = text
         self.label_separator = label_separator
+        self.empty_means_none = empty_means_none
         self.preset = preset
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
@@ -118,7 +123,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         folder = _temporary_folder(self)
         with self._talking():
             dataset, codec = pack_training(
-                X, y, validation_data, inputs, self.label_separator, folder / "dataset", not parts.all_frozen, self.seed
+                X, y, validation_data, inputs, self._form, folder / "dataset", not parts.all_frozen, self.seed
             )
         val_split = "val" if "val" in dataset.info.splits else None
         lines = [f"train.dataset = {str(dataset.folder)!r}"]
@@ -131,7 +136,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         run = RunFolder(folder / "run")
         with self._talking():
             config.functions["train"](workdir=run.path, config=SavedConfig(config.given, config.operative), **options)
-        Columns(inputs.image, inputs.texts, y if isinstance(y, str) else None, codec).save(run)
+        Columns(inputs.image, inputs.texts, label_columns(y), codec).save(run)
         return self._open(run)
 
     def predict(self, X: Any) -> pandas.Series:
@@ -146,7 +151,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         import pandas
 
         answers = self._answers_to(X)
-        name = self._label or "prediction"
+        name = self._label if isinstance(self._label, str) else "prediction"
         if self._codec.multi_label:
             chosen = answers.probabilities > self._engine.thresholds
             return pandas.Series([self.classes_[row].tolist() for row in chosen], answers.index, name=name, dtype=object)
@@ -168,9 +173,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
             hide: columns that are taken as missing.
         """
         frame, _ = open_frame(X)
-        labels = self._targets(frame, y)
+        labels, known = self._targets(frame, y)
         answers = self._answers_to(X, hide)
-        known = labels.any(axis=1) if not self._codec.multi_label else np.ones(len(labels), bool)
         logits = logits_of(answers.probabilities[known], self._codec.multi_label)
         truth = labels[known] if self._codec.multi_label else labels[known].argmax(axis=1)
         thresholds = self._engine.thresholds if self._codec.multi_label else None
@@ -253,6 +257,10 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("name the columns: MultimodalClassifier(image='photo', text=['title', 'description'])")
         return Inputs(self.image, texts, self.base64_images, str(self.image_root) if self.image_root else None)
 
+    @property
+    def _form(self) -> LabelForm:
+        return LabelForm(self.label_separator, self.empty_means_none)
+
     def _with_tower(self, config, parts: Parts):
         """`build_two_tower` as the config binds it, with the image tower that was passed as an object."""
         build = config.functions["build_two_tower"]
@@ -281,15 +289,15 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"hide names inputs, which are {self._columns.columns}. Received: {unknown[0]!r}")
         return self._engine.answer(self._columns, frame, root, self._codec.names, hide)
 
-    def _targets(self, frame: pandas.DataFrame, y: Any) -> np.ndarray:
-        """bool [N, L]."""
+    def _targets(self, frame: pandas.DataFrame, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """bool [N, L], and whether they are known: bool [N]."""
         if y is None and self._label is None:
             raise ValueError("evaluate needs the labels: evaluate(X, 'category')")
-        cells, _ = label_cells(frame, self._label if y is None else y, self.label_separator)
+        cells, _ = label_cells(frame, self._label if y is None else y, self._form)
         targets = np.zeros((len(cells), len(self.classes_)), bool)
         for row, cell in zip(targets, cells, strict=True):
-            row[[self._codec.names.index(self._codec.name(label)) for label in cell]] = True
-        return targets
+            row[[self._codec.names.index(self._codec.name(label)) for label in cell or ()]] = True
+        return targets, np.array([cell is not None for cell in cells], bool)
 
     def _talking(self) -> contextlib.AbstractContextManager:
         """What is printed is held back if nothing is to be said."""

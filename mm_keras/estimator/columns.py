@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 from mm_keras.estimator.labels import LabelCodec
 from mm_keras.features import IMAGE, FeatureSpec
@@ -13,6 +14,13 @@ from tfrecords_tools.dataset.atomic_file import write_text
 _FILE = "classifier.json"
 
 
+def label_columns(y: Any) -> str | list[str] | None:
+    """The columns that labels, as `fit` takes them, are those of; None if they are labels themselves."""
+    if isinstance(y, str):
+        return y
+    return list(y) if isinstance(y, list | tuple) and all(isinstance(name, str) for name in y) else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Columns:
     """The columns of a classifier, and its classes.
@@ -20,13 +28,13 @@ class Columns:
     Attributes:
         image: the column of pictures; None: there is none.
         texts: the text columns.
-        label: the label column, if the labels stood in one.
+        label: the label column, or the columns of one label each; None: the labels did not stand in columns.
         codec: the classes.
     """
 
     image: str | None
     texts: tuple[str, ...]
-    label: str | None
+    label: str | list[str] | None
     codec: LabelCodec
 
     def save(self, run: RunFolder) -> None:

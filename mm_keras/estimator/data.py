@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mm_keras.estimator.cells import absolute, image_cell, text_cell
-from mm_keras.estimator.labels import LabelCodec, split_cell
+from mm_keras.estimator.labels import LabelCodec, LabelForm
 from mm_keras.solving.folds import assign_folds
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import table
+from tfrecords_tools.sources.table_cells import LabelFlags
 from tfrecords_tools.sources.table_rows import open_table
 from tfrecords_tools.sources.text_rows import BadRow
 
@@ -114,29 +115,29 @@ def open_frame(data: Any) -> tuple[pandas.DataFrame, Path]:
     )
 
 
-def label_cells(frame: pandas.DataFrame, y: Any, separator: str | None) -> tuple[list[list], bool]:
-    """The labels of each row, and whether a row may have several.
+def label_cells(frame: pandas.DataFrame, y: Any, form: LabelForm) -> tuple[list[list | None], bool]:
+    """The labels of each row, None where they are unknown, and whether a row may have several.
 
     Args:
         frame: the examples.
         y: a column of the frame; a list of its columns that hold 0 and 1 for one label each; or the labels themselves, one cell
             a row.
-        separator: splits a cell into several labels.
+        form: how labels are written.
 
     Raises:
-        ValueError: if there is no such column, or there are more or fewer labels than rows.
+        ValueError: if there is no such column, if there are more or fewer labels than rows, or if a cell of a column of one
+            label is neither 0 nor 1.
     """
     if isinstance(y, list | tuple) and len(y) > 1 and all(isinstance(name, str) and name in frame.columns for name in y):
-        flags = frame[list(y)].fillna(0).astype(float).to_numpy() > 0
-        return [[name for name, flag in zip(y, row, strict=True) if flag] for row in flags], True
+        flags, rows = LabelFlags(tuple(y)), frame[list(y)].to_dict("records")
+        return form.filled([flags.read(row) for row in rows], several=True), True
     if isinstance(y, str):
         check_column(frame, y)
         y = frame[y]
     cells = list(y)
     if len(cells) != len(frame):
         raise ValueError(f"there are {len(frame):,} examples and {len(cells):,} labels")
-    several = separator is not None or any(isinstance(cell, list | tuple | set | frozenset) for cell in cells)
-    return [split_cell(cell, separator) for cell in cells], several
+    return form.read(cells)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,26 +155,23 @@ class Part:
     labels: list[list[str]]
 
 
-def make_part(frame: pandas.DataFrame, root: Path, cells: Sequence[list], codec: LabelCodec) -> Part:
-    """Names the labels; examples without one are left out with a warning, unless they may have several.
+def make_part(frame: pandas.DataFrame, root: Path, cells: Sequence[list | None], codec: LabelCodec) -> Part:
+    """Names the labels; examples whose labels are unknown are left out with a warning.
 
     Raises:
         ValueError: for a label that the codec does not know.
     """
-    kept = [number for number, cell in enumerate(cells) if cell or codec.multi_label]
+    kept = [number for number, cell in enumerate(cells) if cell or (cell is not None and codec.multi_label)]
     if len(kept) < len(cells):
-        warnings.warn(f"{len(cells) - len(kept):,} of {len(cells):,} examples have no label and are left out", stacklevel=4)
-    labels = [[codec.name(label) for label in cells[number]] for number in kept]
-    if codec.multi_label and any(not cell for cell in labels):
+        hint = "; where empty cells say that no label applies: empty_means_none=True" if codec.multi_label else ""
         warnings.warn(
-            f"{sum(not cell for cell in labels):,} of {len(labels):,} examples have no label; they are learned as having none",
-            stacklevel=4,
+            f"{len(cells) - len(kept):,} of {len(cells):,} examples have no label and are left out{hint}", stacklevel=4
         )
-    return Part(frame.iloc[kept], root, labels)
+    return Part(frame.iloc[kept], root, [[codec.name(label) for label in cells[number]] for number in kept])
 
 
 def pack_training(
-    data: Any, y: Any, validation: Any, inputs: Inputs, separator: str | None, folder: Path, validate: bool, seed: int
+    data: Any, y: Any, validation: Any, inputs: Inputs, form: LabelForm, folder: Path, validate: bool, seed: int
 ) -> tuple[Dataset, LabelCodec]:
     """Packs training data, or finds them packed.
 
@@ -183,7 +181,7 @@ def pack_training(
         validation: examples with labels as in `y`, or a pair (examples, labels); None: a part of the training examples is held
             out, if `validate` is True and there are enough.
         inputs: the columns that are read.
-        separator: splits a label cell into several.
+        form: how labels are written.
         folder: the dataset folder to make, with the splits "train" and, if there is something in it, "val".
         validate: whether a validation split is of use.
         seed: of what is held out.
@@ -201,14 +199,14 @@ def pack_training(
         raise ValueError("fit needs labels: fit(X, 'category'), with the label column, or fit(X, y) with the labels")
     frame, root = open_frame(data)
     inputs.check(frame)
-    cells, several = label_cells(frame, y, separator)
+    cells, several = label_cells(frame, y, form)
     codec = LabelCodec.learn(cells, several)
     train, val = make_part(frame, root, cells, codec), None
     if validation is not None:
         examples, labels = validation if isinstance(validation, tuple) else (validation, y)
         frame, root = open_frame(examples)
         inputs.check(frame)
-        val = make_part(frame, root, label_cells(frame, labels, separator)[0], codec)
+        val = make_part(frame, root, label_cells(frame, labels, form)[0], codec)
     _pack(inputs, train, val, codec, folder, validate, seed)
     return Dataset.open(folder), codec
 

@@ -26,13 +26,13 @@ class LabelCodec:
     multi_label: bool
 
     @classmethod
-    def learn(cls, labels: Sequence[list], multi_label: bool) -> LabelCodec:
+    def learn(cls, labels: Sequence[list | None], multi_label: bool) -> LabelCodec:
         """Learns the classes of some examples, given the labels of each.
 
         Raises:
             ValueError: if there are fewer than two classes, or two that are written alike.
         """
-        return cls.of(_sorted({_plain(label) for cell in labels for label in cell}), multi_label)
+        return cls.of(_sorted({_plain(label) for cell in labels for label in cell or ()}), multi_label)
 
     @classmethod
     def of(cls, classes: Sequence[Any], multi_label: bool) -> LabelCodec:
@@ -69,17 +69,40 @@ class LabelCodec:
         return name
 
 
-def split_cell(cell: Any, separator: str | None) -> list:
-    """The labels in a cell: none of an empty one, those of a list, or the parts of a text if there is a separator.
+@dataclasses.dataclass(frozen=True)
+class LabelForm:
+    """How labels are written.
+
+    Attributes:
+        separator: splits a text into several labels; None: it is one.
+        empty_means_none: whether no label applies where a cell is empty and examples may have several; otherwise its labels are
+            unknown.
+    """
+
+    separator: str | None = None
+    empty_means_none: bool = False
+
+    def read(self, cells: Sequence[Any]) -> tuple[list[list | None], bool]:
+        """The labels in each cell, None where they are unknown; and whether a cell may have several."""
+        several = self.separator is not None or any(isinstance(cell, list | tuple | set | frozenset) for cell in cells)
+        return self.filled([split_cell(cell, self.separator) for cell in cells], several), several
+
+    def filled(self, cells: list[list | None], several: bool) -> list[list | None]:
+        """Labels, where None stands for an empty cell, by what that means."""
+        return [[] if cell is None else cell for cell in cells] if several and self.empty_means_none else cells
+
+
+def split_cell(cell: Any, separator: str | None) -> list | None:
+    """The labels in a cell: those of a list, or the parts of a text if there is a separator; None of an empty cell.
 
     Example:
-        >>> split_cell("red| round", "|")
-        ['red', 'round']
+        >>> split_cell("red| round", "|"), split_cell([], None), split_cell(float("nan"), None)
+        (['red', 'round'], [], None)
     """
     if isinstance(cell, list | tuple | set | frozenset | np.ndarray):
         return [_plain(label) for label in cell if not is_missing(label)]
     if is_missing(cell):
-        return []
+        return None
     if separator is not None:
         return [part.strip() for part in str(cell).split(separator) if part.strip()]
     return [_plain(cell)]

@@ -129,10 +129,13 @@ def shop(tmp_path):
     return write
 
 
-@pytest.mark.parametrize(("multi_label", "meaning"), [(True, "no label applies"), (False, "kept for prediction")])
-def test_unlabelled_rows_are_counted_told_of_and_left_out_where_asked(shop, tmp_path, call, multi_label, meaning):
+@pytest.mark.parametrize(
+    ("options", "meaning"),
+    [(["--multi_label", "--empty_means_none"], "no label applies"), ([], "kept for prediction")],
+)
+def test_unlabelled_rows_are_counted_told_of_and_left_out_where_asked(shop, tmp_path, call, options, meaning):
     path = shop(("a", "x", "train"), ("b", None, "train"), ("c", "y", "train"), ("d", "", "train"))
-    arguments = ("pack", "table", path, "--text=title", "--label=tags", "--split=split", *["--multi_label"] * multi_label)
+    arguments = ("pack", "table", path, "--text=title", "--label=tags", "--split=split", *options)
     status, out, _ = call(main, *arguments, "--output", tmp_path / "kept")
     assert status == 0
     assert "2 of 4 examples have no label: " in out
@@ -142,6 +145,49 @@ def test_unlabelled_rows_are_counted_told_of_and_left_out_where_asked(shop, tmp_
     assert "2 without a label were left out, as asked" in out
     info = DatasetInfo.load(tmp_path / "left")
     assert (info.num_examples("train"), info.provenance["rejected"]) == (2, {})
+
+
+def test_rows_of_which_no_label_is_known_are_no_examples_without_labels(shop, tmp_path, call):
+    path = shop(("a", ["x", "y"], "train"), ("b", None, "train"), ("c", [], "train"), ("d", "", "train"))
+    arguments = ("pack", "table", path, "--text=title", "--label=tags", "--multi_label", "--output", tmp_path / "out")
+    status, out, _ = call(main, *arguments, "--fractions=train=1")
+    assert status == 0
+    assert "2 without a label were left out; where empty cells say that no label applies: --empty_means_none" in out
+    assert "1 of 2 examples have no label: taken for examples to which no label applies" in out
+
+
+FLAGS = pd.DataFrame(
+    {"title": list("abcdef"), "red": [1, 0, None, 1.0, True, "no"], "round": ["x", "0", "", "", "FALSE", "maybe"]}
+)
+
+
+def test_a_column_a_label(call, tmp_path):
+    source = make_source([FLAGS], Columns(text=("title",), labels=("round", "red")))
+    assert source.multi_label and source.labels == ["round", "red"]
+    *examples, odd = source.examples()
+    assert [row.labels for row in examples] == [["round", "red"], [], [], ["red"], ["red"]]
+    assert [row.unknown_labels for row in examples] == [False, False, True, False, False]
+    assert "label column 'round' holds 1 or 0 (also true, yes" in odd.reason and "Received: 'maybe'" in odd.reason
+    FLAGS.to_csv(tmp_path / "t.csv")
+    arguments = ("pack", "table", tmp_path / "t.csv", "--text=title", "--labels=red,round", "--output", tmp_path / "out")
+    assert call(main, *arguments, "--fractions=train=1")[0] == 0
+    assert DatasetInfo.load(tmp_path / "out").labels.names == ["red", "round"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": "red", "labels": ("round",)}, r"one column \(--label\), or in one column each \(--labels\)"),
+        ({"labels": ("red", "red")}, "label column 'red' is named twice"),
+        ({"labels": ("red", "title")}, "column 'title' is both the label and a text"),
+        ({"labels": ("red", "blue")}, "no column 'blue'"),
+        ({"label": "red,round"}, "are --labels=red,round"),
+        ({"label": "red", "split": "round", "group": "round"}, "--group=round says which rows stay together"),
+    ],
+)
+def test_label_columns_that_contradict_each_other_are_an_error(columns, message):
+    with pytest.raises(TableError, match=message):
+        make_source([FLAGS], Columns(text=("title",), **columns))
 
 
 def test_classes_without_training_examples_are_named_with_their_counts(shop, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 from tfrecords_tools.sources.command import find_commands, split_paths
 
@@ -34,8 +35,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fractions", default="train=0.8,val=0.1,test=0.1", help="splits to draw (default: train=0.8,val=0.1,test=0.1)"
     )
+    group.add_argument(
+        "--stratify",
+        action="store_const",
+        const=True,
+        help="draw splits by label, so that small classes stand in all of them (default for tables and image folders)",
+    )
+    group.add_argument(
+        "--no_stratify", dest="stratify", action="store_const", const=False, help="draw splits by hash of the id alone"
+    )
     group.add_argument("--seed", type=int, default=0, help="seed of the splits and of the order of records (default: 0)")
-    group.add_argument("--labels", metavar="FILE", help="a given labels.txt; examples with other labels are left out")
+    group.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="a given labels.txt; examples with other labels are left out. Of tables also columns: --labels=red,round",
+    )
     group.add_argument("--short_side", type=int, default=256, help="pixels; larger images are shrunk to it (default: 256)")
     group.add_argument("--passthrough", action="store_true", help="keep image sizes, and the bytes of plain JPEGs")
     group.add_argument("--quality", type=int, default=90, help="JPEG quality of re-encoded images (default: 90)")
@@ -111,6 +125,7 @@ def _pack(options: argparse.Namespace) -> int:
             max_pixels=MAX_PIXELS if options.max_pixels is None else options.max_pixels,
         ),
         fractions=parse_fractions(options.fractions),
+        stratify=options.stratify,
         seed=options.seed,
         examples_per_shard=options.examples_per_shard,
         keep_without_image=options.bad_images == "keep",
@@ -121,6 +136,8 @@ def _pack(options: argparse.Namespace) -> int:
         check_images="none" if options.path_map else options.check_images,  # they are not where the source says
     )
     engine = _engine(options)
+    if options.labels and hasattr(options, "label_columns") and not Path(options.labels).is_file():
+        options.labels, options.label_columns = None, options.labels
     labels = LabelVocabulary.load(options.labels) if options.labels else None
     source = options.make_source(options)
     for note in source.notes:

@@ -19,6 +19,8 @@ class PackOptions:
     Attributes:
         images: the size and quality of the stored images.
         fractions: maps split names to the fractions by which a split is drawn for examples to which the source gives none.
+        stratify: whether splits are drawn by label, so that small classes stand in all of them where they can; None: as the
+            source declares. Of very many examples they are drawn by hash, see `MOST_STRATIFIED`.
         seed: another seed draws other splits and another order of the records.
         examples_per_shard: about how many records a shard holds.
         keep_without_image: whether a record whose image is missing or unreadable is kept without its image, if it has a text.
@@ -39,6 +41,7 @@ class PackOptions:
 
     images: ImageOptions = dataclasses.field(default_factory=ImageOptions)
     fractions: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
+    stratify: bool | None = None
     seed: int = 0
     examples_per_shard: int = 2000
     keep_without_image: bool = True

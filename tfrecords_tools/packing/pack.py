@@ -175,7 +175,9 @@ def pack(
     output.parent.mkdir(parents=True, exist_ok=True)
     keep = options.unlabelled == "keep"
     with Staging(output) as staging:
-        spool = Spool(staging.path / SPOOL_FILE, source, options.fractions, options.seed, progress, keep, options.check_images)
+        by_label = source.stratify if options.stratify is None else options.stratify
+        drawing = (options.fractions, options.seed, progress, keep, options.check_images, by_label)
+        spool = Spool(staging.path / SPOOL_FILE, source, *drawing)
         if labels is None:
             labels = (
                 LabelVocabulary(source.labels) if source.labels is not None else LabelVocabulary.from_names(spool.label_names)
@@ -294,10 +296,13 @@ def _provenance(source: Source, options: PackOptions, spool: Spool) -> dict:
         "source_options": source.options,
         "pack_options": settings,
         "splits_drawn": spool.splits_drawn,
+        "splits_drawn_by": spool.drawn.by,
+        "too_many_to_stratify": spool.drawn.too_many,
         "files": [{"name": path.name, "sha256": sha256_of(path)} for path in source.files],
         "images": spool.images.facts(),
         "rejected": spool.rejected_rows(),
         "unlabelled_left_out": spool.num_unlabelled,
+        "unknown_labels_left_out": spool.num_unknown,
         "versions": {package: _version(package) for package in ("mm_keras", *_VERSIONED)},
     }
 

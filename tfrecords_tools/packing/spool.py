@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tfrecords_tools.dataset.scratch import disk_errors, insert, open_scratch
-from tfrecords_tools.dataset.splits import check_split_name, draw_split, hash_id
+from tfrecords_tools.dataset.splits import check_split_name, hash_id
+from tfrecords_tools.packing.drawn_splits import DrawnSplits
 from tfrecords_tools.packing.image_digest import CheckImages, ImageDigest
 from tfrecords_tools.progress import progress_bar
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
@@ -40,6 +41,7 @@ class Spool:
         seed: another seed draws other splits and another order of the records.
         progress: whether to show a progress bar on standard error.
         keep_unlabelled: whether examples without a label are kept; otherwise they are counted and left out.
+        by_label: whether splits are drawn by label.
         check_images: what image files are known by, see `ImageDigest`.
 
     Attributes:
@@ -50,9 +52,11 @@ class Spool:
         num_seen: the number of examples and rejected rows.
         num_bad: the number of rows for which the rejections stand.
         num_unlabelled: the number of examples that were left out because they have no label.
+        num_unknown: how many of them would otherwise say that no label applies.
         images: a digest of the image files that the examples name.
         digest: a sha256 of the examples, in hex.
-        splits_drawn: whether the source gives no splits at all, so that each split follows from the id of the example.
+        drawn: how splits were drawn.
+        splits_drawn: whether the source gives no splits at all, and each split follows from the id of the example.
 
     Raises:
         EmptySourceError: if the source yields no usable example.
@@ -67,14 +71,16 @@ class Spool:
         progress: bool,
         keep_unlabelled: bool = True,
         check_images: CheckImages = "none",
+        by_label: bool = False,
     ):
         self.path = path
+        self.drawn = DrawnSplits(fractions, seed, by_label)
         self.images = ImageDigest(check_images)
         self.sizes = dict.fromkeys(fractions, 0)
         self.label_names: Counter[str] = Counter()
         self.rejections: list[tuple[int, Rejection]] = []
-        self.num_seen = self.num_bad = self.num_unlabelled = 0
-        self.splits_drawn = True
+        self.num_seen = self.num_bad = self.num_unlabelled = self.num_unknown = 0
+        any_given = False
         self._plan_path = path.with_name(path.name + ".sqlite")
         self._plan = open_scratch(self._plan_path, "hash INTEGER, position INTEGER PRIMARY KEY, split TEXT, offset INTEGER")
         digest = hashlib.sha256()
@@ -88,18 +94,19 @@ class Spool:
                     self.reject(position, example)
                     continue
                 self.images.add(example)
-                if not (example.labels or keep_unlabelled):
+                if example.unknown_labels or not (example.labels or keep_unlabelled):
                     self.num_unlabelled += 1
+                    self.num_unknown += example.unknown_labels
                     continue
                 try:
                     for text in (example.id, *example.labels):
                         text.encode()  # half of a surrogate pair, which JSON can spell, has no UTF-8
-                    split = check_split_name(example.split or draw_split(example.id, fractions, seed))
+                    split = check_split_name(example.split or self.drawn.draw(position, example))
                 except ValueError as error:
                     self.reject(position, Rejection(example.id, example.where, str(error)))
                     continue
                 self.sizes[split] = self.sizes.get(split, 0) + 1
-                self.splits_drawn = self.splits_drawn and not example.split
+                any_given = any_given or bool(example.split)
                 self.label_names.update(example.labels)
                 waiting.append((hash_id(example.id, "order", seed), position, split, file.tell()))
                 if len(waiting) == _BATCH:
@@ -113,8 +120,12 @@ class Spool:
         self.digest = digest.hexdigest()
         if not position:
             reasons = "; ".join(f"{r.where}: {r.reason}" for _, r in self.rejections[:3])
+            if self.num_unlabelled:
+                reasons = f"{self.num_unlabelled:,} have no label. {reasons}".strip()
             raise EmptySourceError(f"source {source.name!r} yielded no usable example. {reasons}")
-        self._reject_duplicates()
+        left_out = self._reject_duplicates()
+        self._draw_by_label(left_out)
+        self.splits_drawn = not any_given and self.drawn.by == "id"
 
     def reject(self, position: int, rejection: Rejection) -> None:
         """Adds a rejection to the report; `position` says where in the source it belongs."""
@@ -149,25 +160,37 @@ class Spool:
         for path in (self.path, self._plan_path):
             path.unlink(missing_ok=True)
 
-    def _reject_duplicates(self) -> None:
+    def _draw_by_label(self, left_out: set[int]) -> None:
+        """Replaces the splits that were drawn by hash, where they are drawn by label."""
+        with disk_errors():
+            self._plan.execute("BEGIN")
+            self._plan.executemany("UPDATE rows SET split = ? WHERE position = ?", self.drawn.by_labels(left_out))
+            self._plan.execute("COMMIT")
+        sizes = dict(self._plan.execute("SELECT split, COUNT(*) FROM rows GROUP BY split"))
+        self.sizes = {split: sizes.get(split, 0) for split in self.sizes}
+
+    def _reject_duplicates(self) -> set[int]:
+        """Rejects all but the first example of an id; returns the positions of the others."""
         repeated = "SELECT hash FROM rows GROUP BY hash HAVING COUNT(*) > 1"
-        rows = self._plan.execute(f"SELECT position, split, offset FROM rows WHERE hash IN ({repeated}) ORDER BY position")
+        rows = self._plan.execute(f"SELECT position, offset FROM rows WHERE hash IN ({repeated}) ORDER BY position")
         first: dict[str, str] = {}
+        left_out: set[int] = set()
         with open(self.path, "rb") as file:
-            for position, split, offset in rows.fetchall():
+            for position, offset in rows.fetchall():
                 example = read_spooled(file, offset)
                 if example.id in first:
                     reason = f"duplicate id {example.id!r}: first seen at {first[example.id]}"
                     self.reject(position, Rejection(example.id, example.where, reason))
                     self._plan.execute("DELETE FROM rows WHERE position = ?", (position,))
-                    self.sizes[split] -= 1
+                    left_out.add(position)
                 first.setdefault(example.id, example.where)
+        return left_out
 
 
 def _bytes_of(example: SourceExample) -> bytes:
     """The content of an example as bytes, for a digest."""
     image = example.image if isinstance(example.image, bytes) else repr(example.image).encode()
-    rest = (example.id, example.where, example.texts, example.labels, example.split, example.weight)
+    rest = (example.id, example.where, example.texts, example.labels, example.split, example.weight, example.group)
     return image + repr(rest).encode("utf-8", "backslashreplace")
 
 

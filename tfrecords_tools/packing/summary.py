@@ -21,6 +21,10 @@ def summary_lines(info: DatasetInfo, folder: str | Path, train_split: str = "tra
     rejected = [
         f"{count:,} {action}: see {Path(folder) / REJECTED_FILE}" for action, count in info.provenance["rejected"].items()
     ]
+    if info.provenance.get("too_many_to_stratify"):
+        rejected.append(
+            f"splits were drawn by {info.provenance['splits_drawn_by']}: there are too many examples to do it by label"
+        )
     return rejected + _unlabelled(info) + _odd_names(info.labels.names) + _absent_classes(info, train_split)
 
 
@@ -28,7 +32,12 @@ def _unlabelled(info: DatasetInfo) -> list[str]:
     left_out = info.provenance.get("unlabelled_left_out", 0)
     total = sum(info.num_examples(split) for split in info.splits)
     without = sum(info.statistics[split]["without_label"] for split in info.splits)
-    lines = [f"{left_out:,} without a label were left out, as asked"] if left_out else []
+    unknown = info.provenance.get("unknown_labels_left_out", 0)
+    lines = [f"{left_out - unknown:,} without a label were left out, as asked"] if left_out > unknown else []
+    if unknown:
+        lines.append(
+            f"{unknown:,} without a label were left out; where empty cells say that no label applies: --empty_means_none"
+        )
     if without and len(info.labels):
         meaning = (
             "taken for examples to which no label applies (--unlabelled=leave_out leaves them out)"

@@ -38,6 +38,9 @@ class SourceExample:
         labels: the names of its labels; empty if it is unlabelled.
         split: the split that the source gives; None if one is to be drawn.
         weight: the weight of the example in training.
+        group: examples of one group get the same split where one is drawn; None: it is in no group.
+        unknown_labels: whether nothing is known of its labels, where an example may carry several: without any, it would say
+            that none applies.
 
     Example:
         >>> SourceExample("a1", "products.csv:2", Path("images/a1.jpg"), {"title": ["Mug, blue"]}, ["kitchen"])
@@ -50,6 +53,8 @@ class SourceExample:
     labels: list[str] = dataclasses.field(default_factory=list)
     split: str | None = None
     weight: float = 1.0
+    group: str | None = None
+    unknown_labels: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Source:
         image_roots: the folders in which its image files must lie; none: anywhere.
         ceilings: maps the modalities that a model sees to the best accuracy to expect; known only for the drawn sample.
         notes: lines that say how the source was read, where that does not go without saying.
+        stratify: whether splits are drawn by label unless packing is told otherwise; that takes memory for all labels.
     """
 
     name: str
@@ -101,3 +107,4 @@ class Source:
     image_roots: tuple[Path, ...] = ()
     ceilings: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stratify: bool = False

@@ -21,7 +21,7 @@ _SUFFIXES = "apng avif bmp gif heic j2k jfif jp2 jpe jpeg jpg pgm png pnm ppm tg
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
 MOST_NESTED = 100
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev"), "val"
+    ("val", "valid", "validation", "dev", "development"), "val"
 )
 
 

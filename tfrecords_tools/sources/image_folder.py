@@ -9,7 +9,7 @@
   followed; images to which they lead outside of the root are read with packing's `allow_outside` alone. The id of a record is
   the path of its image below the root.
 - The first level of folders are splits if all of them have names of splits (train, training, val, valid, validation, dev, test,
-  testing) and no image lies beside them. `splits` decides otherwise.
+  testing) and no image lies beside them. `splits` decides otherwise. Without them, splits are drawn by label.
 - `class_texts` (a CSV file label,description, or class_descriptions.jsonl) become the field `class_description`, which is
   derived from the label.
 """
@@ -62,6 +62,7 @@ def make_source(
         files=[Path(class_texts)] if class_texts else [],
         options={"label": label, "splits": splits, "captions": captions},
         image_roots=(root,),
+        stratify=not splits,
     )
 
 

@@ -8,7 +8,11 @@
   Hugging Face's {bytes, path}, or base64. `image_template` makes paths of columns.
 - In JSON and Parquet a text or label cell may hold a list (five captions, three tags); label cells of CSV may spell one
   ("['red', 'round']"), where examples may carry several labels.
-- `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label.
+- `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label. So it is if each
+  label has a column that holds 0 or 1. Of a row whose label cells are empty nothing is known, unless `empty_means_none` is
+  given.
+- Splits are drawn by label where no column gives them. Names in other spellings (Train, validation, dev) are read as what they
+  mean.
 - Cells are read as text without any change: "NA" and "None" stay words, and 007 keeps its zeros. Ids and labels alone lose
   the ".0" of whole numbers.
 - How a file is written (delimiter, encoding, compression) is found out where it is unambiguous, and told.
@@ -27,8 +31,9 @@ from typing import TYPE_CHECKING, Any
 
 from tfrecords_tools.sources.command import SourceCommand, comma_list
 from tfrecords_tools.sources.example import Rejection, Source, SourceExample
-from tfrecords_tools.sources.table_cells import LabelCells, name_of, text_of, texts_of
-from tfrecords_tools.sources.table_checks import check_images, check_labels, frame_digest
+from tfrecords_tools.sources.files import SPLIT_NAMES
+from tfrecords_tools.sources.table_cells import LabelCells, LabelFlags, is_list, list_in, name_of, text_of, texts_of
+from tfrecords_tools.sources.table_checks import check_images, check_labels, frame_digest, split_notes
 from tfrecords_tools.sources.table_file import TableError, TextFormat, delimiter_option
 from tfrecords_tools.sources.table_images import ImageCells, template_columns
 from tfrecords_tools.sources.table_roles import Columns, check_columns, check_roles
@@ -51,6 +56,7 @@ def make_source(
     first_image: bool = False,
     delimiter: str | None = None,
     quotes: bool = True,
+    empty_means_none: bool = False,
 ) -> Source:
     """Declares tables as a source; their columns and first rows are checked before anything is packed.
 
@@ -67,6 +73,8 @@ def make_source(
         first_image: whether of a cell with several images the first is taken; otherwise such cells are an error.
         delimiter: what separates cells of CSV files; by default what fits their first rows.
         quotes: whether cells of CSV files may be quoted; False: " is a character as any other.
+        empty_means_none: whether no label applies to a row whose label cells are empty, where rows may have several; otherwise
+            its labels are unknown, and it is left out.
 
     Raises:
         TableError: if a table is missing, of an unknown format, or lacks a column, if the roles contradict each other, or if
@@ -78,10 +86,12 @@ def make_source(
     check_roles(columns, label_separator, derived_from_label, image_template)
     text_format = TextFormat(encoding, delimiter, quotes)
     needed = [*columns.named(), *(template_columns(image_template) if image_template else ())]
-    several = multi_label or label_separator is not None
+    several = multi_label or label_separator is not None or bool(columns.labels)
+    unknown = several and not empty_means_none
     opened = [open_table(table, text_format) for table in tables]
     readers = [
-        _Reader(table, columns, image_root, image_template, first_image, label_separator, several, needed) for table in opened
+        _Reader(table, columns, image_root, image_template, first_image, label_separator, several, needed, unknown)
+        for table in opened
     ]
     notes = [note for reader in readers for note in reader.check()]
     stems = [table.stem for table in opened]
@@ -94,9 +104,13 @@ def make_source(
         "first_image": first_image,
         "delimiter": delimiter,
         "no_quotes": not quotes,
+        "empty_means_none": empty_means_none,
         "frames": [frame_digest(table, needed) for table in tables if not isinstance(table, str | Path)],
     }
-    options = dataclasses.asdict(columns) | {
+    roles = dataclasses.asdict(columns)
+    for name in ("labels", "group"):  # datasets that were packed before they could be named do not know them
+        unusual[name] = roles.pop(name)
+    options = roles | {
         "label_separator": label_separator,
         "image_root": str(image_root) if image_root else None,
         "derived_from_label": list(derived_from_label),
@@ -108,9 +122,10 @@ def make_source(
         multi_label=several,
         files=[Path(table) for table in tables if isinstance(table, str | Path)],
         options=options | {name: value for name, value in unusual.items() if value},
-        labels=_numbering([table.class_names.get(columns.label) for table in opened]),
+        labels=list(columns.labels) or _numbering([table.class_names.get(columns.label) for table in opened]),
         notes=tuple(notes),
         image_roots=tuple(dict.fromkeys(Path(image_root) if image_root else table.folder for table in opened)),
+        stratify=not columns.split and bool(columns.label or columns.labels),
     )
 
 
@@ -135,10 +150,13 @@ class _Reader:
         label_separator: str | None = None,
         several: bool = False,
         needed: Sequence[str] = (),
+        unknown_if_empty: bool = False,
     ):
         self._table, self._columns, self._needed = table, columns, list(needed) or columns.named()
         root = Path(image_root) if image_root else table.folder
+        self._unknown_if_empty = unknown_if_empty
         self._images = self._labels = None
+        self._flags = LabelFlags(columns.labels) if columns.labels else None
         if columns.image or image_template:
             self._images = ImageCells(columns.image, root, image_template, first_image)
         if columns.label:
@@ -150,6 +168,7 @@ class _Reader:
         check_columns(self._table, self._needed)
         notes = [f"{self._table.name}: {self._table.read_as}"] if self._table.read_as else []
         notes += check_labels(self._table, self._labels) if self._labels else []
+        notes += split_notes(self._table, self._columns.split) if self._columns.split else []
         return notes + (check_images(self._table, self._images) if self._images else [])
 
     def iter_examples(self) -> Iterator[SourceExample | Rejection]:
@@ -167,15 +186,26 @@ class _Reader:
 
     def _example(self, example_id: str, where: str, row: dict[str, Any]) -> SourceExample:
         columns = self._columns
+        labels = self._flags.read(row) if self._flags else self._labels.read(row[columns.label]) if self._labels else []
+        unknown = self._unknown_if_empty and not labels and not self._none_applies(row)
         return SourceExample(
             id=example_id,
             where=where,
             image=self._images.read(row) if self._images else None,
             texts={field: texts_of(row[field], field) for field in columns.text},
-            labels=self._labels.read(row[columns.label]) if self._labels else [],
+            labels=labels or [],
             split=_split(row[columns.split], columns.split) if columns.split else None,
             weight=_weight(row[columns.weight], columns.weight) if columns.weight else 1.0,
+            group=(name_of(row[columns.group], columns.group) or None) if columns.group else None,
+            unknown_labels=unknown,
         )
+
+    def _none_applies(self, row: dict[str, Any]) -> bool:
+        """Whether a row without labels says so: by an empty list, or by zeros."""
+        if self._flags:
+            return self._flags.read(row) is not None
+        cell = row[self._columns.label] if self._labels else None
+        return (list_in(cell) if isinstance(cell, str) else list(cell) if is_list(cell) else None) == []
 
 
 def check_table(
@@ -205,7 +235,7 @@ def _split(value: Any, column: str) -> str:
     split = text_of(value, column)
     if not split:
         raise ValueError(f"empty split in column {column!r}")
-    return split
+    return SPLIT_NAMES.get(split.casefold(), split)
 
 
 def _weight(value: Any, column: str) -> float:
@@ -225,8 +255,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", metavar="COLUMN", help="label names (none: an unlabelled dataset)")
     parser.add_argument("--label_separator", metavar="S", help="several labels a cell, separated by S (makes it multi-label)")
     parser.add_argument("--multi_label", action="store_true", help="label cells may hold lists")
+    parser.add_argument(
+        "--empty_means_none",
+        action="store_true",
+        help="no label applies to a row whose label cells are empty, where rows may have several labels (default: nothing is "
+        "known of it, and it is left out)",
+    )
+    parser.set_defaults(label_columns="")
     parser.add_argument("--id", metavar="COLUMN", help="unique ids (default: file name and row)")
-    parser.add_argument("--split", metavar="COLUMN", help="split names (default: drawn, see --fractions)")
+    parser.add_argument("--split", metavar="COLUMN", help="split names (default: drawn by label, see --fractions)")
+    parser.add_argument("--group", metavar="COLUMN", help="rows with the same value get the same split: a product, a patient")
     parser.add_argument("--weight", metavar="COLUMN", help="example weights (default: 1)")
     parser.add_argument("--image_root", metavar="FOLDER", help="default: the folder of the table")
     parser.add_argument(
@@ -249,6 +287,8 @@ def _source_of(options: argparse.Namespace) -> Source:
         id=options.id,
         split=options.split,
         weight=options.weight,
+        labels=comma_list(options.label_columns),
+        group=options.group,
     )
     return make_source(
         options.tables,
@@ -262,6 +302,7 @@ def _source_of(options: argparse.Namespace) -> Source:
         first_image=options.first_image,
         delimiter=options.delimiter,
         quotes=not options.no_quotes,
+        empty_means_none=options.empty_means_none,
     )
 
 
@@ -273,6 +314,9 @@ COMMAND = SourceCommand(
       --id=id --fractions=train=0.8,test=0.2 --output=data/products
   tfrecords-tools pack table train.csv --image=ImageID --text=Caption --label=Labels --label_separator=' ' \\
       --image_root=images --output=data/captions
+  tfrecords-tools pack table photos.csv --image=file --labels=red,round,large --group=product --output=data/photos
+
+--labels names a file of labels, or the columns that say by 0 and 1 whether the label that they are called applies.
 """,
     add_arguments=_add_arguments,
     make_source=_source_of,

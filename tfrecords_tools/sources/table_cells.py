@@ -7,6 +7,7 @@ import dataclasses
 import json
 import numbers
 import re
+from collections.abc import Mapping
 from typing import Any
 
 _ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?|None|null|nan|NaN|True|False|true|false"""
@@ -14,6 +15,7 @@ _ITEMS = re.compile(rf"(?:(?:{_ITEM})(?:\s*,\s*|\s+|$))*")
 _OBJECT = re.compile(r"\{\s*(\"[^\"]*\"|'[^']*')\s*:")
 _WHOLE = re.compile(r"-?\d+\.0")
 _LONGEST = 100_000
+_YES, _NO = ("1", "true", "yes", "t", "y", "x"), ("0", "false", "no", "f", "n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,36 @@ class LabelCells:
         if not name.isdecimal() or int(name) >= len(self.names):
             raise ValueError(f"label {name!r} in column {self.column!r} is none of the {len(self.names)} that the file names")
         return self.names[int(name)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFlags:
+    """Columns that are named as labels, and hold whether the label applies.
+
+    Attributes:
+        columns: their names.
+    """
+
+    columns: tuple[str, ...]
+
+    def read(self, row: Mapping[str, Any]) -> list[str] | None:
+        """The labels that apply to a row; None if all cells are empty.
+
+        Raises:
+            ValueError: for a cell that is neither yes nor no.
+
+        Example:
+            >>> LabelFlags(("red", "round")).read({"red": "1", "round": ""})
+            ['red']
+        """
+        cells = {column: name_of(row[column], column).casefold() for column in self.columns}
+        odd = [column for column, cell in cells.items() if cell not in _YES and cell not in _NO and cell]
+        if odd:
+            raise ValueError(
+                f"label column {odd[0]!r} holds 1 or 0 (also {', '.join(_YES[1:])}; {', '.join(_NO[1:])}; nothing). "
+                f"Received: {row[odd[0]]!r:.60}"
+            )
+        return [column for column, cell in cells.items() if cell in _YES] if any(cells.values()) else None
 
 
 SEVERAL_LABELS = "where examples may carry several labels, say so (--multi_label, or multi_label=True in a config or call)"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfrecords_tools.sources.files import SPLIT_NAMES
 from tfrecords_tools.sources.table_cells import SEVERAL_LABELS, LabelCells, is_list, is_missing, list_in, name_of, text_of
 from tfrecords_tools.sources.table_file import TableError
 from tfrecords_tools.sources.table_images import ImageCells, SeveralImagesError, UrlError, is_file, template_columns
@@ -128,6 +129,14 @@ def check_images(table: Table, images: ImageCells) -> list[str]:
     if absent and len(absent) == num_rows:
         notes["absent"] = f"name no file: {absent[0]} is not there. Where are they? --image_root, or --image_template"
     return [f"{where} {note}" for note in notes.values()]
+
+
+def split_notes(table: Table, column: str) -> list[str]:
+    """Lines that say which split names in the first rows are read as what they mean."""
+    names = dict.fromkeys(str(row[column]).strip() for row in table.sample([column], _ROWS))
+    read = {name: SPLIT_NAMES.get(name.casefold(), name) for name in names}
+    told = ", ".join(f"{name!r} as {meant}" for name, meant in read.items() if name != meant)
+    return [f"{table.name}: column {column!r} names splits: {told}"] if told else []
 
 
 def frame_digest(frame: pandas.DataFrame, columns: Iterable[str]) -> str:

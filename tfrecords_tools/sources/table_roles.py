@@ -17,8 +17,10 @@ class Columns:
         image: holds paths of images, or encoded images.
         text: columns of texts; their names become the text fields.
         label: holds label names.
+        labels: a column a label, each of which holds whether the label applies.
         id: holds ids, which are unique in the dataset. By default ids are made of the file name and the row.
         split: holds split names.
+        group: rows with the same value get the same split where splits are drawn.
         weight: holds the weights of the examples.
     """
 
@@ -28,11 +30,13 @@ class Columns:
     id: str | None = None
     split: str | None = None
     weight: str | None = None
+    labels: tuple[str, ...] = ()
+    group: str | None = None
 
     def named(self) -> list[str]:
         """The names of all columns that have a role."""
-        single = (self.image, self.label, self.id, self.split, self.weight)
-        return [column for column in (*single, *self.text) if column]
+        single = (self.image, self.label, self.id, self.split, self.weight, self.group)
+        return [column for column in (*single, *self.labels, *self.text) if column]
 
 
 def check_roles(
@@ -41,13 +45,24 @@ def check_roles(
     """Raises a TableError if the roles contradict each other."""
     if not columns.image and not columns.text and not image_template:
         raise TableError("name an image column (--image), text columns (--text), or both")
-    twice = [column for column in columns.text if columns.text.count(column) > 1]
-    if twice:
-        raise TableError(f"text column {twice[0]!r} is named twice")
-    if columns.label in columns.text and columns.label not in derived_from_label:
+    for kind, names in (("text", columns.text), ("label", columns.labels)):
+        twice = [column for column in names if names.count(column) > 1]
+        if twice:
+            raise TableError(f"{kind} column {twice[0]!r} is named twice")
+    if columns.labels and (columns.label or label_separator is not None):
+        raise TableError("labels stand in one column (--label), or in one column each (--labels), not in both")
+    if columns.split and columns.group:
         raise TableError(
-            f"column {columns.label!r} is both the label and a text, which tells models the answer. If that is meant, "
-            f"say that the text comes from the label: --derived_from_label={columns.label}"
+            f"--group={columns.group} says which rows stay together where splits are drawn, and --split={columns.split} gives "
+            "splits"
+        )
+    told = [
+        column for column in (columns.label, *columns.labels) if column in columns.text and column not in derived_from_label
+    ]
+    if told:
+        raise TableError(
+            f"column {told[0]!r} is both the label and a text, which tells models the answer. If that is meant, "
+            f"say that the text comes from the label: --derived_from_label={told[0]}"
         )
     unknown = [column for column in derived_from_label if column not in columns.text]
     if unknown:
@@ -74,10 +89,7 @@ def check_columns(table: Table, wanted: Iterable[str]) -> None:
 def _hint(table: Table, missing: str) -> str:
     parts = [part.strip() for part in missing.split(",")]
     if len(parts) > 1 and set(parts) <= set(table.columns):
-        return (
-            ". A role has one column; make one of several, for example by pandas: "
-            "frame['tags'] = [[name for name in names if row[name]] for _, row in frame.iterrows()]"
-        )
+        return f". A role has one column; columns that say by 0 and 1 whether a label applies are --labels={missing}"
     if len(table.columns) == 1 and table.read_as == "":
         return ". Are its cells separated by something else? Name it, for example --delimiter=';'"
     return ""

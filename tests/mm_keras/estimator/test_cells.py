@@ -74,8 +74,9 @@ def test_text_cells(cell, expected):
         (["a", "b"], None, ["a", "b"]),
         (np.int64(3), None, [3]),
         (3.0, None, [3]),  # an integer that stood beside an empty cell
-        (None, None, []),
-        (np.nan, "|", []),
+        (None, None, None),
+        (np.nan, "|", None),
+        ([], "|", []),
     ],
 )
 def test_label_cells(cell, separator, expected):

@@ -65,6 +65,7 @@ def test_table_packs_as_its_options_say(run, catalogue, tmp_path):
     assert info.images == {"short_side": 16, "quality": 50, "max_pixels": 50_000_000}
     assert info.provenance["pack_options"] == {
         "fractions": {"train": 0.5, "test": 0.5},
+        "stratify": None,
         "seed": 3,
         "examples_per_shard": 4,
         "keep_without_image": False,

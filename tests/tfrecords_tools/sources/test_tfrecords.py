@@ -192,7 +192,7 @@ def test_joined_labels_may_be_several_and_splits_new(dataset, write):
     assert (source.multi_label, source.labels) == (True, None)
     examples, rejections = _read(dataset, **options)
     assert rejections == []
-    assert {(example.split, *example.labels) for example in examples.values()} == {("dev", "red", "round")}
+    assert {(example.split, *example.labels) for example in examples.values()} == {("val", "red", "round")}
 
 
 def test_rows_that_cannot_be_read_are_told(dataset, write):
