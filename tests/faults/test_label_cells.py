@@ -212,6 +212,13 @@ def test_names_that_may_mean_something_else_are_told(shop, tmp_path):
     assert "'cafe\u0301' and 'caf\u00e9'" in lines[1]
 
 
+def test_quantity_that_is_taken_for_classes_is_told(shop, tmp_path):
+    prices = [("a", "9.99", "train"), ("b", "1.5", "train"), ("c", "12", "train")]
+    source = make_source([shop(*prices)], Columns(text=("title",), label="tags", split="split"))
+    lines = summary_lines(pack(source, tmp_path / "out", progress=False), "out")
+    assert "2 of 3 classes are numbers with fractions, such as '1.5': a quantity is no class" in lines[0]
+
+
 def test_dataset_without_gaps_has_nothing_to_tell(shop, tmp_path):
     source = make_source(
         [shop(("a", "x", "train"), ("b", "y", "train"))], Columns(text=("title",), label="tags", split="split")

@@ -94,7 +94,8 @@ class Job:
             return
         counts = Counter()
         for _, rejection in rejections:
-            counts[rejection.reason.split(":")[0]] += rejection.rows
+            kind = rejection.reason.split(":")[0]
+            counts["duplicate id" if kind.startswith("duplicate id ") else kind] += rejection.rows
         reasons = counts.most_common(3)
         listed = "; ".join(f"{count} × {reason}" for reason, count in reasons)
         examples = "; ".join(f"{r.where}: {r.reason}" for _, r in rejections[-2:])

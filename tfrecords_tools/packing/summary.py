@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 
 from tfrecords_tools.dataset.info import REJECTED_FILE, DatasetInfo
 
 _SHOWN = 10
+_FRACTION = re.compile(r"-?\d*[.,]\d+")
 _NOTHING = frozenset(("nan", "NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "NaT", "-", "-1", "?"))
 
 
@@ -55,6 +57,12 @@ def _odd_names(names: list[str]) -> list[str]:
         for name in names
         if name in _NOTHING
     ]
+    fractions = [name for name in names if _FRACTION.fullmatch(name)]
+    if len(fractions) > len(names) / 2:
+        lines.append(
+            f"{len(fractions):,} of {_classes(names)} are numbers with fractions, such as {fractions[0]!r}: "
+            "a quantity is no class; put its ranges into a column, with pandas.cut for one"
+        )
     spelled: dict[str, list[str]] = {}
     for name in names:
         spelled.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)

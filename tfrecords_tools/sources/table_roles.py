@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Iterable
 
 from tfrecords_tools.sources.table_file import TableError
@@ -92,4 +93,6 @@ def _hint(table: Table, missing: str) -> str:
         return f". A role has one column; columns that say by 0 and 1 whether a label applies are --labels={missing}"
     if len(table.columns) == 1 and table.read_as == "":
         return ". Are its cells separated by something else? Name it, for example --delimiter=';'"
-    return ""
+    alike = {column.strip().casefold(): column for column in table.columns}
+    near = difflib.get_close_matches(missing.casefold(), alike, 1, 0.6)
+    return f". Did you mean {alike[near[0]]!r}?" if near else ""

@@ -176,6 +176,11 @@ def test_second_of_two_equal_ids_is_left_out_with_both_places(packed, rows, make
     ]
 
 
+def test_too_many_equal_ids_are_counted_together(packed, rows):
+    with pytest.raises(PackError, match=r"2 × duplicate id\. For example: "):
+        packed([*rows[:2], *(dataclasses.replace(row, where="again") for row in rows[:2])], PackOptions(max_bad_fraction=0.4))
+
+
 def test_rows_that_a_source_could_not_read_are_reported_in_their_place(packed, rows):
     broken = Rejection("", "x.csv:17", "malformed row: 3 cells under 4 columns")
     info, folder = packed([*rows[:2], broken, *rows[2:], dataclasses.replace(rows[0], where="again")])

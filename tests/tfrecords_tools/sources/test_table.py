@@ -47,7 +47,9 @@ def test_default_ids_name_the_table_and_the_line(write):
 
 def test_missing_column_is_told_before_work_starts_with_those_there_are(write):
     good, bad = write("good.csv", "title,label\nx,y\n"), write("bad.csv", "Title,label\nx,y\n")
-    with pytest.raises(TableError, match=r"bad.csv has no column 'title'; its columns are \['Title', 'label'\]"):
+    with pytest.raises(
+        TableError, match=r"bad.csv has no column 'title'; its columns are \['Title', 'label'\]\. Did you mean 'Title'\?"
+    ):
         make_source([good, bad], TITLE)
 
 
