@@ -33,6 +33,7 @@ def standardise(mean: tuple[float, ...], std: tuple[float, ...]) -> Pixels:
 
 
 SYMMETRIC = Pixels(1 / 127.5, -1)  # [-1, 1]
+UNIT = Pixels(1 / 255, 0)  # [0, 1]
 IMAGENET = standardise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = standardise((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 CAFFE = Pixels(1, [-103.939, -116.779, -123.68], bgr=True)
@@ -108,6 +109,7 @@ ARCHITECTURES = {
     "legacy_seresnext101_32x4d": _torch((3, 4, 23, 3), groups=32, group_width=4, squeeze=True, padded_pool=False),
     "mobilenet_v2": _keras(_apps.MobileNetV2, SYMMETRIC, 224, _MOBILE),
     "resnet34": _torch((3, 4, 6, 3), bottleneck=False),
+    "resnet10_tiny": _torch((1, 1, 1, 1), bottleneck=False, widths=(8, 16, 32, 64)),  # to try a whole pipeline in small
     "resnet50": _keras(_apps.ResNet50, CAFFE, 224, _STAGES, load=_resnet50),
     "resnet50_v2": _keras(_apps.ResNet50V2, SYMMETRIC, 224, _STAGES),
     "resnet152_v2": _keras(_apps.ResNet152V2, SYMMETRIC, 224, _STAGES_152),

@@ -13,7 +13,7 @@ import numpy as np
 from mm_keras.configurable import Fraction, PositiveInt, checked_early, configurable
 from mm_keras.downloads import check_preset, fetching
 from mm_keras.features import ImageSpec
-from mm_keras.model.architectures import ARCHITECTURES, Architecture, Pixels, standardise
+from mm_keras.model.architectures import ARCHITECTURES, UNIT, Architecture, Pixels, standardise
 from mm_keras.model.vision_transformer import VisionTransformer
 from mm_keras.model.vision_transformer_weights import load_transformer_weights
 
@@ -46,6 +46,7 @@ def build_image_tower(
     freeze_up_to: str | None = None,
     weights_sha256: str | None = None,
     pooling: Pooling = "avg",
+    pixels: Literal["own", "unit"] = "own",
 ) -> keras.Model:
     """A pretrained architecture without its head: its features, pooled over all places, or a transformer's own embedding.
 
@@ -68,6 +69,8 @@ def build_image_tower(
         pooling: how the features of all places become one embedding. "avg" and "max" are for convolutional architectures;
             "avg_max" joins both, which is best for a frozen tower. "none" keeps all places, for a fusion that attends to them;
             SigLIP has none to keep.
+        pixels: "own" gives the architecture the pixels that its published weights were trained with; "unit" gives it [0, 1],
+            which those weights do not know, as the WebVision study does. A tower that is frozen wholly wants its own.
 
     Returns:
         model "image_tower": float32 [B, H, W, 3] within [0, 255] -> [B, D], with "avg_max" [B, 2 * D], with "none" [B, T, D].
@@ -99,14 +102,15 @@ def build_image_tower(
             raise ValueError(f"{architecture} has an embedding of its own: pooling is of other towers. Received: {pooling!r}")
         backbone.places = pooling == "none"
 
-    pixels = keras.Input((*spec.size, 3), name="image")
-    ordered = keras.ops.flip(pixels, axis=-1) if entry.pixels.bgr else pixels
+    expected = UNIT if pixels == "unit" else entry.pixels
+    image = keras.Input((*spec.size, 3), name="image")
+    ordered = keras.ops.flip(image, axis=-1) if expected.bgr else image
     # This layer always computes in float32: bfloat16 would round scale and offset, too, which shifts all pixels.
-    rescale = keras.layers.Rescaling(entry.pixels.scale, entry.pixels.offset, dtype="float32", name="rescale")
+    rescale = keras.layers.Rescaling(expected.scale, expected.offset, dtype="float32", name="rescale")
     features = backbone(rescale(ordered))
     if len(features.shape) == 4:
         features = _pool(features, pooling)
-    return keras.Model(pixels, features, name="image_tower")
+    return keras.Model(image, features, name="image_tower")
 
 
 def _pool(places: keras.KerasTensor, pooling: str) -> keras.KerasTensor:

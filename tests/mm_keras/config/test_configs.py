@@ -48,7 +48,7 @@ def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision):
     use = [*of_webvision, f"USE = '{save_use()}'"]
     bert = [*of_webvision, f"TEXT_ENCODER = '{tiny_bert}'", "make_features.max_tokens = {'title': 8, 'description': 12}"]
     return {
-        "webvision_image.gin": of_webvision,
+        **{f"webvision_image{kind}.gin": of_webvision for kind in ("", "_inception", "_mobilenet")},
         **{f"webvision_use{kind}.gin": use for kind in ("", "_inception", "_mobilenet", "_texts")},
         **{f"webvision_bert{kind}.gin": bert for kind in ("", "_inception", "_mobilenet", "_texts")},
         "quickstart.gin": [*few, f"sample_dataset.folder = '{folder}/sample'"],
