@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from mm_keras.data.image_headers import DAMAGED, PROBLEMS, aside
+from mm_keras.data.image_headers import DAMAGED, PROBLEMS, TOO_LARGE, aside
 from mm_keras.data.images import decode_image, fit_image
 from mm_keras.data.text import make_tokenizer, strip_texts
 from mm_keras.features import IMAGE, EmbeddedText, FeatureSpec, ImageSpec, TextSpec, TokenText, present
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
+from tfrecords_tools.dataset.schema import MAX_PIXELS
+
+_SMALL = 2**21  # pixels of a picture that is decoded beside others: 32 MB with its copy in floats, 16 at a time at most
 
 
 class Preprocessor(tf.Module):
@@ -75,9 +78,9 @@ class Preprocessor(tf.Module):
 def read_images(encoded: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes and fits pictures, each for itself: a damaged one leaves the others of its batch as they are.
 
-    No operation of a graph goes on after an error but a dataset's, which leaves out what fails. One picture is decoded at a
-    time, so that a batch takes no more memory for it than its largest picture. A picture that comes alone is spared the 5 ms
-    that a dataset takes to begin: if its data are damaged, the call fails.
+    No operation of a graph goes on after an error but a dataset's, which leaves out what fails. Pictures are decoded in
+    parallel, but for large ones, which follow each other, so that a batch takes no more memory for them than for its largest.
+    A picture that comes alone is spared the 5 ms that a dataset takes to begin: if its data are damaged, the call fails.
 
     Args:
         encoded: string [B]; empty: there is no picture.
@@ -90,16 +93,26 @@ def read_images(encoded: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tens
     Raises:
         tf.errors.InvalidArgumentError: when the function runs, if B is 1 and the data are damaged.
     """
-    shape, read = [*spec.size, 3], _make_reader(spec)
+    shape, count = [*spec.size, 3], tf.size(encoded, tf.int64)
+
+    def none() -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.zeros(tf.stack([count, *shape])), tf.zeros([count], tf.int32)
 
     def alone() -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, problem = read(encoded[0])
+        pixels, problem = _make_reader(spec, MAX_PIXELS)(encoded[0])
         return pixels[tf.newaxis], problem[tf.newaxis]
 
     def together() -> tuple[tf.Tensor, tf.Tensor]:
-        count = tf.size(encoded, tf.int64)
-        readable = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
-        readable = readable.map(lambda index, data: (index, *read(data))).ignore_errors()
+        read_small, read = _make_reader(spec, _SMALL), _make_reader(spec, MAX_PIXELS)
+
+        def read_large(index, data, pixels, problem):
+            return index, *tf.cond(problem == TOO_LARGE, lambda: read(data), lambda: (pixels, problem))
+
+        pictures = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+        pictures = pictures.map(
+            lambda index, data: (index, data, *read_small(data)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
+        )
+        readable = pictures.ignore_errors().map(read_large).ignore_errors()
         nothing = tf.data.Dataset.from_tensors((count, tf.zeros(shape), 0))  # behind the others: a batch is never empty
         batch = readable.concatenate(nothing).batch(count + 1).with_options(_as_written())
         indices, pixels, problems = batch.get_single_element()
@@ -107,12 +120,15 @@ def read_images(encoded: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tens
         pixels = tf.scatter_nd(indices, pixels[:-1], tf.stack([count, *shape]))
         return pixels, tf.tensor_scatter_nd_update(tf.fill([count], DAMAGED), indices, problems[:-1])
 
-    pixels, problems = tf.cond(tf.size(encoded) == 1, alone, together)
+    def some() -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cond(count == 1, alone, together)
+
+    pixels, problems = tf.cond(tf.reduce_any(tf.strings.length(encoded) > 0), some, none)
     return tf.ensure_shape(pixels, [encoded.shape[0], *shape]), tf.ensure_shape(problems, [encoded.shape[0]])
 
 
 @functools.cache  # it is traced once, whatever the number of models
-def _make_reader(spec: ImageSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+def _make_reader(spec: ImageSpec, max_pixels: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """A graph function of one encoded picture, string []: its pixels, and what is wrong with it."""
 
     @aside
@@ -120,7 +136,7 @@ def _make_reader(spec: ImageSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.T
         missing = tf.zeros([*spec.size, 3])
 
         def decode() -> tuple[tf.Tensor, tf.Tensor]:
-            image, problem = decode_image(data)
+            image, problem = decode_image(data, max_pixels)
             return tf.cond(problem == 0, lambda: fit_image(image, spec), lambda: missing), problem
 
         pixels, problem = tf.cond(tf.strings.length(data) > 0, decode, lambda: (missing, 0))

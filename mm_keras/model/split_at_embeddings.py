@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from mm_keras.features import present, safe_name
+from mm_keras.features import IMAGE, FeatureSpec, present, safe_name
 from mm_keras.model.late_fusion import Combination, fused_models, who_votes
 from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 
@@ -54,8 +54,47 @@ def build_embedder(model: keras.Model, modalities: Sequence[str]) -> keras.Model
     return keras.Model(model.input, named | {"fused": parts.fuse(embeddings, model.input)}, name="embedder")
 
 
+def split_in_towers(model: keras.Model, features: FeatureSpec) -> tuple[dict[str, keras.Model], keras.Model]:
+    """Cuts a two-tower model behind its tuned embeddings, each modality for itself, so that a missing one costs nothing.
+
+    Args:
+        model: a model that `build_two_tower` or `build_solved_two_tower` built.
+        features: what it takes in.
+
+    Returns:
+        (modality -> a model: the inputs of that modality -> its tuned embedding [B, D], or [B, T, D] of a sequence;
+        the rest: {"<modality>_embedding", "<modality>_present": bool [B], and the tokens of fields with a lexical encoder} ->
+        {"logits": [B, num_labels], "fused": [B, D]}).
+
+    Raises:
+        ValueError: for a late fusion, whose models have towers of their own.
+    """
+    if fused_models(model):
+        raise ValueError("a late fusion has no towers: its models have")
+    parts = TwoTowerParts(model.layers)
+    encoded, inputs, embeddings = _behind_towers(parts, model, features.modalities)
+    fused = parts.fuse(embeddings, inputs)
+    towers = {}
+    for modality in features.modalities:
+        names = [IMAGE] if modality == IMAGE else features.text(modality).batch_names().values()
+        given = {name: model.input[name] for name in names}
+        towers[modality] = keras.Model(given, encoded[part_name(modality, "embedding")], name=part_name(modality, "tower"))
+    return towers, keras.Model(inputs, {"logits": parts.head(fused), "fused": fused}, name="rest")
+
+
 def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
     parts = TwoTowerParts(model.layers)
+    encoded, inputs, embeddings = _behind_towers(parts, model, modalities)
+    return (
+        keras.Model(model.input, encoded, name="encoders"),
+        keras.Model(inputs, parts.classify(embeddings, inputs), name="fusion_and_head"),
+    )
+
+
+def _behind_towers(
+    parts: TwoTowerParts, model: keras.Model, modalities: Sequence[str]
+) -> tuple[dict[str, keras.KerasTensor], dict[str, keras.KerasTensor], dict[str, keras.KerasTensor]]:
+    """(what the towers give by name, new inputs in its place and for presence, embeddings made of these by modality)."""
     encoded = {part_name(modality, "embedding"): parts.tuned_tensor(modality) for modality in modalities}
     for modality in modalities:
         words = parts.words(modality)
@@ -65,10 +104,7 @@ def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[ker
     embeddings = {
         modality: parts.join_words(modality, inputs[part_name(modality, "embedding")], inputs) for modality in modalities
     }
-    return (
-        keras.Model(model.input, encoded, name="encoders"),
-        keras.Model(inputs, parts.classify(embeddings, inputs), name="fusion_and_head"),
-    )
+    return encoded, inputs, embeddings
 
 
 def _split_late_fusion(

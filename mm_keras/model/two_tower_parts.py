@@ -54,6 +54,13 @@ class TwoTowerParts:
         name = "image_tower" if modality == IMAGE else part_name(modality, "encoder")
         return self._layers.get(name) or self._layers[SHARED_TEXT_ENCODER]
 
+    def takes_any_length(self, modality: str) -> bool:
+        """Whether a text field may be padded to less than its `max_tokens` without changing its embedding [B, D]."""
+        encoder = self.encoder(modality)
+        inputs = encoder.input if isinstance(encoder, keras.Model) and isinstance(encoder.input, dict) else {}
+        tokens = inputs.get("token_ids")
+        return tokens is not None and tokens.shape[1] is None and len(self.tuned_tensor(modality).shape) == 2
+
     def encoded(self, modality: str) -> keras.Layer:
         """The identity layer whose output is what the modality's encoder gives: [B, D], or [B, T, D] of a sequence."""
         return self._layers[part_name(modality, "encoded")]

@@ -9,38 +9,35 @@ import gc
 import json
 import math
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from mm_keras.configurable import NonNegativeFloat, PositiveInt, configurable
 from mm_keras.data.pipeline import make_evaluation_batches
-from mm_keras.data.text import PRETRAINED_KINDS
 from mm_keras.distribution.preemption import end_if_asked
-from mm_keras.features import IMAGE, FeatureSpec, TokenText, safe_name
-from mm_keras.objectives.metrics import probabilities_of
+from mm_keras.features import IMAGE, FeatureSpec, safe_name
+from mm_keras.runs.fresh_process import FreshProcess, FreshProcessError
+from mm_keras.runs.parity import ParityCheck, ParityError
 from mm_keras.runs.run_folder import VERIFY_COMMAND, RunFolder
-from mm_keras.runs.serving import ServingModule
+from mm_keras.runs.serving import DEFAULT, TENSORS, ServingModule, signature_names
+from mm_keras.runs.serving_files import model_name, write_serving_files
 from mm_keras.runs.thresholds import load_thresholds
+from mm_keras.runs.warm_up import write_warm_up
 from mm_keras.tf_text_model.plain_path import is_pattern, plain_path
 from tfrecords_tools.dataset import checksums
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.folder_lock import folder_lock
+from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.publish import UNFINISHED
 from tfrecords_tools.dataset.schema import decode_example
 from tfrecords_tools.dataset.shards import iter_records
 
-_CHECK = Path(__file__).with_name("saved_model_check.py")
-
-
-class ParityError(RuntimeError):
-    """The exported model answers differently from the trained one; nothing was exported."""
+EXTRA = "assets.extra"
+_WARM_UP_BATCH = 8  # with one alone: pictures are read in another way where several come together
 
 
 @configurable
@@ -49,12 +46,14 @@ def export(
     dataset: str | None = None,
     split: str = "test",
     num_checked: PositiveInt = 32,
-    tolerance: NonNegativeFloat = 1e-4,
+    tolerance: NonNegativeFloat = 1e-5,
 ) -> Path:
     """Exports a run as export/<version>/, where the version is the next integer, as TensorFlow Serving expects it.
 
     A fresh process that has TensorFlow alone then loads the SavedModel and answers the first records of a split, given as bytes
-    and strings as a client would send them. Its probabilities must equal those of the trained model on evaluation batches.
+    and strings as a client would send them, by each of its signatures. Its scores must equal those of the trained model on
+    evaluation batches, where inputs are missing, too. Beside the versions lie the files that servers are started with, which
+    stay as they are once they are there.
 
     Args:
         workdir: the run folder.
@@ -65,7 +64,7 @@ def export(
 
     Returns:
         the SavedModel's folder. Its inputs are called by the `safe_name` of the modalities; assets.extra/features.json in it
-        lists the "key" of each text "field".
+        lists the "key" of each text "field". `ServingModule` says what its signatures are.
 
     Raises:
         ParityError: if a probability differs by more; the export is then not kept.
@@ -81,44 +80,95 @@ def export(
 def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, tolerance: float) -> Path:
     checked = run.dataset(dataset).split(split)
     features = FeatureSpec.load(run.path)
-    with contextlib.closing(_FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces
+    with contextlib.closing(FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces
         model, _ = run.load_model()
         with _staging_folder(run.export) as staging:
             thresholds = load_thresholds(run, features)
             module = ServingModule(model, features, thresholds and thresholds.values)
-            plain = plain_path(staging)
+            signatures = module.signatures()
             end_if_asked()
-            _save(module, plain, model)
+            _save(module, signatures, plain_path(staging), model)
             end_if_asked()
             raw = _first_records(checked, features, num_checked)
-            num_checked = len(raw[safe_name(features.modalities[0])])
-            fresh.ask(plain, raw)
+            check = ParityCheck(features, raw)
             batches = make_evaluation_batches(checked, features, num_checked)
-            inputs, _, _ = next(iter(batches.dataset))
-            expected = probabilities_of(model(inputs, training=False).numpy(), features.multi_label)[:num_checked]
-            difference = float(np.abs(fresh.answer() - expected).max())
-            if not difference <= tolerance:
-                raise ParityError(
-                    f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
-                    f"(allowed: {tolerance:.0e}) on {num_checked} records of {checked.dataset.folder}, split {split!r}"
-                )
+            inputs = {name: value[: check.num_records] for name, value in next(iter(batches.dataset))[0].items()}
+            fresh.ask(plain_path(staging), check.questions(inputs, signatures))
+            operations, difference = _compare(check, model, inputs, signatures, fresh, tolerance, checked)
             end_if_asked()
-            extra = staging / "assets.extra"
+            extra = staging / EXTRA
             extra.mkdir()
-            features.save(extra, with_models=False)
+            _write_extra(extra, model_name(run.path), features, raw, {name: inputs[name][:1] for name in inputs}, signatures)
+            (extra / "operations.json").write_text(json.dumps({"tensorflow": tf.__version__, "other_operations": operations}))
             files = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
             checksums.begin(staging, VERIFY_COMMAND, files)
             staging.chmod(0o755)
             versions = [int(path.name) for path in run.export.iterdir() if path.name.isdecimal()]
             exported = run.export / str(max(versions, default=0) + 1)
             staging.replace(exported)
-    print(f"exported {exported}: equal to the trained model on {num_checked} records (largest difference {difference:.1e})")
+            write_serving_files(run.export, model_name(run.path))
+    print(
+        f"exported {exported}: equal to the trained model on {check.num_records} records, by {len(signatures)} signatures "
+        f"(largest difference {difference:.1e})"
+    )
     for text in features.texts:
         if text.key != text.field:
             print(f"its input {text.key!r} is the text field {text.field!r}")
+    if operations:
+        print(f"a server needs TensorFlow Text, as TensorFlow Serving has it, for {', '.join(operations)}")
     if is_pattern(exported.absolute()):
         print("TensorFlow loads no model from a path with one of []*?\\: copy it elsewhere, or make a link to it")
     return exported
+
+
+def _compare(
+    check: ParityCheck,
+    model: keras.Model,
+    inputs: Mapping[str, tf.Tensor],
+    signatures: Mapping,
+    fresh: FreshProcess,
+    tolerance: float,
+    checked: Split,
+) -> tuple[list[str], float]:
+    """(operations that TensorFlow itself does not have, the largest difference); raises ParityError above the tolerance."""
+    where = f"{check.num_records} records of {checked.dataset.folder}, split {checked.name!r}"
+    try:
+        answers, operations = fresh.answer()
+    except FreshProcessError as error:
+        raise ParityError(f"the exported model does not run in a fresh process:\n{error}") from error
+    difference, problem = check.difference(model, inputs, signatures, answers)
+    if not difference <= tolerance:
+        raise ParityError(
+            f"the exported model's probabilities differ from the trained model's by up to {difference:.2e} "
+            f"(allowed: {tolerance:.0e}) on {where}"
+        )
+    if problem:
+        raise ParityError(f"{problem}, on {where}")
+    return operations, difference
+
+
+def _write_extra(
+    folder: Path,
+    name: str,
+    features: FeatureSpec,
+    raw: Mapping[str, Sequence[bytes]],
+    first: Mapping[str, tf.Tensor],
+    signatures: Mapping,
+) -> None:
+    """Writes assets.extra: features, labels, warm-up requests, and the body of a request to try the model with."""
+    features.save(folder, with_models=False)
+    LabelVocabulary(list(features.labels)).save(folder / "labels.txt")
+    keys = [safe_name(modality) for modality in features.modalities]
+    sets = {DEFAULT: tuple(keys)} | {name: tuple(keys) for name in signatures} | signature_names(features.modalities)
+    requests = [(DEFAULT, {key: list(raw[key])[:_WARM_UP_BATCH] for key in keys})]
+    for signature in signatures:
+        given = {key: list(raw[key])[:1] for key in sets[signature]}
+        requests.append((signature, {key: value.numpy() for key, value in first.items()} if signature == TENSORS else given))
+    write_warm_up(folder, name, requests)
+    example = {key: raw[key][0].decode("utf-8", "replace") for key in keys}
+    if features.image:
+        example[IMAGE] = {"b64": base64.b64encode(raw[IMAGE][0]).decode()}
+    (folder / "sample_request.json").write_text(json.dumps({"instances": [example]}, ensure_ascii=False), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -137,7 +187,7 @@ def _staging_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _save(module: ServingModule, folder: Path, model: keras.Model) -> None:
+def _save(module: ServingModule, signatures: Mapping, folder: Path, model: keras.Model) -> None:
     """Writes a SavedModel; errors of the disk, which TensorFlow has as its own, become those of the system."""
     needed = sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights)
     free = shutil.disk_usage(folder).free
@@ -148,7 +198,7 @@ def _save(module: ServingModule, folder: Path, model: keras.Model) -> None:
             str(folder.parent),
         )
     try:
-        tf.saved_model.save(module, str(folder), signatures=module.signature())
+        tf.saved_model.save(module, str(folder), signatures=signatures)
     except tf.errors.OpError as error:
         full = isinstance(error, tf.errors.ResourceExhaustedError) or shutil.disk_usage(folder).free < 2**20
         reason = (
@@ -173,43 +223,3 @@ def _first_records(split: Split, features: FeatureSpec, num_records: int) -> dic
             for text in features.texts:
                 raw[text.key].append((record.texts.get(text.field) or ("",))[0].encode())
     return raw
-
-
-class _FreshProcess:
-    """An isolated interpreter that imports TensorFlow alone, and tensorflow_text if the model needs its operations."""
-
-    def __init__(self, features: FeatureSpec):
-        self._folder = tempfile.mkdtemp()
-        self._probabilities = Path(self._folder) / "probabilities.npy"
-        command = [sys.executable, "-I", str(_CHECK), str(self._probabilities)]
-        if any(not isinstance(text, TokenText) or text.tokenizer.kind in PRETRAINED_KINDS for text in features.texts):
-            command.append("tensorflow_text")
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self._process = subprocess.Popen(command, text=True, cwd=self._folder, **pipes)
-
-    def ask(self, saved_model: Path, raw: dict[str, list[bytes]]) -> None:
-        """Sends records to a SavedModel, without waiting for the answer."""
-        request = {
-            "saved_model": str(saved_model.absolute()),
-            "inputs": {name: [base64.b64encode(value).decode() for value in values] for name, values in raw.items()},
-        }
-        for send in (lambda: self._process.stdin.write(json.dumps(request)), self._process.stdin.close):
-            with contextlib.suppress(BrokenPipeError):  # it ended, and `answer` says why
-                send()
-        self._process.stdin = None  # or `communicate` would flush it
-
-    def answer(self) -> np.ndarray:
-        """Waits for the answer: probabilities float32 [number of records, num_labels]."""
-        errors = None
-        while errors is None:
-            end_if_asked()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                _, errors = self._process.communicate(timeout=0.5)
-        if self._process.returncode:
-            raise ParityError(f"the exported model does not run in a fresh process:\n{errors[-2000:]}")
-        return np.load(self._probabilities)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-        shutil.rmtree(self._folder, ignore_errors=True)

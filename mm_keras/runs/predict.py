@@ -47,7 +47,7 @@ class Predictor:
         tuned = load_thresholds(run, self.features)
         self.thresholds = tuned.values if tuned else np.full(len(self.features.labels), 0.5)
         self._images = ImageOptions(**run.facts().get("images") or {"short_side": None})
-        self._serve = ServingModule(self.model, self.features, self.thresholds).signature()
+        self._serve = ServingModule(self.model, self.features, self.thresholds, answer_empty=True).signature()
 
     def read(self, example: Mapping[str, str | float | bytes], image_roots: Sequence[Path] = ()) -> dict[str, bytes]:
         """Checks an example and reads its image.
@@ -86,7 +86,7 @@ class Predictor:
             {"error": reason} for an example that the model cannot answer.
         """
         answer = self._ask(batch)
-        rows = zip(answer["top_labels"].numpy(), answer["top_probabilities"].numpy(), strict=True)
+        rows = zip(answer["labels"].numpy(), answer["probabilities"].numpy(), strict=True)
         answers = [
             {
                 "labels": [label.decode() for label in labels],
@@ -102,7 +102,7 @@ class Predictor:
 
     def probabilities(self, batch: Sequence[dict[str, bytes]]) -> np.ndarray:
         """float32 [B, num_labels], of examples that `read` has checked."""
-        return self._ask(batch)["probabilities"].numpy()
+        return self._ask(batch)["scores"].numpy()
 
     def tensors(self, batch: Sequence[dict[str, bytes]]) -> dict[str, tf.Tensor]:
         """Examples that `read` has checked, as an export takes them: string [B] for each input by its `safe_name`."""

@@ -176,9 +176,9 @@ def _check(case, make_encoder, encode_image, folder):
     model.save(folder / "model.keras")
     loaded = keras.models.load_model(folder / "model.keras", compile=False)
     np.testing.assert_allclose(loaded(inputs), after, atol=1e-5)
-    module = ServingModule(loaded, features)
+    module = ServingModule(loaded, features, answer_empty=True)
     tf.saved_model.save(module, str(folder / "export"), signatures=module.signature())
-    served = tf.saved_model.load(str(folder / "export")).signatures["serving_default"](**raw)["probabilities"]
+    served = tf.saved_model.load(str(folder / "export")).signatures["serving_default"](**raw)["scores"]
     np.testing.assert_allclose(served, tf.sigmoid(after) if features.multi_label else tf.nn.softmax(after), atol=1e-5)
 
 

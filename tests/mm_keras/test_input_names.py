@@ -121,4 +121,4 @@ def test_exported_model_takes_the_texts_by_safe_names_from_any_folder(features, 
     keys = [safe_name(modality) for modality in features.modalities]
     assert set(served.structured_input_signature[1]) == set(keys)
     texts = {key: tf.constant(["oak mug", ""]) for key in keys}
-    assert served(**texts)["probabilities"].shape == (2, 2)
+    assert served(**texts)["scores"].shape == (2, 2)
