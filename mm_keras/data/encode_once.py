@@ -44,10 +44,12 @@ class FrozenEncoder:
 
     Args:
         model: the encoder: its inputs -> [B, …].
+        dtype: of what it gives: "float32", or "float16" for states of tokens, of which there are many.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, dtype: str = "float32"):
         self._model = model
+        self._dtype = dtype
         tokens = model.input.get("token_ids") if isinstance(model.input, dict) else None
         self.takes_tokens = tokens is not None
         self.has_fixed_length = self.takes_tokens and tokens.shape[1] is not None
@@ -56,7 +58,7 @@ class FrozenEncoder:
     def digest(self) -> str:
         """A checksum of architecture and weights."""
         # Keras numbers the layers that a program has made so far.
-        digest = hashlib.sha256(re.sub(r'_\d+"', '"', self._model.to_json()).encode())
+        digest = hashlib.sha256((re.sub(r'_\d+"', '"', self._model.to_json()) + self._dtype).encode())
         for weight in self._model.weights:
             digest.update(np.ascontiguousarray(weight))
         return digest.hexdigest()
@@ -73,7 +75,7 @@ class FrozenEncoder:
     def _traced(self):
         # `predict` would give each replica of a strategy the whole batch, and wait for workers that wait for this one.
         def encode(inputs) -> tf.Tensor:
-            return tf.cast(self._model(inputs, training=False), tf.float32)  # NumPy's files know no bfloat16
+            return tf.cast(self._model(inputs, training=False), self._dtype)  # NumPy's files know no bfloat16
 
         def spec(tensor: keras.KerasTensor) -> tf.TensorSpec:
             return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)

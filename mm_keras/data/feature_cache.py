@@ -17,10 +17,11 @@ from mm_keras.data.sampling import SampledRecords
 from mm_keras.data.stored_blocks import StoredRows
 from mm_keras.data.text_table import TextTable
 from mm_keras.distribution.workers import ALONE, Worker
-from mm_keras.features import IMAGE, FeatureSpec, present
+from mm_keras.features import IMAGE, FeatureSpec, present, safe_name
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import TEXT_PREFIX
 
+CUT = "cut"  # what stands behind the frozen part of an encoder that is trained in part
 _IN_MEMORY = 2**30  # bytes of an array; larger ones stay on disk
 _LABELS, _WEIGHTS = "the labels", "the weights"
 
@@ -57,21 +58,25 @@ class FeatureCache:
         self.weights = index["weight"].to_numpy()
         self.labels = _labels(index["label/ids"], features)
         self._texts = {text.key: TextTable(index[TEXT_PREFIX + text.field]) for text in features.texts}
-        by_model = {id(model): FrozenEncoder(model) for model in encoders.values()}  # fields may share one
+        by_model = {}  # fields may share one
+        for modality, model in encoders.items():
+            is_states = modality != IMAGE and f"{safe_name(modality)}_{CUT}" in inputs
+            by_model[id(model)] = FrozenEncoder(model, "float16" if is_states else "float32")
         frozen = {modality: by_model[id(model)] for modality, model in encoders.items()}
         tables: dict[str, tuple[str, np.ndarray | StoredRows]] = {}  # input -> (whose rows it has, its rows)
         if features.image:
             tables[present(IMAGE)] = IMAGE, index["image/height"].to_numpy() > 0
         if IMAGE in frozen:
             encoded = encode_images(split, features, frozen[IMAGE], counts)
-            tables |= dict.fromkeys((f"{IMAGE}_{ENCODED}", f"{IMAGE}_cut"), (IMAGE, encoded))
+            tables |= dict.fromkeys((f"{IMAGE}_{ENCODED}", f"{IMAGE}_{CUT}"), (IMAGE, encoded))
         preprocess = TextPreprocessor(features)
         for text in features.texts:
             key, table = text.key, self._texts[text.key]
             tables[present(text.name)] = key, table.present
-            for encoder, names in ((frozen.get(text.name), [ENCODED]), (None, list(text.inputs()))):
+            for encoder, names in ((frozen.get(text.name), [ENCODED, CUT]), (None, list(text.inputs()))):
                 if any(f"{key}_{name}" in inputs for name in names):
                     rows_of = encode_texts(split.dataset, preprocess, text, encoder, table)
+                    rows_of |= {CUT: rows_of[ENCODED]} if encoder else {}
                     tables |= {f"{key}_{name}": (key, rows) for name, rows in rows_of.items()}
         self._tables = {name: tables[name] for name in inputs}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import keras
 
@@ -11,7 +12,7 @@ def cut_tower(tower: keras.Model) -> tuple[keras.Model, keras.Model] | None:
     """Cuts a tower in two: a first part that is frozen, and the rest.
 
     The cut is behind the last tensor that depends on no trained weight and that all later layers get their input through. In a
-    residual network that is the end of a block. A transformer is one layer, and is not cut.
+    residual network that is the end of a block. A vision transformer is one layer, and is not cut.
 
     Args:
         tower: pixels [B, H, W, 3] -> embedding [B, D].
@@ -20,11 +21,11 @@ def cut_tower(tower: keras.Model) -> tuple[keras.Model, keras.Model] | None:
         (pixels -> activations; activations -> embedding, a model with the tower's name). Both share their layers with the
         tower, so that training the second one trains the tower. None where no layer with weights stands before a cut.
     """
-    cut, backbone = _last_cut(tower)
+    cut, backbone = last_cut(tower)
     inner = cut_tower(backbone) if backbone else None
     if inner:
         activations = keras.Input(inner[1].input.shape[1:], dtype=inner[1].input.dtype, name="activations")
-        behind = _tensors_out(backbone)[0]
+        behind = tensors_out(backbone)[0]
         rest = inner[1](activations)
         rest = rest if behind is tower.output else keras.Model(behind, tower.output, name="pooling")(rest)
         return keras.Model(tower.input, inner[0](cut), name="frozen_part"), keras.Model(activations, rest, name=tower.name)
@@ -44,30 +45,36 @@ def multiply_adds(model: keras.Model) -> int:
     return total
 
 
-def _last_cut(model: keras.Model) -> tuple[keras.KerasTensor, keras.Model | None]:
-    """(the last tensor to cut behind, see `cut_tower`; the nested model whose input it is, or None)"""
+def last_cut(model: keras.Model, read_behind: Sequence[keras.KerasTensor] = ()) -> tuple[keras.KerasTensor, keras.Model | None]:
+    """(the last tensor to cut behind, see `cut_tower`; the nested model whose input it is, or None).
+
+    Args:
+        model: the model to cut.
+        read_behind: inputs of the model that layers behind the cut may read, too.
+    """
+    known = {id(tensor) for tensor in read_behind}
     operations = model.operations  # in an order in which every operation comes after those that it depends on
-    last_use = {id(tensor): index for index, operation in enumerate(operations) for tensor in _tensors_in(operation)}
+    last_use = {id(tensor): index for index, operation in enumerate(operations) for tensor in tensors_in(operation)}
     cut, used_later = model.input, set()
     for index, operation in enumerate(operations):
         if not _is_fixed(operation):
-            starts_here = isinstance(operation, keras.Model) and _tensors_in(operation)[0] is cut and used_later == {id(cut)}
+            starts_here = isinstance(operation, keras.Model) and tensors_in(operation)[0] is cut and used_later == {id(cut)}
             return cut, operation if starts_here else None
-        used_later |= {id(tensor) for tensor in _tensors_out(operation)}
+        used_later |= {id(tensor) for tensor in tensors_out(operation)}
         used_later = {tensor for tensor in used_later if last_use.get(tensor, len(operations)) > index}
-        first_output = _tensors_out(operation)[0]
-        if len(used_later) == 1 and id(first_output) in used_later:
+        first_output = tensors_out(operation)[0]
+        if used_later - known == {id(first_output)}:
             cut = first_output
     return cut, None
 
 
-def _tensors_in(operation: keras.Operation) -> list[keras.KerasTensor]:
+def tensors_in(operation: keras.Operation) -> list[keras.KerasTensor]:
     """The tensors of the outer model that the operation was first called with; none for an input."""
     # `keras.Model` overrides `input` and `output` with its own inner tensors; those of Operation are where it was called.
     return keras.tree.flatten(keras.Operation.input.fget(operation))
 
 
-def _tensors_out(operation: keras.Operation) -> list[keras.KerasTensor]:
+def tensors_out(operation: keras.Operation) -> list[keras.KerasTensor]:
     """The tensors of the outer model that the operation's first call gave."""
     return keras.tree.flatten(keras.Operation.output.fget(operation))
 

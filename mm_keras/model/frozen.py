@@ -8,6 +8,7 @@ import keras
 
 from mm_keras.features import IMAGE, FeatureSpec, safe_name
 from mm_keras.model.auxiliary import SUFFIX, AuxiliaryTraining
+from mm_keras.model.cut_text_encoder import cut_text_encoder
 from mm_keras.model.cut_tower import cut_tower
 from mm_keras.model.layers import MaskedMeanPooling
 from mm_keras.model.text_runs import EncodeRuns
@@ -39,15 +40,16 @@ def split_at_frozen(
     Args:
         model: a model that `build_two_tower` built.
         features: the features that the model was built for.
-        modalities: some of `frozen_modalities`. The image may also be one whose tower is trained in part, if `cut_tower` can
-            cut that tower.
+        modalities: some of `frozen_modalities`, and some whose tower or encoder is trained in part, if `cut_tower` or
+            `cut_text_encoder` can cut it.
         auxiliary_weight: the weight of the losses of a new linear head for each modality, see `AuxiliaryTraining`. 0 adds no
             heads.
         text_runs: how many examples that follow each other have the same texts in training, see `EncodeRuns`.
 
     Returns:
         (modality -> its encoder, or the frozen part of a tower that is trained in part;
-        the trained part: {"<modality>_encoded" or "image_cut": what the encoders give, and the inputs that are still needed}
+        the trained part: {"<modality>_encoded" or "<modality>_cut": what the encoders give (of a text that is cut float16
+        [B, T, W]), and the inputs that are still needed}
         -> logits [B, num_labels]. With auxiliary heads, its output is a dict of "logits" and "<modality>_auxiliary").
 
     Raises:
@@ -58,13 +60,23 @@ def split_at_frozen(
     parts = TwoTowerParts(model.layers)
     encoders = {modality: parts.encoder(modality) for modality in modalities}
     trained_ends = {}  # modality -> the end of a tower that is trained in part
+    cuts = {}  # by encoder, which fields may share
     for modality, encoder in encoders.items():
         if encoder.trainable_weights:
-            encoders[modality], trained_ends[modality] = cut_tower(encoder)
-    inputs = _remaining_inputs(model, features, parts, modalities)
+            if id(encoder) not in cuts:
+                cuts[id(encoder)] = cut_tower(encoder) if modality == IMAGE else cut_text_encoder(encoder)
+            encoders[modality], trained_ends[modality] = cuts[id(encoder)]
+    inputs = _remaining_inputs(model, features, parts, modalities, trained_ends)
     embeddings, run_encoders = {}, {}
     for modality in features.modalities:
-        if modality in trained_ends:
+        if modality in trained_ends and modality != IMAGE:
+            name, text = part_name(modality, "cut"), features.text(modality)
+            shape = (text.max_tokens, encoders[modality].output.shape[-1])
+            inputs[name] = keras.Input(shape, dtype="float16", name=name)
+            mask = inputs[text.batch_names()["padding_mask"]]
+            states = keras.ops.cast(inputs[name], encoders[modality].output.dtype)
+            embeddings[modality] = trained_ends[modality]({"hidden_states": states, "padding_mask": mask})
+        elif modality in trained_ends:
             name = part_name(modality, "cut")
             inputs[name] = keras.Input(encoders[modality].output.shape[1:], name=name)
             embeddings[modality] = trained_ends[modality](inputs[name])
@@ -92,7 +104,11 @@ def split_at_frozen(
 
 
 def _remaining_inputs(
-    model: keras.Model, features: FeatureSpec, parts: TwoTowerParts, modalities: Sequence[str]
+    model: keras.Model,
+    features: FeatureSpec,
+    parts: TwoTowerParts,
+    modalities: Sequence[str],
+    trained_ends: Mapping[str, keras.Model],
 ) -> dict[str, keras.KerasTensor]:
     """New inputs for all that is read behind the encoders of `modalities`, by name."""
     unread: set[str] = set()
@@ -100,7 +116,8 @@ def _remaining_inputs(
         if modality == IMAGE:
             unread.add(IMAGE)
         elif not parts.words(modality):  # which would read the tokens, too
-            unread.update(features.text(modality).batch_names().values())
+            read = ("padding_mask",) if modality in trained_ends else ()
+            unread.update(name for part, name in features.text(modality).batch_names().items() if part not in read)
     return {
         name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)
         for name, tensor in model.input.items()

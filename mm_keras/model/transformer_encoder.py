@@ -26,6 +26,7 @@ def build_transformer_encoder(
     source: str,
     pooling: Pooling = "mean",
     trainable: bool = False,
+    freeze_up_to: str | None = None,
     windows: PositiveInt = 1,
     name: str = "text_encoder",
 ) -> keras.Model:
@@ -42,6 +43,8 @@ def build_transformer_encoder(
             text, in the space of their image embeddings: CLIP by the state after the last token, SigLIP by its head. "none"
             keeps all states, with zeros at the padding, for a fusion that attends to them.
         trainable: whether the encoder is fine-tuned. A frozen one does not drop out.
+        freeze_up_to: fine-tunes what follows this layer alone, such as "transformer_layer_3" of six layers, without dropout.
+            `train` then computes the states behind that layer once a text, where `train.cache_frozen` lets it.
         windows: in how many windows a text is read, for texts that are longer than the encoder's maximum. Each window has a
             start and an end token, and ceil((max_tokens - 2) / windows) tokens between them. The embeddings of the windows are
             averaged, weighted by their numbers of tokens; with "max" the largest is taken. The time per token stays the same.
@@ -54,8 +57,8 @@ def build_transformer_encoder(
 
     Raises:
         DownloadError: for a preset that cannot be fetched.
-        ValueError: for another kind of model, an unknown pooling or activation, another vocabulary than the tokenizer's, or
-            too many tokens.
+        ValueError: for another kind of model, an unknown pooling, activation or layer, another vocabulary than the
+            tokenizer's, or too many tokens.
 
     Reference: ImageNet-Captions study (Fang et al.), eq. 1, for "mean".
     """
@@ -64,10 +67,12 @@ def build_transformer_encoder(
     if windows < 1:
         raise ValueError(f"windows must be at least 1. Received: {windows}")
     inputs = token_inputs(spec, spec.max_tokens if windows > 1 else None)
-    backbone = _load_backbone(source, trainable)
+    backbone = _load_backbone(source, trainable or freeze_up_to is not None, dropout=freeze_up_to is None)
     text_part = getattr(backbone, "text_encoder", backbone)  # of CLIP and SigLIP
     _check(spec, source, text_part, windows)
     encode = _make_encode(spec, source, backbone, text_part, pooling)
+    if freeze_up_to is not None:
+        _freeze(text_part, freeze_up_to)
     token_ids, padding_mask = inputs["token_ids"], inputs["padding_mask"]
     if windows == 1:
         return keras.Model(inputs, encode(token_ids, padding_mask), name=name)
@@ -138,7 +143,7 @@ def _num_ends(start_id: int | None, end_id: int | None) -> int:
     return (start_id is not None) + (end_id is not None)
 
 
-def _load_backbone(source: str, trainable: bool) -> keras.Model:
+def _load_backbone(source: str, trainable: bool, dropout: bool) -> keras.Model:
     import keras_hub
 
     models = keras_hub.models
@@ -159,9 +164,8 @@ def _load_backbone(source: str, trainable: bool) -> keras.Model:
         names = sorted(known_class.__name__ for known_class in known)
         raise ValueError(f"{source!r} is a {backbone_class.__name__}; text encoders are {names}")
     # A frozen encoder gives a text one embedding, in training too.
-    no_dropout = (
-        {"dropout": 0.0} if not trainable and "dropout" in inspect.signature(backbone_class.__init__).parameters else {}
-    )
+    drops = trainable and dropout
+    no_dropout = {"dropout": 0.0} if not drops and "dropout" in inspect.signature(backbone_class.__init__).parameters else {}
     with fetching_preset(source):
         backbone = backbone_class.from_preset(source, **no_dropout)
     # A Hugging Face config names the original's activation ("activation" in DistilBERT's); a preset of keras_hub has its own.
@@ -186,6 +190,16 @@ def _set_activation(backbone: keras.Model, activation: str, source: str) -> None
     for layer in backbone.layers:
         if isinstance(layer, keras_hub.layers.TransformerEncoder):
             set_feedforward_activation(layer, functions[activation])
+
+
+def _freeze(text_part: keras.Model, up_to: str) -> None:
+    """Freezes the layers up to and including one, in the order in which they run."""
+    layers = [layer for layer in text_part.layers if layer.weights]
+    names = [layer.name for layer in layers]
+    if up_to not in names:
+        raise ValueError(f"freeze_up_to is one of {names}. Received: {up_to!r}")
+    for layer in layers[: names.index(up_to) + 1]:
+        layer.trainable = False
 
 
 def _check(spec: TextSpec, source: str, text_part: keras.Model, windows: int) -> None:

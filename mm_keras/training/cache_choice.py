@@ -9,9 +9,11 @@ import keras
 import tensorflow as tf
 
 from mm_keras.data.augment import Augmentation
-from mm_keras.features import IMAGE, FeatureSpec
+from mm_keras.features import IMAGE, FeatureSpec, TokenText
+from mm_keras.model.cut_text_encoder import cut_text_encoder
 from mm_keras.model.cut_tower import cut_tower, multiply_adds
 from mm_keras.model.frozen import frozen_modalities
+from mm_keras.model.two_tower_parts import TwoTowerParts
 
 CHOICES = (True, False, "towers", "cut")
 # What one core, one GPU and one disk do in a second, in round numbers. They decide whether reading activations is faster than
@@ -31,9 +33,9 @@ def choose_cached(
         model: a model of `build_two_tower`.
         features: what the model was built for.
         augment: as in `train`.
-        cache_frozen: False caches nothing. "towers" caches the image tower only if all of it is frozen. "cut" also caches the
-            activations behind the frozen part of a tower. True does so where reading the activations takes less time than
-            computing them, and all of them fit into 64 GiB.
+        cache_frozen: False caches nothing. "towers" caches towers and encoders only if all of one is frozen. "cut" also caches
+            the activations behind the frozen part of an image tower, and the states behind the frozen layers of a text encoder.
+            True does so where reading them takes less time than computing them, and all of them fit into 64 GiB.
         num_examples: number of examples that would be cached.
 
     Raises:
@@ -45,16 +47,32 @@ def choose_cached(
     frozen = frozen_modalities(model, features)
     if not cache_frozen or changing:
         return ()
-    if not features.image or IMAGE in frozen:
-        return frozen
-    parts = cut_tower(model.get_layer("image_tower")) if cache_frozen != "towers" else None
-    if cache_frozen == "cut" and not parts:
-        raise ValueError(
-            "cache_frozen = 'cut' is for an image tower whose first layers are frozen; this one has none that can be cut off"
-        )
-    if not parts or (cache_frozen is True and not _pays(parts[0], num_examples)):
-        return ()
-    return (IMAGE, *frozen)
+    parts = TwoTowerParts(model.layers)
+    cut_texts = [
+        text.name
+        for text in features.texts
+        if text.name not in frozen
+        and cache_frozen != "towers"
+        and (tower := cut_text_encoder(parts.encoder(text.name)))
+        and (cache_frozen == "cut" or _fits(tower[0], text, num_examples))
+    ]
+    chosen = {*frozen, *cut_texts}
+    if features.image and IMAGE not in frozen:
+        tower = cut_tower(parts.encoder(IMAGE)) if cache_frozen != "towers" else None
+        if cache_frozen == "cut" and not tower:
+            raise ValueError(
+                "cache_frozen = 'cut' is for an image tower whose first layers are frozen; "
+                "this one has none that can be cut off"
+            )
+        if not tower or (cache_frozen is True and not _pays(tower[0], num_examples)):
+            return ()
+        chosen.add(IMAGE)
+    return tuple(modality for modality in features.modalities if modality in chosen)
+
+
+def _fits(frozen_part: keras.Model, text: TokenText, num_examples: int) -> bool:
+    """Whether the states of all texts fit. To read them takes a fraction of the time in which a layer computes them."""
+    return 2 * text.max_tokens * frozen_part.output.shape[-1] * num_examples <= _MOST_BYTES
 
 
 def _pays(frozen_part: keras.Model, num_examples: int) -> bool:

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from mm_keras.data.augment import make_augmentation
+from mm_keras.data.text import make_pretrained_tokenizer
 from mm_keras.model.image_tower import build_image_tower, build_small_cnn
 from mm_keras.model.text_encoder import build_small_text_encoder
+from mm_keras.model.transformer_encoder import build_transformer_encoder
+from mm_keras.runs.evaluate import evaluate
 from mm_keras.training.cache_choice import choose_cached
 
 
@@ -79,3 +82,24 @@ def test_training_on_the_activations_at_a_cut_learns_what_training_on_pixels_doe
     tower = model.get_layer("image_tower")
     assert not np.array_equal(tower.get_layer("norm_1").gamma, np.ones(8))
     np.testing.assert_array_equal(tower.get_layer("norm_0").gamma, np.ones(8))
+
+
+def test_last_layers_of_a_text_encoder_are_trained_on_the_states_before_them(
+    dataset, tmp_path, tiny_bert, train_small, make_small_features, build_small_model
+):
+    """What the cached states are trained to is what the whole model then measures; the frozen layers stay as they were."""
+    encoder = functools.partial(build_transformer_encoder, source=tiny_bert, freeze_up_to="transformer_layer_0")
+    model = train_small(
+        dataset,
+        tmp_path / "run",
+        make_features=functools.partial(
+            make_small_features, make_tokenizer=functools.partial(make_pretrained_tokenizer, source=tiny_bert)
+        ),
+        build_model=functools.partial(build_small_model, text_encoder=encoder),
+        modalities=("title", "description"),  # which share the encoder
+    )
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    measured = evaluate(tmp_path / "run", split="val")["rows"][-1]
+    assert measured["top_5"] == pytest.approx(line["val_top_5"], abs=0.04)  # states are kept in 16 bits
+    trained = {w.path.split("/")[-3]: w for w in model.get_layer("text_encoder").trainable_weights}
+    assert trained and all("transformer_layer_0" not in w.path for w in model.get_layer("text_encoder").trainable_weights)
