@@ -18,6 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from mm_keras.configurable import NonNegativeFloat, PositiveInt, configurable
 from mm_keras.data.pipeline import make_evaluation_batches
@@ -112,12 +113,14 @@ def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, t
             versions = [int(path.name) for path in run.export.iterdir() if path.name.isdecimal()]
             exported = run.export / str(max(versions, default=0) + 1)
             staging.replace(exported)
-    print(f"exported {exported}: equal to the trained model on {num_checked} records (largest difference {difference:.1e})")
+    logging.info(
+        f"exported {exported}: equal to the trained model on {num_checked} records (largest difference {difference:.1e})"
+    )
     for text in features.texts:
         if text.key != text.field:
-            print(f"its input {text.key!r} is the text field {text.field!r}")
+            logging.info(f"its input {text.key!r} is the text field {text.field!r}")
     if is_pattern(exported.absolute()):
-        print("TensorFlow loads no model from a path with one of []*?\\: copy it elsewhere, or make a link to it")
+        logging.info("TensorFlow loads no model from a path with one of []*?\\: copy it elsewhere, or make a link to it")
     return exported
 
 
