@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import keras
 import numpy as np
@@ -113,7 +114,8 @@ class WeightedBag(keras.layers.Layer):
 class SolvedAnswers(keras.layers.Layer):
     """[B, sum of the blocks' widths + M]: blocks, then a flag of 0 or 1 a modality -> logits [B, num_labels].
 
-    Each example gets the answer of the modalities that it has, see `Answer`; `pattern_of` says which one that is.
+    Each example gets the answer of the modalities that it has, see `Answer`; `pattern_of` says which one that is. From each
+    block its centre is subtracted first: embeddings of pictures are much alike, and differences of large numbers lose digits.
 
     Args:
         num_labels: how many logits there are.
@@ -148,6 +150,7 @@ class SolvedAnswers(keras.layers.Layer):
         def weight(name: str, *shape: int):
             return self.add_weight(shape=shape, initializer="zeros", trainable=False, name=name)
 
+        self.center = weight("center", sum(self.widths))
         read = sorted({block for kernel in self.kernels for block in kernel["blocks"]})
         self.landmarks = {  # by strings, as Keras tracks the weights of a dict
             str(block): weight(f"landmarks_{block}", self.num_landmarks, self.widths[block]) for block in read
@@ -162,7 +165,9 @@ class SolvedAnswers(keras.layers.Layer):
             self.bias.append(weight(f"bias_{number}", self.num_labels))
 
     def call(self, fused):
-        *blocks, flags = ops.split(fused, np.cumsum(self.widths).tolist(), axis=-1)
+        width = sum(self.widths)
+        values, flags = fused[:, :width] - self.center, fused[:, width:]
+        blocks = ops.split(values, np.cumsum(self.widths)[:-1].tolist(), axis=-1)
         distances = {block: _squared_distances(blocks[int(block)], landmarks) for block, landmarks in self.landmarks.items()}
         similar = [
             ops.exp(-kernel["gamma"] / len(kernel["blocks"]) * sum(distances[str(block)] for block in kernel["blocks"]))
@@ -212,6 +217,7 @@ def build_solved_head(
     kernels: Kernels,
     answers: Sequence[Answer],
     pattern_of: Sequence[int],
+    centers: Mapping[int, np.ndarray] = MappingProxyType({}),
 ) -> keras.Model:
     """The head of a solved model.
 
@@ -220,6 +226,7 @@ def build_solved_head(
         num_modalities: M.
         kernels, answers: what was solved.
         pattern_of: the number of the answer for each of the 2**M sets of modalities, see `SolvedAnswers`.
+        centers: number of a block -> float [D], about the mean of the block. The logits do not depend on it, but for rounding.
 
     Returns:
         model "head": [B, sum of widths + M] -> logits float32 [B, num_labels].
@@ -237,14 +244,17 @@ def build_solved_head(
     )
     inputs = keras.Input((sum(widths) + num_modalities,), name="fused")
     model = keras.Model(inputs, layer(inputs), name="head")
+    center = [np.asarray(centers.get(block, np.zeros(width)), np.float32) for block, width in enumerate(widths)]
+    layer.center.assign(np.concatenate(center))
     for block, values in kernels.landmarks.items():
-        layer.landmarks[str(block)].assign(values)
+        layer.landmarks[str(block)].assign(values - center[block])
     for number, answer in enumerate(answers):
         if answer.linear:
             layer.linear[number].assign(np.concatenate(list(answer.linear.values())))
         for weight, dual in zip(layer.dual[number], answer.kernels.values(), strict=True):
             weight.assign(dual)
-        layer.bias[number].assign(answer.bias)
+        subtracted = sum(center[block].astype("float64") @ weights for block, weights in answer.linear.items())
+        layer.bias[number].assign(answer.bias + subtracted)
     return model
 
 

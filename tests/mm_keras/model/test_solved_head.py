@@ -42,7 +42,7 @@ def test_bag_of_the_model_is_the_solvers():
     np.testing.assert_allclose(np.asarray(layer(ids.astype("int32"), mask)), words.bags(ids, mask).toarray(), atol=1e-6)
 
 
-def _head():
+def _head(centers):
     """Blocks of widths 3, 2 and 4, of which the first belongs to modality 0; four answers, of which the last reads nothing."""
     kernels = Kernels({0: _normal(5, 3), 2: _normal(5, 4)}, [((0, 2), 0.5)])
     answers = [
@@ -51,11 +51,12 @@ def _head():
         Answer((0, 1), {1: _normal(2, 2)}, {0: _normal(5, 2)}, _normal(2)),
         Answer((), {}, {}, _normal(2)),
     ]
-    return build_solved_head([3, 2, 4], 2, kernels, answers, [3, 0, 1, 2]), kernels, answers
+    return build_solved_head([3, 2, 4], 2, kernels, answers, [3, 0, 1, 2], centers), kernels, answers
 
 
-def test_each_example_gets_the_answer_of_what_it_has(tmp_path):
-    head, kernels, answers = _head()
+@pytest.mark.parametrize("centers", [{}, {0: _normal(3), 2: 5 + _normal(4)}], ids=["as they are", "centred"])
+def test_each_example_gets_the_answer_of_what_it_has(tmp_path, centers):
+    head, kernels, answers = _head(centers)
     parts = [_normal(4, width) for width in (3, 2, 4)]
     flags = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
     distances = sum(np.square(parts[n][:, None] - kernels.landmarks[n][None]).sum(axis=2) for n in (0, 2))
@@ -79,6 +80,19 @@ def test_fusion_joins_blocks_and_flags():
     flags = {"image_present": np.array([True, False]), "title_present": np.array([True, True])}
     joined = np.asarray(fusion(vectors | flags))
     np.testing.assert_array_equal(joined, np.concatenate([vectors["image"], vectors["title"], [[1, 1], [0, 1]]], axis=1))
+
+
+def test_much_alike_blocks_are_told_apart_where_they_are_centred():
+    """Their differences are a ten-thousandth of them, and what is learned of these has large weights."""
+    rows, weights = (1 + 1e-4 * _normal(6, 50)).astype("float32"), 1e3 * _normal(50, 2)
+    exact = (rows.astype("float64") - 1) @ weights
+    answer = Answer((0,), {0: weights}, {}, -weights.astype("float64").sum(axis=0))
+    heads = [
+        build_solved_head([50], 1, Kernels({}, []), [answer], [0, 0], {0: center}) for center in (np.ones(50), np.zeros(50))
+    ]
+    fused = np.concatenate([rows, np.ones((6, 1), np.float32)], axis=1)
+    centred, plain = (np.abs(np.asarray(head(fused)) - exact).max() for head in heads)
+    assert centred < 1e-5 < plain
 
 
 @pytest.mark.parametrize("fields", [("title",), ("title", "text")])
