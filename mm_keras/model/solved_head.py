@@ -167,7 +167,8 @@ class SolvedAnswers(keras.layers.Layer):
     def call(self, fused):
         width = sum(self.widths)
         values, flags = fused[:, :width] - self.center, fused[:, width:]
-        blocks = ops.split(values, np.cumsum(self.widths)[:-1].tolist(), axis=-1)
+        places = np.cumsum(self.widths)[:-1].tolist()
+        blocks = ops.split(values, places, axis=-1) if places else [values]
         distances = {block: _squared_distances(blocks[int(block)], landmarks) for block, landmarks in self.landmarks.items()}
         similar = [
             ops.exp(-kernel["gamma"] / len(kernel["blocks"]) * sum(distances[str(block)] for block in kernel["blocks"]))
