@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-ci test-slow lint clean
+.PHONY: help quickstart test test-ci test-slow lint docs clean
 
 help:
 	@echo "make quickstart   install, then train, evaluate and export on drawn sample data (about 4 minutes on 2 slow cores)"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-ci      whole programs: the README's commands, models on JAX, two replicas, XLA"
 	@echo "make test-slow    large architectures, all combinations of parts, and kills at random steps"
 	@echo "make lint         ruff, check and format"
+	@echo "make docs         build the documentation into build/site; nothing is fetched, and a broken link is an error"
 	@echo "make clean        remove the virtual environment, runs and packed data"
 
 quickstart: .venv/installed
@@ -31,8 +32,11 @@ lint: .venv/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: .venv/developing
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv runs data
+	rm -rf .venv build runs data
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from absl import logging
+
 from mm_keras.configurable import configurable
 from mm_keras.distribution.multi_worker import this_worker
 from mm_keras.runs.evaluate import evaluate
@@ -50,14 +52,14 @@ def train_and_evaluate(
     if dry_run:
         return None
     for modality in baselines:
-        print(f"\nbaseline: {modality} alone")
+        logging.info(f"\nbaseline: {modality} alone")
         train(workdir=run.baseline(modality), modalities=(modality,), **options)
     if not this_worker().is_chief:
         return None
-    print()
+    logging.info("")
     report = evaluate(run.path) if evaluate else None
     if export:
-        print()
+        logging.info("")
         export(run.path)
     return report
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from absl import logging
+
 from mm_keras.configurable import Fraction, NonNegativeInt, PositiveInt, Rate, configurable
 from mm_keras.distribution.workers import one_worker_at_a_time
 from tfrecords_tools.dataset.info import DATASET_FILE, DatasetInfo
@@ -38,7 +40,7 @@ def sample_dataset(
     """
     source = sample.make_source(num_examples, seed, multi_label)
     options = PackOptions(fractions={"train": 0.7, "val": 0.1, "test": 0.2}, seed=seed, check_images="none")
-    return _pack_once(source, folder, options)
+    return pack_once(source, folder, options)
 
 
 @configurable
@@ -108,7 +110,7 @@ def table_dataset(
     options = PackOptions(
         seed=seed, allow_outside=allow_outside, unlabelled=unlabelled, check_images=check_images, stratify=stratify
     )
-    return _pack_once(source, folder, options if fractions is None else dataclasses.replace(options, fractions=dict(fractions)))
+    return pack_once(source, folder, options if fractions is None else dataclasses.replace(options, fractions=dict(fractions)))
 
 
 @configurable
@@ -140,10 +142,15 @@ def webvision_dataset(
     options = webvision.Options(
         Path(root), sources=sources, fields=tuple(fields), num_classes=num_classes, holdout=holdout, seed=seed
     )
-    return _pack_once(webvision.make_source(options), folder, PackOptions(seed=seed, check_images=check_images))
+    return pack_once(webvision.make_source(options), folder, PackOptions(seed=seed, check_images=check_images))
 
 
-def _pack_once(source: Source, folder: str, options: PackOptions) -> str:
+def pack_once(source: Source, folder: str, options: PackOptions) -> str:
+    """Packs a source into `folder`, or finds it there, and returns the folder.
+
+    Raises:
+        ValueError: if the folder holds another dataset.
+    """
     with one_worker_at_a_time(Path(folder)):
         return _pack_or_find(source, folder, options)
 
@@ -167,12 +174,12 @@ def _pack_or_find(source: Source, folder: str, options: PackOptions) -> str:
             )
         _check_images(source, folder, provenance.get("images"), options.check_images)
         return folder
-    print(f"packing {source.name} data into {folder}")
+    logging.info(f"packing {source.name} data into {folder}")
     for note in source.notes:
-        print(f"  {note}")
+        logging.info(f"  {note}")
     info = pack(source, folder, options)
     for line in summary_lines(info, folder):
-        print(f"  {line}")
+        logging.info(f"  {line}")
     return folder
 
 

@@ -9,6 +9,14 @@ from PIL import Image
 
 from tfrecords_tools.dataset.schema import decode_example
 from tfrecords_tools.dataset.shards import iter_records
+from tfrecords_tools.progress import showing
+
+
+@pytest.fixture(autouse=True)
+def shown_lines():
+    """What is logged is printed, as the programs print it."""
+    with showing():
+        yield
 
 
 @pytest.fixture(scope="session")

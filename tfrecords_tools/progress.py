@@ -1,17 +1,21 @@
-"""Progress bars: a terminal shows each step, a log file gets a line every half minute.
+"""What a program shows while it is at work: progress bars and lines. A library shows nothing unless it is asked to.
 
-Whatever takes long has one. So this is also where a program looks, between two steps, whether it was asked to end.
+A terminal shows each step of a bar, a log file gets a line every half minute. Whatever takes long has one. So this is also
+where a program looks, between two steps, whether it was asked to end. Lines are logged with absl; `showing` prints them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 
+from absl import logging as absl_logging
 from tqdm import tqdm
 
 _looks: list[Callable[[], object]] = []
+_bars_shown = [True]
 
 
 @contextlib.contextmanager
@@ -22,6 +26,48 @@ def looking(look: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         _looks.pop()
+
+
+@contextlib.contextmanager
+def showing(verbose: int = 1) -> Iterator[None]:
+    """Prints what is logged within it, as plain lines: warnings and errors on standard error, the rest on standard output.
+
+    Args:
+        verbose: 0: warnings and errors alone. 1: also what is done, and progress bars. 2: the same without bars, for log files.
+
+    Raises:
+        ValueError: for another number.
+    """
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"verbose is 0, 1 or 2. Received: {verbose!r}")
+    logger = absl_logging.get_absl_logger()
+    outermost = not any(isinstance(handler, _Lines) for handler in logger.handlers)
+    handler, before = _Lines(), (logger.level, logger.propagate)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.propagate = False  # the lines of a program that shows logs itself would come twice
+    if outermost:
+        logger.addHandler(handler)
+    _bars_shown.append(verbose == 1)
+    try:
+        yield
+    finally:
+        _bars_shown.pop()
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+def are_bars_shown() -> bool:
+    """Whether progress bars are shown at all."""
+    return _bars_shown[-1]
+
+
+class _Lines(logging.Handler):
+    """Prints lines beside progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        with tqdm.external_write_mode(stream):
+            print(record.getMessage(), file=stream, flush=True)
 
 
 class _Bar(tqdm):
@@ -41,4 +87,5 @@ def progress_bar(description: str, unit: str, total: int | None = None, shown: b
         shown: False makes a bar that shows nothing.
     """
     interval = 0.1 if sys.stderr.isatty() else 30
-    return _Bar(desc=description, unit=f" {unit}", total=total, disable=not shown, mininterval=interval, dynamic_ncols=True)
+    hidden = not (shown and are_bars_shown())
+    return _Bar(desc=description, unit=f" {unit}", total=total, disable=hidden, mininterval=interval, dynamic_ncols=True)

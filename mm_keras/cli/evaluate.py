@@ -12,16 +12,23 @@ DESCRIPTION = """Measure a trained run on a split: with all inputs, with some of
 baselines. The table is printed and written into the run's folder, report/."""
 EXAMPLES = """  mm-keras evaluate runs/quickstart
   mm-keras evaluate runs/quickstart --split=val
+  mm-keras evaluate runs/quickstart --predictions=answers.parquet
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="the folder of a trained run")
     add_examples_options(parser, "the examples to measure on")
+    parser.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="also write a row an example (.parquet, .csv, .jsonl): id, truth, answer and probabilities, by inputs shown",
+    )
     add_config_of_a_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     import_tensorflow()
-    configured("evaluate", options.config, options.gin_bindings)(options.run_folder, **given_examples(options))
+    given = {"predictions": options.predictions} if options.predictions else {}
+    configured("evaluate", options.config, options.gin_bindings)(options.run_folder, **given_examples(options) | given)
     return 0

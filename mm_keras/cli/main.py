@@ -11,6 +11,7 @@ import mm_keras
 from mm_keras.distribution.preemption import EXIT_CODE, MESSAGE, Preempted, asked_to_end, end_if_asked, noticing_sigterm
 from tfrecords_tools.cli.parser import INTERRUPTED, Parser
 from tfrecords_tools.dataset.printable import LINE_BREAK, printable
+from tfrecords_tools.progress import showing
 
 _TOLD = (ValueError, OSError, ImportError, RuntimeError, ArithmeticError)  # whose messages say all
 _PATIENCE = 20  # seconds that anything may take to look whether it should end
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None, is_program: bool = False) -> int:
         (SIGTERM), whatever it was at, or one of several workers is gone, and the same command with --resume goes on. 130: it
         was interrupted by Ctrl-C.
     """
-    with noticing_sigterm(patience=_PATIENCE):
+    with noticing_sigterm(patience=_PATIENCE), showing():
         status = _run(sys.argv[1:] if arguments is None else arguments)
     if is_program or arguments is None:  # all is done, and what is left is TensorFlow's clean-up
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

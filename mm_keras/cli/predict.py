@@ -7,25 +7,28 @@ from pathlib import Path
 
 from mm_keras.cli.start_up import import_tensorflow
 from mm_keras.input_names import IMAGE, input_name
+from tfrecords_tools.sources.command import comma_list
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
 from tfrecords_tools.sources.table_file import delimiter_option
 
 SUMMARY = "predict the labels of one example, of a table, or of a folder of pictures"
 DESCRIPTION = """Predict labels with a trained run: those of one example, which are printed, or of all rows of a
-table (CSV, JSON, JSON Lines, Parquet) or all pictures of a folder, which are written to
-NAME.predictions.jsonl beside it. Columns are bound to the run's inputs by their names; columns that
-the run does not know are not used, so that the table one trained on will do. An input that is not
-given counts as missing. A row that cannot be read gets its error in its place."""
+table (CSV, TSV, JSON, JSON Lines, Parquet), all pictures of a folder, or all records of a packed dataset,
+which are written to --output, by default NAME.predictions.jsonl beside the input. Columns are those of the
+table that the run was trained on, or have the names of its inputs; others are not used (--keep passes them
+on). An input that is not given counts as missing. The rows keep their order, and one that cannot be read
+gets its error in its place. Run again, a prediction that was cut off goes on behind what is there."""
 EXAMPLES = """  mm-keras predict runs/quickstart --image=photo.jpg --text='title=Solid oak, new'
   mm-keras predict runs/quickstart new.jsonl
-  mm-keras predict runs/products new.csv --image=picture --text='title=product name'
-  mm-keras predict runs/products pictures/
+  mm-keras predict runs/products new.csv --output=answers.csv --top=1 --keep=all
+  mm-keras predict runs/products new.csv --image=picture --text='title=product name' --id=sku
+  mm-keras predict runs/products pictures/ --output=embedded.parquet --embed
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="the folder of a trained run")
-    parser.add_argument("examples", nargs="?", metavar="FILE", help="a table, a folder of pictures, or one picture")
+    parser.add_argument("examples", nargs="?", metavar="FILE", help="a table, a folder of pictures, a dataset, or one picture")
     parser.add_argument("--image", metavar="FILE|COLUMN", help="the picture of one example; with a table, its column")
     parser.add_argument(
         "--text",
@@ -34,9 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=TEXT|COLUMN",
         help="a text of one example; with a table, its column; may be repeated",
     )
-    parser.add_argument("--output", metavar="FILE", help="default: NAME.predictions.jsonl beside the input")
+    parser.add_argument(
+        "--output", metavar="FILE", help=".jsonl, .csv or .parquet (default: NAME.predictions.jsonl beside the input)"
+    )
+    parser.add_argument("--top", type=_number, default=5, metavar="N|all", help="labels in an answer (default: 5)")
+    parser.add_argument(
+        "--embed",
+        nargs="?",
+        const="fused",
+        metavar="INPUT",
+        help="also the embedding of all inputs together (fused), or that of one of them",
+    )
+    parser.add_argument("--split", help="of a dataset the split to predict (default: all)")
     table = parser.add_argument_group("tables")
-    table.add_argument("--id", metavar="COLUMN", help="ids that stand beside the answers (default: id, or name and line)")
+    table.add_argument(
+        "--id", metavar="COLUMN", help="ids that stand beside the answers (default: as trained, id, or name and line)"
+    )
+    table.add_argument(
+        "--keep", default="", metavar="COLUMN,…|all", help="columns that are passed on; all: those that are no inputs"
+    )
     table.add_argument("--image_root", metavar="FOLDER", help="of image paths (default: the folder of the table)")
     table.add_argument(
         "--allow_outside",
@@ -61,8 +80,9 @@ def run(options: argparse.Namespace) -> int:
     if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and IMAGE not in given:
         examples, example = None, {IMAGE: examples, **given}
     import_tensorflow()
+    from mm_keras.runs.example_rows import InputOptions
     from mm_keras.runs.predict import predict
-    from mm_keras.runs.predict_input import InputOptions
+    from mm_keras.runs.predict_many import Wanted
 
     input_options = InputOptions(
         columns=given if examples else {},
@@ -74,6 +94,18 @@ def run(options: argparse.Namespace) -> int:
         encoding=options.encoding,
         delimiter=options.delimiter,
         quotes=not options.no_quotes,
+        keep="all" if options.keep == "all" else comma_list(options.keep),
+        split=options.split,
     )
-    predict(options.run_folder, None if examples else example, examples, input_options, options.output)
+    wanted = Wanted(options.top, options.embed)
+    predict(options.run_folder, None if examples else example, examples, input_options, options.output, wanted)
     return 0
+
+
+def _number(text: str) -> int | None:
+    """Reads a number of labels; None stands for all."""
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 1, or all. Received: {text!r}")
+    return int(text)

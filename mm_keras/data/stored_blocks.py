@@ -18,6 +18,7 @@ from pathlib import Path
 import filelock
 import google_crc32c
 import numpy as np
+from absl import logging
 
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.progress import progress_bar
@@ -152,7 +153,7 @@ def _make_block(folder: Path, block: str, size: int, make: Callable[[str, NewBlo
         make(block, new)
         new.finish()
         if (folder / block).exists():
-            print(f"{folder / block} is damaged, or of an older version: it was computed anew")
+            logging.info(f"{folder / block} is damaged, or of an older version: it was computed anew")
             shutil.rmtree(folder / block)
         staging.replace(folder / block)
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import get_args
 
 import tensorflow as tf
+from absl import logging
 
 from mm_keras.caption_words import CaptionWords, Reduction, StopWords, build_vocabulary
 from mm_keras.configurable import PositiveInt, checked_early, configurable
@@ -175,7 +176,7 @@ def tell_of_unknown(spec: TokenizerSpec, texts: Iterable[list[bytes]]) -> None:
         num_tokens += int(tf.math.count_nonzero(mask))
         unknown += int(tf.math.count_nonzero((token_ids == spec.unknown_id) & mask))
     if unknown > _MOST_UNKNOWN * num_tokens:
-        print(
+        logging.info(
             f"warning: {unknown / num_tokens:.0%} of the tokens in the training texts are unknown to the tokenizer "
             f"({spec.kind}, {len(spec.vocabulary):,} entries), so that a model can hardly tell these texts apart. Is the "
             "encoder made for this language? Words that occur once are learned with make_word_tokenizer.min_count = 1"

@@ -8,11 +8,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from absl import logging
 
 from mm_keras.distribution.preemption import EXIT_CODE, end_if_asked
 
@@ -51,7 +52,7 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
             with open(_log(logs, index), "wb") if index else contextlib.nullcontext() as log:
                 # Ctrl-C would end the workers without saving; it does not reach the process group that is made here.
                 workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, process_group=0))
-        print(f"{count} workers; output of all but the first is in {logs}", file=sys.stderr, flush=True)
+        logging.warning(f"{count} workers; output of all but the first is in {logs}")
         failed = wait_for_workers(workers)
     finally:
         terminate()
@@ -64,12 +65,12 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
         return 0
     status = workers[failed].returncode
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-    print(f"mm-keras: worker {failed} of {count} {how}, so all are ended", file=sys.stderr)
+    logging.error(f"mm-keras: worker {failed} of {count} {how}, so all are ended")
     if failed:
         lines = _log(logs, failed).read_text("utf-8", "replace").splitlines()[-_TAIL:]
-        print("\n".join([f"its output, {_log(logs, failed)}, ends with", *(f"  {line}" for line in lines)]), file=sys.stderr)
+        logging.error("\n".join([f"its output, {_log(logs, failed)}, ends with", *(f"  {line}" for line in lines)]))
     if status < 0:
-        print("run the same command again with --resume to go on", file=sys.stderr)
+        logging.error("run the same command again with --resume to go on")
     return EXIT_CODE if status < 0 else status
 
 

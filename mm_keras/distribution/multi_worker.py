@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from mm_keras.distribution.preemption import Preempted
 from mm_keras.distribution.workers import ALONE, Worker, worker_of_environment
@@ -49,7 +50,7 @@ def start() -> tf.distribute.Strategy:
             "--local_workers=2` starts them. Received: TF_CONFIG of one worker, or none"
         )
     minutes = LONGEST_WAIT // 60
-    print(f"worker {worker.index} of {worker.count} waits for the others of TF_CONFIG, {minutes} minutes at most", flush=True)
+    logging.info(f"worker {worker.index} of {worker.count} waits for the others of TF_CONFIG, {minutes} minutes at most")
     faulthandler.dump_traceback_later(
         LONGEST_WAIT, exit=True
     )  # TensorFlow waits for ever, and neither a signal nor a thread can stop it

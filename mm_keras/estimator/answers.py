@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import keras
 import numpy as np
 
-from mm_keras.data.preprocess import Preprocessor
 from mm_keras.estimator.cells import first_text
 from mm_keras.estimator.data import Inputs
 from mm_keras.features import IMAGE, input_name
-from mm_keras.model.split_at_embeddings import build_embedder
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
 
@@ -46,7 +43,6 @@ class Answers:
     def __init__(self, run: RunFolder):
         self._predictor = Predictor(run.path)
         self.model, self.features = self._predictor.model, self._predictor.features
-        self._embedder: keras.Model | None = None
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -75,15 +71,10 @@ class Answers:
         return Answered(probabilities, frame.index)
 
     def embed(self, inputs: Inputs, frame: pandas.DataFrame, root: Path, of: str) -> np.ndarray:
-        """float32 [N, D]: what `build_embedder` gives as `of`."""
-        if self._embedder is None:
-            self._embedder = build_embedder(self.model, self.features.modalities)
-        preprocessor, parts = Preprocessor(self.features), []
-        for batch in _batches(self._raw(inputs, frame, root)):
-            raw = self._predictor.tensors(batch)
-            parts.append(keras.ops.convert_to_numpy(self._embedder(preprocessor.raw(raw), training=False)[of]))
-        width = self._embedder.output[of].shape[-1]
-        return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+        """float32 [N, D]: what `Predictor.embeddings` gives as `of`."""
+        nothing = dict.fromkeys(self.features.modalities, b"")
+        batches = _batches(self._raw(inputs, frame, root)) or [[nothing]]
+        return np.concatenate([self._predictor.embeddings(batch, of) for batch in batches])[: len(frame)]
 
     def _raw(self, inputs: Inputs, frame: pandas.DataFrame, root: Path, hide: Sequence[str] = ()) -> list[dict[str, bytes]]:
         """What the model is asked with for each row; pictures that cannot be read count as missing, with a warning."""

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
-import tempfile
-import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,22 +13,19 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from mm_keras.config.load import load_config
 from mm_keras.estimator.answers import Answers, logits_of
-from mm_keras.estimator.columns import Columns, label_columns
-from mm_keras.estimator.config import make_config
-from mm_keras.estimator.data import Inputs, label_cells, open_frame, pack_training
+from mm_keras.estimator.columns import Columns
+from mm_keras.estimator.data import Inputs, label_cells, open_frame
+from mm_keras.estimator.fitting import Request, fit_classifier
 from mm_keras.estimator.labels import LabelForm
-from mm_keras.estimator.parts import Parts, as_image_tower, choose_parts
-from mm_keras.features import IMAGE, input_name, safe_name
+from mm_keras.features import IMAGE, input_name
 from mm_keras.objectives.metrics import evaluate_logits
 from mm_keras.runs.export import export
-from mm_keras.runs.run_folder import RunFolder, SavedConfig
+from mm_keras.runs.run_folder import RunFolder
+from tfrecords_tools.progress import showing
 
 if TYPE_CHECKING:
     import pandas
-
-_SHARE_OF_TRAINING = 0.9  # of the time limit, less what packing took; the rest is for the last step and for saving
 
 
 class MultimodalClassifier(ClassifierMixin, BaseEstimator):
@@ -55,7 +47,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         image_root: the folder of relative paths; None: that of the table, or the working folder.
         base64_images: whether texts in the image column are base64 and not paths.
         seed: the seed of all that is drawn.
-        verbose: 0: silent. 1: progress and results.
+        verbose: 0: warnings alone. 1: progress bars, and lines on what is done. 2: lines without bars, for log files.
 
     Attributes:
         classes_: the labels [L], sorted, of the type that they were given with.
@@ -80,7 +72,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         empty_means_none: bool = False,
         preset: str = "auto",
         image_encoder: str | Path | keras.Model = "auto",
-        text_encoder: str | Path = "auto",
+        text_encoder: str | Path | keras.Model = "auto",
         image_root: str | Path | None = None,
         base64_images: bool = False,
         seed: int = 0,
@@ -98,7 +90,16 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None, validation_data: Any = None, time_limit: float | None = None) -> MultimodalClassifier:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        validation_data: Any = None,
+        time_limit: float | None = None,
+        start_from: str | Path | None = None,
+        new_classes: bool = False,
+        folder: str | Path | None = None,
+    ) -> MultimodalClassifier:
         """Trains a model.
 
         Args:
@@ -109,35 +110,28 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
             validation_data: examples as X that decide on the best epoch and the thresholds; with labels as in `y`, or a pair
                 (X, y). None: where that is of use, a part of X is held out.
             time_limit: seconds after which a training by gradient ends with the best epoch so far; None: there is no limit.
+            start_from: a run folder, such as `save` wrote, to go on from: its encoders, vocabulary and classes are taken over
+                in the place of `preset`, `image_encoder` and `text_encoder`. A head that was solved is solved anew from the
+                rows that are given; all other weights are trained further.
+            new_classes: whether the classes of the rows may be others than those of `start_from`. All of both are then told
+                apart; a new one begins between its nearest old ones.
+            folder: where the examples are packed, or are found packed by an earlier call; None: a temporary folder.
 
         Returns:
             the classifier.
 
         Raises:
-            ValueError: for missing columns, labels that do not fit, or cells that are no picture or text.
+            ValueError: for missing columns, labels that do not fit, cells that are no picture or text, or a run to go on from
+                that sees other inputs or classes.
         """
-        began = time.monotonic()
-        inputs = self._inputs()
-        parts = choose_parts(self.preset, self.image_encoder, self.text_encoder, bool(inputs.image), bool(inputs.texts))
-        self._say(*parts.notes)
-        folder = _temporary_folder(self)
-        with self._talking():
-            dataset, codec = pack_training(
-                X, y, validation_data, inputs, self._form, folder / "dataset", not parts.all_frozen, self.seed
-            )
-        val_split = "val" if "val" in dataset.info.splits else None
-        lines = [f"train.dataset = {str(dataset.folder)!r}"]
-        config_file = folder / "config.gin"
-        config_file.write_text(make_config(dataset, lines, inputs.texts, parts, val_split, self.seed), "utf-8")
-        config = load_config(config_file)
-        options = {"build_model": self._with_tower(config, parts)} if isinstance(parts.image, keras.Model) else {}
-        if time_limit is not None:
-            options["minutes"] = max(0.0, _SHARE_OF_TRAINING * time_limit - (time.monotonic() - began)) / 60
-        run = RunFolder(folder / "run")
-        with self._talking():
-            config.functions["train"](workdir=run.path, config=SavedConfig(config.given, config.operative), **options)
-        Columns(inputs.image, inputs.texts, label_columns(y), codec).save(run)
-        return self._open(run)
+        request = Request(
+            *(X, y, validation_data, time_limit, start_from, new_classes, folder),
+            *(self._inputs(), self._form, self.preset, self.image_encoder, self.text_encoder, self.seed),
+        )
+        with showing(self.verbose):
+            fitted = fit_classifier(request)
+            self._folders = fitted.folders
+            return self._open(fitted.run)
 
     def predict(self, X: Any) -> pandas.Series:
         """The most probable class of each example; with several labels a list of those above their thresholds.
@@ -195,8 +189,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
                 have embeddings without a meaning.
         """
         check_is_fitted(self, "model_")
-        known = {"fused": "fused"} | {field: f"{safe_name(input_name(field))}_embedding" for field in self._columns.texts}
-        known |= {self._columns.image: f"{IMAGE}_embedding"} if self._columns.image else {}
+        known = {"fused": "fused"} | {field: input_name(field) for field in self._columns.texts}
+        known |= {self._columns.image: IMAGE} if self._columns.image else {}
         if of not in known:
             raise ValueError(f"embed takes of={' or '.join(map(repr, known))}. Received: {of!r}")
         frame, root = open_frame(X)
@@ -217,15 +211,18 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, path: str | Path, **parameters) -> MultimodalClassifier:
-        """Loads what `save` wrote, or any run folder, whose columns are then named as its inputs.
+        """Loads what `save` wrote, or any run folder, whose columns are those of the table that it was trained on.
 
         Args:
             path: the run folder.
-            parameters: parameters that only matter for new examples: image_root, base64_images, verbose.
+            parameters: parameters that only matter for new examples: image_root, base64_images, verbose, label_separator,
+                empty_means_none.
         """
         run = RunFolder(path)
         columns = Columns.load(run)
-        return cls(image=columns.image, text=columns.texts, **parameters)._open(run)
+        written = run.facts().get("columns", {})
+        known = {name: written[name] for name in ("label_separator", "empty_means_none") if name in written}
+        return cls(image=columns.image, text=columns.texts, **known | parameters)._open(run)
 
     def export(self, path: str | Path) -> Path:
         """Exports a SavedModel, as TensorFlow Serving expects it, to path/<version>; returns that folder.
@@ -233,7 +230,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         Its answers are compared with the trained model's on training examples first.
         """
         check_is_fitted(self, "model_")
-        with self._talking():
+        with showing(self.verbose):
             exported = export(self.run_.path, split="train")
         versions = [int(folder.name) for folder in Path(path).glob("*/") if folder.name.isdecimal()]
         return Path(shutil.copytree(exported, Path(path) / str(max(versions, default=0) + 1)))
@@ -260,11 +257,6 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
     @property
     def _form(self) -> LabelForm:
         return LabelForm(self.label_separator, self.empty_means_none)
-
-    def _with_tower(self, config, parts: Parts):
-        """`build_two_tower` as the config binds it, with the image tower that was passed as an object."""
-        build = config.functions["build_two_tower"]
-        return lambda features, **options: build(features, image_tower=lambda spec: as_image_tower(parts.image), **options)
 
     def _open(self, run: RunFolder) -> MultimodalClassifier:
         columns = Columns.load(run)
@@ -298,22 +290,3 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         for row, cell in zip(targets, cells, strict=True):
             row[[self._codec.names.index(self._codec.name(label)) for label in cell or ()]] = True
         return targets, np.array([cell is not None for cell in cells], bool)
-
-    def _talking(self) -> contextlib.AbstractContextManager:
-        """What is printed is held back if nothing is to be said."""
-        silent = contextlib.ExitStack()
-        if not self.verbose:
-            silent.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            silent.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        return silent
-
-    def _say(self, *notes: str) -> None:
-        for note in notes if self.verbose else ():
-            print(note)
-
-
-def _temporary_folder(owner: MultimodalClassifier) -> Path:
-    """A folder that lives as long as the classifier, which had another one if it was fitted before."""
-    folder = Path(tempfile.mkdtemp(prefix="mm-keras-"))
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    return folder

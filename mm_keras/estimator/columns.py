@@ -38,7 +38,7 @@ class Columns:
     codec: LabelCodec
 
     def save(self, run: RunFolder) -> None:
-        """Writes classifier.json."""
+        """Writes classifier.json, and the columns into run.json."""
         facts = {
             "image": self.image,
             "texts": self.texts,
@@ -47,10 +47,12 @@ class Columns:
             "multi_label": self.codec.multi_label,
         }
         write_text(run.path / _FILE, json.dumps(facts, indent=2) + "\n")
+        names = {"image": self.image, "labels" if isinstance(self.label, list) else "label": self.label}
+        run.save_facts(**run.facts() | {"columns": {name: column for name, column in names.items() if column}})
 
     @classmethod
     def load(cls, run: RunFolder) -> Columns:
-        """Reads classifier.json; of a run of the command line, whose columns are named as its inputs, the features.
+        """Reads classifier.json; of a run of the command line, what it knows of its table.
 
         Raises:
             FileNotFoundError: if there is no run.
@@ -62,4 +64,7 @@ class Columns:
             return cls(facts["image"], tuple(facts["texts"]), facts["label"], codec)
         features = FeatureSpec.load(run.path)
         codec = LabelCodec.of(features.labels, features.multi_label)
-        return cls(IMAGE if features.image else None, tuple(text.field for text in features.texts), None, codec)
+        columns = run.facts().get("columns", {})
+        image = columns.get("image", IMAGE) if features.image else None
+        label = columns.get("label", columns.get("labels"))
+        return cls(image, tuple(text.field for text in features.texts), label, codec)

@@ -13,6 +13,7 @@ from tfrecords_tools.dataset.folder import Dataset, Split
 
 _SAMPLE = 2000  # texts whose lengths are looked at
 _FEWEST_STEPS = 600  # of a training by gradient; small data are shown more often
+_EPOCHS = (10, 60)  # fewest and most of them
 
 
 def make_config(
@@ -51,13 +52,14 @@ def _training_lines(parts: Parts, num_examples: int, val_split: str | None) -> l
     lines = [f"train.batch_size = {min(batch_size, max(1, num_examples))}"]
     if parts.all_frozen:
         return [*lines, "train.augment = False  # frozen features of the same pixels"]
-    epochs = int(np.clip(np.ceil(_FEWEST_STEPS * batch_size / max(num_examples, 1)), 10, 60))
-    rate = 3e-3 if "small" in (parts.image, parts.text) else 3e-4 if not parts.frozen else 1e-3
+    epochs = int(np.clip(np.ceil(_FEWEST_STEPS * batch_size / max(num_examples, 1)), *_EPOCHS))
+    rate = 3e-3 if "small" in (parts.image, parts.text) else 3e-4 if parts.trained else 1e-3
     lines += [
         f"train.epochs = {epochs}",
-        f"train.augment = {parts.image is not None and not parts.frozen}",
+        f"train.augment = {parts.trained == 'image'}",
         f"make_optimizer.learning_rate = {rate}",
     ]
+    lines += ["make_optimizer.layer_rates = {'text_encoder': 0.1}"] if parts.trained == "text" else []
     return [*lines, "train.patience = 8"] if val_split else lines
 
 

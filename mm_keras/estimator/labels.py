@@ -57,6 +57,11 @@ class LabelCodec:
         )
         return cls(values, names, multi_label)
 
+    def merged(self, other: LabelCodec) -> LabelCodec:
+        """The classes of this codec and those of another one that it lacks."""
+        lacking = [label for label, name in zip(other.classes.tolist(), other.names, strict=True) if name not in self.names]
+        return self.of(_sorted({*self.classes.tolist(), *lacking}), self.multi_label)
+
     def name(self, label: Any) -> str:
         """The name of a label.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from mm_keras.estimator.passed_models import check_image_model, check_text_model
 from mm_keras.model.architectures import ARCHITECTURES
 
 PRESETS = ("auto", "frozen", "scratch", "finetune")
@@ -24,34 +25,50 @@ class Parts:
     Attributes:
         image: (architecture, weights file or "imagenet"); "small" for a CNN that is trained from scratch; a keras.Model; or
             None without images.
-        text: a folder or preset of a sentence encoder; "small" for one that is trained from scratch; or None without texts.
+        text: a folder or preset of a sentence encoder; "small" for one that is trained from scratch; a keras.Model; or None
+            without texts.
         frozen: whether pretrained encoders stay as they are.
-        notes: what was chosen because something better could not be had, as sentences.
+        notes: what was chosen, and what because something better could not be had, as sentences.
+        text_model: the folder of the SavedModel that a keras.Model of texts was written as.
     """
 
     image: tuple[str, str] | str | keras.Model | None
-    text: str | None
+    text: str | keras.Model | None
     frozen: bool
     notes: tuple[str, ...]
+    text_model: str | None = None
 
     @property
     def all_frozen(self) -> bool:
         """Whether nothing but the head is learned, so that it can be solved."""
-        return self.frozen and self.image != "small" and self.text != "small"
+        return not self.trained and "small" not in (self.image, self.text)
+
+    @property
+    def trained(self) -> str | None:
+        """The pretrained part that is trained, too: "image", or without pictures "text"; None if there is none."""
+        if self.frozen or self.image is not None:
+            return "image" if not self.frozen and isinstance(self.image, tuple) else None
+        return "text" if isinstance(self.text, str) and self.text != "small" else None
 
 
 def choose_parts(
-    preset: str, image_encoder: str | Path | keras.Model, text_encoder: str | Path, has_image: bool, has_text: bool
+    preset: str,
+    image_encoder: str | Path | keras.Model,
+    text_encoder: str | Path | keras.Model,
+    has_image: bool,
+    has_text: bool,
 ) -> Parts:
     """Chooses the encoders.
 
     Args:
         preset: "frozen": pretrained encoders as they are. "scratch": small ones that are trained. "finetune": the second half
-            of a pretrained image tower is trained, too. "auto": "frozen" as far as pretrained encoders can be had.
+            of a pretrained image tower is trained, too, or without pictures the text encoder. "auto": "frozen" as far as
+            pretrained encoders can be had.
         image_encoder: "auto"; a key of `ARCHITECTURES`, whose ImageNet weights Keras downloads; a weights file whose name tells
             its architecture, or "architecture:file"; or a keras.Model from pixels [B, H, W, 3] within [0, 255] to
             embeddings [B, D].
-        text_encoder: "auto"; "minilm"; a Hugging Face folder with model.safetensors; or a preset of keras_hub.
+        text_encoder: "auto"; "minilm"; a Hugging Face folder with model.safetensors; a preset of keras_hub; or a keras.Model
+            from strings [B] or [B, 1] to embeddings [B, D], which stays as it is.
         has_image, has_text: which inputs there are.
 
     Raises:
@@ -64,17 +81,24 @@ def choose_parts(
     notes: list[str] = []
     image = _choose_image(preset, image_encoder, notes) if has_image else None
     text = _choose_text(preset, text_encoder, notes) if has_text else None
-    return Parts(image, text, preset != "finetune", tuple(notes))
+    if preset == "finetune" and isinstance(image, keras.Model):
+        notes.append("an image_encoder that is a model stays as it is; the head above it is trained")
+    chosen = [f"pictures: {_name(image)}"] if has_image else []
+    chosen += [f"texts: {_name(text)}"] if has_text else []
+    return Parts(image, text, preset != "finetune", (*notes, "; ".join(chosen)))
+
+
+def _name(part: tuple[str, str] | str | keras.Model) -> str:
+    if isinstance(part, keras.Model):
+        return f"the model {part.name!r} that was passed"
+    if part == "small":
+        return "a small encoder, trained from scratch"
+    return f"{part[0]}, weights {part[1]}" if isinstance(part, tuple) else part
 
 
 def _choose_image(preset: str, given: str | Path | keras.Model, notes: list[str]):
     if isinstance(given, keras.Model):
-        shapes = (given.input_shape, given.output_shape)
-        if len(shapes[0]) != 4 or shapes[0][-1] != 3 or None in shapes[0][1:] or len(shapes[1]) != 2:
-            raise ValueError(
-                "an image_encoder that is a model maps pixels [B, H, W, 3] to embeddings [B, D]. Received: "
-                f"{shapes[0]} -> {shapes[1]}"
-            )
+        check_image_model(given)
         return given
     if given == "auto" and preset == "scratch":
         return "small"
@@ -117,7 +141,10 @@ def _named_image(given: str) -> tuple[str, str] | str:
     return architecture, file
 
 
-def _choose_text(preset: str, given: str | Path, notes: list[str]) -> str:
+def _choose_text(preset: str, given: str | Path | keras.Model, notes: list[str]) -> str | keras.Model:
+    if isinstance(given, keras.Model):
+        check_text_model(given)
+        return given
     if given == "auto" and preset == "scratch":
         return "small"
     if given not in ("auto", "minilm"):
@@ -151,14 +178,6 @@ def part_lines(parts: Parts, fields: Sequence[str], max_tokens: Mapping[str, int
     return [*lines, "build_two_tower.fusion = @build_concatenation", "build_two_tower.head = @build_head"]
 
 
-def as_image_tower(model: keras.Model) -> keras.Model:
-    """A model that was passed, under the name by which a two-tower model finds its image tower; it stays as it is."""
-    pixels = keras.Input(model.input_shape[1:], name="image")
-    tower = keras.Model(pixels, model(pixels), name="image_tower")
-    tower.trainable = False
-    return tower
-
-
 def _image_lines(parts: Parts) -> list[str]:
     if parts.image is None:
         return ["make_features.image_size = None"]
@@ -185,6 +204,12 @@ def _image_lines(parts: Parts) -> list[str]:
 
 
 def _text_lines(parts: Parts) -> list[str]:
+    if isinstance(parts.text, keras.Model):
+        return [
+            "make_features.make_embedder = @make_saved_model_embedder",
+            f"make_saved_model_embedder.source = {parts.text_model!r}  # the model that was passed",
+            "build_two_tower.text_encoder = @build_embedding_encoder",
+        ]
     if parts.text == "small":
         return ["build_two_tower.text_encoder = @build_small_text_encoder", "build_two_tower.lexical_encoder = None"]
     return [
@@ -193,6 +218,7 @@ def _text_lines(parts: Parts) -> list[str]:
         "build_two_tower.text_encoder = @build_transformer_encoder",
         f"build_transformer_encoder.source = {parts.text!r}",
         "build_transformer_encoder.pooling = 'mean'",
+        *(["build_transformer_encoder.trainable = True"] if parts.trained == "text" else []),
     ]
 
 

@@ -133,6 +133,36 @@ def add_classes(model: keras.Model, class_embeddings: np.ndarray) -> keras.Model
     return keras.models.clone_model(model, clone_function=lambda layer: new_head if layer is head else layer)
 
 
+def grow_head(model: keras.Model, shares: np.ndarray) -> keras.Model:
+    """Adds classes to a trained model whose head has a column of weights a class: new logits behind the old ones.
+
+    Args:
+        model: a model that `build_two_tower` built with `build_head` or `build_per_label_head`.
+        shares: float [K, num_labels]: each new class begins with the sum of the old columns, weighted by its row.
+
+    Returns:
+        model: the same inputs -> logits [B, num_labels + K], of which the old ones do not change. It shares all layers but the
+        head's last one with `model`.
+
+    Raises:
+        ValueError: for a model with another head.
+    """
+    head = model.get_layer("head")
+    old = head.layers[-1]
+    if not isinstance(old, keras.layers.Dense | PerLabelDense):
+        raise ValueError(
+            f"classes are added to a head of dense layers, not to one that ends in {type(old).__name__}; `mm-keras "
+            "add-classes` adds them to a head of class embeddings"
+        )
+    units = "units" if isinstance(old, keras.layers.Dense) else "num_labels"
+    kernel, bias = map(ops.convert_to_numpy, (old.kernel, old.bias))
+    new = type(old).from_config({**old.get_config(), units: len(bias) + len(shares)})
+    new_head = keras.models.clone_model(head, clone_function=lambda layer: new if layer is old else layer)
+    new.kernel.assign(np.concatenate([kernel, kernel @ shares.T], axis=1))
+    new.bias.assign(np.concatenate([bias, shares @ bias]))
+    return keras.models.clone_model(model, clone_function=lambda layer: new_head if layer is head else layer)
+
+
 @keras.saving.register_keras_serializable(package="mm_keras")
 class PerLabelDense(keras.layers.Layer):
     """[B, D] -> [B, num_labels]: a dense layer of which each unit drops other inputs in training.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from absl import logging
 
 from mm_keras.configurable import configurable
 from mm_keras.features import TextSpec
@@ -46,7 +47,7 @@ def build_word_vector_encoder(spec: TextSpec, file: str, trainable: bool = False
     known = int(np.any(table, axis=1).sum())
     if not known:
         raise ValueError(f"{file} has a vector for none of the {len(table):,} words of field {spec.field!r}")
-    print(f"{file}: vectors of {table.shape[1]} numbers for {known:,} of {len(table):,} words")
+    logging.info(f"{file}: vectors of {table.shape[1]} numbers for {known:,} of {len(table):,} words")
     layer = keras.layers.Embedding(*table.shape, trainable=trainable, name="word_vectors")
     vectors, mask = layer(inputs["token_ids"]), inputs["padding_mask"]
     layer.set_weights([table])

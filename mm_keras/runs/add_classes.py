@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from absl import logging
+
 from mm_keras.model import head
 from mm_keras.runs.class_embeddings import ClassEncoder, read_texts, report_equal, write_class_texts
 from mm_keras.runs.run_folder import RunFolder
@@ -63,5 +65,5 @@ def add_classes(workdir: str | Path, texts: str | Path, output: str | Path) -> P
     if run.thresholds.is_file():
         write_bytes(new.thresholds, run.thresholds.read_bytes())
     new.save_facts(**run.facts() | {"classes_added": {"from": str(run.path.absolute()), "labels": list(added)}})
-    print(f"{new.path}: {len(added):,} classes added to {len(features.labels) - len(added):,}")
+    logging.info(f"{new.path}: {len(added):,} classes added to {len(features.labels) - len(added):,}")
     return new.path

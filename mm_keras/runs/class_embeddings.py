@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.data.text import make_tokenizer, make_word_tokenizer
@@ -174,7 +175,7 @@ def report_equal(names: Sequence[str], embeddings: np.ndarray) -> None:
         f"{names[index]!r} and {names[first[which]]!r}" for index, which in enumerate(group.ravel()) if first[which] != index
     ]
     if pairs:
-        print(f"{len(pairs):,} classes have the embedding of another and cannot be told from it: {', '.join(pairs[:5])}")
+        logging.info(f"{len(pairs):,} classes have the embedding of another and cannot be told from it: {', '.join(pairs[:5])}")
 
 
 def write_class_texts(folder: Path, texts: dict[str, str]) -> None:

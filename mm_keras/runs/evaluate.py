@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.distribution.preemption import end_if_asked
@@ -15,6 +16,8 @@ from mm_keras.features import ALL_INPUTS, ALL_TEXTS, IMAGE, FeatureSpec, present
 from mm_keras.objectives.metrics import evaluate_logits, mean_logits
 from mm_keras.objectives.streaming_metrics import AVERAGES, SCORES
 from mm_keras.runs.encode_split import encode_split
+from mm_keras.runs.example_answers import write_answers
+from mm_keras.runs.predictions_file import check_output
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.thresholds import load_thresholds
 from tfrecords_tools.dataset.atomic_file import write_text
@@ -31,6 +34,7 @@ def evaluate(
     split: str = "test",
     batch_size: PositiveInt = 64,
     texts_per_field: PositiveInt = 1,
+    predictions: str | None = None,
 ) -> dict:
     """Evaluates a run on a split: each modality alone, all texts, and everything. Prints a table and writes it.
 
@@ -45,6 +49,7 @@ def evaluate(
         batch_size: examples in a batch; only the memory depends on it.
         texts_per_field: number of texts of a field that are used, the first ones. The model answers once for each of them,
             which takes as many times as long, and its probabilities are averaged.
+        predictions: a file to write (.parquet, .csv or .jsonl), with a row an example: see `example_answers.write_answers`.
 
     Returns:
         {"dataset", "split", "num_examples", "seconds", "rows": [{"inputs", "trained", "present", metrics…}, …]}, and
@@ -57,10 +62,13 @@ def evaluate(
         0.93
     """
     run = RunFolder(workdir)
+    if predictions:
+        check_output(Path(predictions))
     measured = run.dataset(dataset).split(split)
     info = measured.dataset.info
     began = time.monotonic()
-    num_examples, rows = _evaluate_model(run, measured, batch_size, texts_per_field)
+    answers: dict[str, np.ndarray] | None = {} if predictions else None
+    num_examples, rows = _evaluate_model(run, measured, batch_size, texts_per_field, answers)
     seconds = time.monotonic() - began
     for baseline in sorted(run.baselines.glob("*/")):
         rows.append(_evaluate_model(RunFolder(baseline), measured, batch_size, texts_per_field)[1][-1])
@@ -75,7 +83,10 @@ def evaluate(
     run.report.mkdir(parents=True, exist_ok=True)
     write_text(run.report / "evaluation.json", json.dumps(report, indent=2) + "\n")
     write_text(run.report / "evaluation.md", f"{table}\n\n{format_details(report)}\n")
-    print(table)
+    logging.info(table)
+    if predictions:
+        write_answers(Path(predictions), measured, FeatureSpec.load(run.path), answers, thresholds and thresholds.values)
+        logging.info(f"{predictions}: the answers to {num_examples:,} examples, by inputs shown")
     return report
 
 
@@ -122,8 +133,17 @@ def markdown_table(cells: list[list[str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _evaluate_model(run: RunFolder, split: Split, batch_size: int, texts_per_field: int) -> tuple[int, list[dict]]:
-    """The number of examples, and a row for each combination of inputs; the last row shows all of them."""
+def _evaluate_model(
+    run: RunFolder,
+    split: Split,
+    batch_size: int,
+    texts_per_field: int,
+    kept: dict[str, np.ndarray] | None = None,
+) -> tuple[int, list[dict]]:
+    """The number of examples, and a row for each combination of inputs; the last row shows all of them.
+
+    The logits of each combination are added to `kept`, if it is there.
+    """
     if texts_per_field < 1:
         raise ValueError(f"texts_per_field must be at least 1. Received: {texts_per_field}")
     model, features = run.load_model()
@@ -137,6 +157,8 @@ def _evaluate_model(run: RunFolder, split: Split, batch_size: int, texts_per_fie
         answers = [behind.predict(inputs | hidden, batch_size=1024, verbose=0) for inputs in encoded]
         with_input = np.any([encoded[0][present(modality)] for modality in shown], axis=0).sum()
         logits = mean_logits(answers, features.multi_label)
+        if kept is not None:
+            kept[name] = logits
         metrics = evaluate_logits(logits, labels, features.multi_label, thresholds and thresholds.values)
         rows.append({"inputs": name, "trained": trained, "present": int(with_input), **metrics})
     return len(labels), rows

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from mm_keras.configurable import NonNegativeFloat, PositiveInt, configurable
 from mm_keras.data.pipeline import make_evaluation_batches
@@ -107,17 +108,17 @@ def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, t
             exported = run.export / str(max(versions, default=0) + 1)
             staging.replace(exported)
             write_serving_files(run.export, model_name(run.path))
-    print(
+    logging.info(
         f"exported {exported}: equal to the trained model on {check.num_records} records, by {len(signatures)} signatures "
         f"(largest difference {difference:.1e})"
     )
     for text in features.texts:
         if text.key != text.field:
-            print(f"its input {text.key!r} is the text field {text.field!r}")
+            logging.info(f"its input {text.key!r} is the text field {text.field!r}")
     if operations:
-        print(f"a server needs TensorFlow Text, as TensorFlow Serving has it, for {', '.join(operations)}")
+        logging.info(f"a server needs TensorFlow Text, as TensorFlow Serving has it, for {', '.join(operations)}")
     if is_pattern(exported.absolute()):
-        print("TensorFlow loads no model from a path with one of []*?\\: copy it elsewhere, or make a link to it")
+        logging.info("TensorFlow loads no model from a path with one of []*?\\: copy it elsewhere, or make a link to it")
     return exported
 
 

@@ -1,27 +1,31 @@
-"""Predicts the labels of new examples: of one, of a table of any form that packing reads, or of a folder of pictures."""
+"""Predicts the labels of new examples: of one, of a table that packing reads, a folder of pictures, or a dataset."""
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
+from mm_keras.data.preprocess import Preprocessor
 from mm_keras.features import IMAGE, FeatureSpec, safe_name
-from mm_keras.runs.predict_input import Examples, InputOptions, Row, open_examples
+from mm_keras.model.split_at_embeddings import build_embedder
+from mm_keras.runs.example_rows import InputOptions
+from mm_keras.runs.predict_input import open_examples
+from mm_keras.runs.predict_many import Wanted, predict_all
+from mm_keras.runs.predictions_file import Layout, Parts, check_output
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
 from mm_keras.runs.thresholds import load_thresholds
-from tfrecords_tools.dataset.atomic_file import atomic_file
+from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.packing.images import BadImageError, ImageOptions, prepare_image
-from tfrecords_tools.progress import progress_bar
-from tfrecords_tools.sources.files import IMAGE_SUFFIXES
+from tfrecords_tools.sources.files import IMAGE_SUFFIXES, iter_images
 from tfrecords_tools.sources.image_files import read_image_file
-
-_BATCH_SIZE = 32
 
 
 class Predictor:
@@ -47,6 +51,8 @@ class Predictor:
         tuned = load_thresholds(run, self.features)
         self.thresholds = tuned.values if tuned else np.full(len(self.features.labels), 0.5)
         self._images = ImageOptions(**run.facts().get("images") or {"short_side": None})
+        self._embedder: keras.Model | None = None
+        self._preprocessor = Preprocessor(self.features)
         self._serve = ServingModule(self.model, self.features, self.thresholds, answer_empty=True).signature()
 
     def read(self, example: Mapping[str, str | float | bytes], image_roots: Sequence[Path] = ()) -> dict[str, bytes]:
@@ -77,32 +83,61 @@ class Predictor:
             raw[IMAGE] = read_picture(values[IMAGE], self._images, image_roots)
         return raw
 
-    def __call__(self, batch: Sequence[dict[str, bytes]]) -> list[dict]:
+    def __call__(self, batch: Sequence[dict[str, bytes]], top: int | None = 5, embed: str | None = None) -> list[dict]:
         """Answers examples that `read` has checked.
+
+        Args:
+            batch: the examples.
+            top: how many labels an answer has; None: all.
+            embed: adds {"embedding": [floats]}, as `embeddings` makes it.
 
         Returns:
             for each example {"labels": [names], "probabilities": [floats]}, the most probable first. Multi-label runs add
             {"predicted": [names]}, all labels whose probability exceeds their threshold, in the order of their ids.
             {"error": reason} for an example that the model cannot answer.
         """
-        answer = self._ask(batch)
-        rows = zip(answer["labels"].numpy(), answer["probabilities"].numpy(), strict=True)
-        answers = [
-            {
-                "labels": [label.decode() for label in labels],
-                "probabilities": [round(float(probability), 6) for probability in probabilities],
-            }
-            for labels, probabilities in rows
-        ]
-        if self.features.multi_label:
-            for prediction, predicted in zip(answers, answer["predicted"].numpy(), strict=True):
-                prediction["predicted"] = [self.features.labels[index] for index in predicted.nonzero()[0]]
-        errors = (error.decode() for error in answer["error"].numpy())
-        return [{"error": error} if error else prediction for error, prediction in zip(errors, answers, strict=True)]
+        answer = {name: value.numpy() for name, value in self._ask(batch).items()}
+        embeddings = self.embeddings(batch, embed) if embed else None
+        order = np.argsort(-answer["scores"], axis=1, kind="stable")[:, :top]
+        labels, answers = self.features.labels, []
+        for row, best in enumerate(order):
+            if answer["error"][row]:
+                answers.append({"error": answer["error"][row].decode()})
+                continue
+            probabilities = answer["scores"][row]
+            answers.append(
+                {
+                    "labels": [labels[index] for index in best],
+                    "probabilities": [round(float(probabilities[index]), 6) for index in best],
+                }
+            )
+            if self.features.multi_label:
+                answers[-1]["predicted"] = [labels[index] for index in answer["predicted"][row].nonzero()[0]]
+            if embed:
+                answers[-1]["embedding"] = embeddings[row].tolist()
+        return answers
 
     def probabilities(self, batch: Sequence[dict[str, bytes]]) -> np.ndarray:
         """float32 [B, num_labels], of examples that `read` has checked."""
         return self._ask(batch)["scores"].numpy()
+
+    def embeddings(self, batch: Sequence[dict[str, bytes]], of: str = "fused") -> np.ndarray:
+        """Embeddings float32 [B, D] of examples that `read` has checked.
+
+        Args:
+            batch: the examples.
+            of: "fused": of all inputs together; or an input, of which the tuned embedding is given.
+
+        Raises:
+            ValueError: for another name, or a late fusion, which has no fused embedding.
+        """
+        if self._embedder is None:
+            self._embedder = build_embedder(self.model, self.features.modalities)
+        names = {"fused": "fused"} | {name: f"{safe_name(name)}_embedding" for name in self.features.modalities}
+        if of not in names:
+            raise ValueError(f"there are embeddings of {', '.join(map(repr, names))}. Received: {of!r}")
+        inputs = self._preprocessor.raw(self.tensors(batch))
+        return keras.ops.convert_to_numpy(self._embedder(inputs, training=False)[names[of]])
 
     def tensors(self, batch: Sequence[dict[str, bytes]]) -> dict[str, tf.Tensor]:
         """Examples that `read` has checked, as an export takes them: string [B] for each input by its `safe_name`."""
@@ -155,17 +190,20 @@ def predict(
     examples_file: str | Path | None = None,
     options: InputOptions = InputOptions(),
     output: str | Path | None = None,
+    wanted: Wanted = Wanted(),
 ) -> Path | None:
-    """Predicts one example and prints it, or those of a table or a folder of pictures, and writes a JSON object for each.
+    """Predicts one example and prints it, or all of a table, a folder of pictures or a dataset, and writes their answers.
 
     Args:
         workdir: the run folder.
         example: inputs of one example: {"image": "photo.jpg", "title": "…"}.
-        examples_file: a table in any form that packing reads, whose columns are bound to the run's inputs by name, or a folder
-            of pictures; see `open_examples`. Of one picture the answer is printed.
-        options: how the table is bound and read.
-        output: the file to write; default: <name>.predictions.jsonl beside `examples_file`. Its objects hold the row's `id` and
-            what `Predictor` answers; a row that cannot be read gets {"id": …, "error": …} in its place, and the others go on.
+        examples_file: a table in any form that packing reads, a folder of pictures, or a packed dataset; see `open_examples`.
+            Of one picture the answer is printed.
+        options: how they are bound and read.
+        output: the file to write, JSON Lines, CSV or Parquet by its name; default: <name>.predictions.jsonl beside
+            `examples_file`. Each row has its `id` and what `Predictor` answers; a row that cannot be read gets its `error`
+            in its place, and the others go on. A prediction that was cut off goes on when it is asked for again.
+        wanted: what an answer holds.
 
     Returns:
         the file written, if any.
@@ -188,71 +226,42 @@ def predict(
             raise ValueError(f"{source} is one picture, and --image names another, or a column of a table")
         example = {IMAGE: str(source)}
     if example:
-        predictor = Predictor(workdir)
-        (answer,) = predictor([predictor.read(example)])
-        if "error" in answer:
-            raise ValueError(answer["error"])
-        for label, probability in zip(answer["labels"], answer["probabilities"], strict=True):
-            print(f"{probability:8.4f}  {label}")
+        _print_answer(Predictor(workdir), example, wanted)
         return None
-    examples = open_examples(source, FeatureSpec.load(Path(workdir)).modalities, options)
+    run = RunFolder(workdir)
+    features = FeatureSpec.load(run.path)
+    examples = open_examples(source, features.modalities, options, run.facts().get("columns", {}))
     for note in examples.notes:
-        print(note)
+        logging.info(note)
     output = Path(output) if output else source.resolve().with_name(f"{examples.stem}.predictions.jsonl")
+    check_output(output)
     if output.exists() and source.samefile(output):
         raise ValueError(f"--output={output} is the input itself")
-    _predict_all(Predictor(workdir), examples, output)
+    parts = Parts(output, (_state(run.best), _state(source), options, wanted))
+    if parts.counts.rows:
+        logging.info(f"{parts.counts.rows:,} {examples.unit} are answered already; going on behind them")
+    layout = Layout(features.labels, features.multi_label, wanted.top, wanted.embed is not None, examples.kept)
+    counts = predict_all(Predictor(workdir), examples, parts, layout, wanted)
+    logging.info(f"{output}: {counts.good:,} predictions, {counts.bad:,} bad {examples.unit}")
     return output
 
 
-def _predict_all(predictor: Predictor, examples: Examples, output: Path) -> None:
-    """Writes an answer for each row, and tells how many there are; raises ValueError if no row could be predicted."""
-    num_good = num_bad = 0
-    first_error = ""
-    with (
-        atomic_file(output) as path,
-        open(path, "w", encoding="utf-8", errors="backslashreplace") as file,
-        progress_bar("predicting", "examples") as bar,
-    ):
-        while batch := list(itertools.islice(examples.rows, _BATCH_SIZE)):
-            for row, answer in zip(batch, _answer_rows(predictor, batch, examples.image_roots), strict=True):
-                num_bad += row.number if "error" in answer else 0
-                num_good += "error" not in answer
-                first_error = first_error or answer.get("error", "")
-                file.write(json.dumps({"id": row.id, **answer}, ensure_ascii=False) + "\n")
-            bar.update(len(batch))
-    print(f"{output}: {num_good:,} predictions, {num_bad:,} bad {examples.unit}")
-    if not num_good:
-        what = f"all {num_bad:,} {examples.unit} are bad, the first: {first_error}" if num_bad else "the input is empty"
-        raise ValueError(f"nothing was predicted: {what}")
+def _print_answer(predictor: Predictor, example: Mapping[str, str], wanted: Wanted) -> None:
+    (answer,) = predictor([predictor.read(example)], wanted.top, wanted.embed)
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    for label, probability in zip(answer["labels"], answer["probabilities"], strict=True):
+        logging.info(f"{probability:8.4f}  {label}")
+    if wanted.embed:
+        logging.info(f"{wanted.embed}: {json.dumps(answer['embedding'])}")
 
 
-def _answer_rows(predictor: Predictor, rows: Sequence[Row], image_roots: Sequence[Path] = ()) -> list[dict]:
-    """An answer, or {"error": …}, for each row."""
-    answers: list[dict] = [{"error": row.error} for row in rows]
-    batch, places = [], []
-    for place, row in enumerate(rows):
-        if not row.error:
-            try:
-                batch.append(predictor.read(row.inputs, image_roots))
-                places.append(place)
-            except Exception as error:  # whatever is wrong with one row's picture, the others go on
-                answers[place] = {"error": _told(error)}
-    for place, answer in zip(places, _answer_each(predictor, batch), strict=True):
-        answers[place] = answer
-    return answers
-
-
-def _answer_each(predictor: Predictor, batch: Sequence[dict[str, bytes]]) -> list[dict]:
-    """The answers of a batch; where the model refuses it, of each example alone, so that one takes no other along."""
-    try:
-        return predictor(batch) if batch else []
-    except tf.errors.OpError as error:
-        if len(batch) == 1:
-            return [{"error": _told(error)}]
-    return [answer for raw in batch for answer in _answer_each(predictor, [raw])]
-
-
-def _told(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0] if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {lines[0]}"
+def _state(path: Path) -> tuple:
+    """What tells whether a file, or the files of a folder, are still the same."""
+    files = iter_images(path) if path.is_dir() else [path] if path.exists() else []
+    files = [path / DATASET_FILE] if (path / DATASET_FILE).is_file() else files
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(repr((str(file), status.st_size, status.st_mtime_ns)).encode("utf-8", "surrogateescape"))
+    return str(path.resolve()), digest.hexdigest()

@@ -1,94 +1,36 @@
-"""What one predicts of: a table of any form that packing reads, or a folder of pictures. A row gives inputs of the run."""
+"""What one predicts of: a table of any form that packing reads, a folder of pictures, or a dataset."""
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
-from mm_keras.input_names import IMAGE, column_name, input_name
+from mm_keras.input_names import IMAGE, column_name
+from mm_keras.runs.example_rows import Examples, InputOptions, Row
+from mm_keras.runs.predict_table import open_table_examples
+from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import DATASET_FILE
+from tfrecords_tools.dataset.schema import decode_example
+from tfrecords_tools.dataset.shards import iter_records
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES, iter_images
-from tfrecords_tools.sources.table_cells import texts_of
-from tfrecords_tools.sources.table_file import TextFormat
-from tfrecords_tools.sources.table_images import COLLECT, ImageCells, is_file, is_url, template_columns
-from tfrecords_tools.sources.table_rows import Table, TableError, open_table
-from tfrecords_tools.sources.text_rows import BadRow
-
-_SAMPLE = 100
-_ID = "id"
 
 
-@dataclasses.dataclass(frozen=True)
-class InputOptions:
-    """How a table gives a run's inputs, where that is not clear by itself.
-
-    Attributes:
-        columns: maps inputs of the run to columns of the table, where they are not called alike.
-        id: the column of ids; None: "id", if there is such a column.
-        image_root: the folder to which image paths are relative; None: that of the table.
-        allow_outside: whether images may lie outside of that folder.
-        image_template: makes image paths of columns: "images/{id}.jpg".
-        first_image: whether of a cell with several images the first is taken; otherwise it is an error.
-        encoding, delimiter: of text tables; None: found out.
-        quotes: whether cells of CSV files may be quoted; False: " is a character as any other.
-    """
-
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    id: str | None = None
-    image_root: str | Path | None = None
-    allow_outside: bool = False
-    image_template: str | None = None
-    first_image: bool = False
-    encoding: str | None = None
-    delimiter: str | None = None
-    quotes: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One example to predict, or what is wrong with it.
-
-    Attributes:
-        id: as the table gives it; otherwise the name of the table and the line, "new:17", or the path of the picture.
-        inputs: maps inputs of the run to texts, and the image to its path or bytes; those that are missing are left out.
-        error: why it cannot be read; "" if it can.
-        number: how many rows of the source it stands for.
-    """
-
-    id: str | int | float | bool
-    inputs: dict[str, str | bytes] = dataclasses.field(default_factory=dict)
-    error: str = ""
-    number: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """The examples in a table or a folder.
-
-    Attributes:
-        stem: the name of the table or folder, for that of the predictions.
-        unit: what a row is called: "lines", "rows" or "pictures".
-        rows: yields them in order.
-        notes: lines that say how the input is read.
-        image_roots: the folders in which images must lie; none: they may lie anywhere.
-    """
-
-    stem: str
-    unit: str
-    rows: Iterator[Row]
-    notes: list[str]
-    image_roots: tuple[Path, ...] = ()
-
-
-def open_examples(path: Path, modalities: Sequence[str], options: InputOptions = InputOptions()) -> Examples:
+def open_examples(
+    path: Path,
+    modalities: Sequence[str],
+    options: InputOptions = InputOptions(),
+    trained: Mapping[str, str] = MappingProxyType({}),
+) -> Examples:
     """Finds out how a table or a folder gives the inputs of a run.
 
     Args:
-        path: a table (see `tfrecords_tools.sources.table_file.KINDS`), or a folder with pictures in and below it.
+        path: a table (see `tfrecords_tools.sources.table_file.KINDS`), a folder with pictures in and below it, or a dataset.
         modalities: the inputs of the run: "image" and text fields, as `FeatureSpec.modalities` names them.
         options: see `InputOptions`.
+        trained: the columns `image`, `image_template` and `id` of the table that the run was trained on, which count where the
+            new one has them and `options` name no others.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -103,21 +45,16 @@ def open_examples(path: Path, modalities: Sequence[str], options: InputOptions =
         return _open_folder(path, modalities, options)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    table = open_table(path, TextFormat(options.encoding, options.delimiter, options.quotes, lenient=True))
-    bound, images, notes = _bind(table, modalities, options)
-    if table.read_as:
-        notes.insert(0, table.read_as)
-    rows = _Rows(table, modalities, bound, images, _id_column(table, options))
-    unit = "lines" if table.kind == "json lines" else "rows"
-    roots = () if options.allow_outside else (Path(options.image_root) if options.image_root else table.folder,)
-    return Examples(table.stem, unit, iter(rows), [f"{table.name}: {note}" for note in notes], roots)
+    return open_table_examples(path, modalities, options, trained)
 
 
 def _open_folder(folder: Path, modalities: Sequence[str], options: InputOptions) -> Examples:
-    if options.columns:
-        raise ValueError(f"{folder} is a folder of pictures; --image and --text name columns of a table")
-    if (folder / DATASET_FILE).is_file():
-        raise ValueError(f"{folder} is a packed dataset: mm-keras evaluate RUN --dataset={folder} measures the run on it")
+    is_dataset = (folder / DATASET_FILE).is_file()
+    if options.columns or options.keep:
+        kind = "packed dataset" if is_dataset else "folder of pictures"
+        raise ValueError(f"{folder} is a {kind}; --image, --text and --keep name columns of a table")
+    if is_dataset:
+        return _open_dataset(Dataset.open(folder), modalities, options)
     if IMAGE not in modalities:
         raise ValueError(f"{folder} is a folder, and the run sees no pictures; its inputs are {list(modalities)}")
     if next(iter_images(folder), None) is None:
@@ -128,155 +65,21 @@ def _open_folder(folder: Path, modalities: Sequence[str], options: InputOptions)
     return Examples(folder.resolve().name, "pictures", rows, notes, () if options.allow_outside else (folder,))
 
 
-def _id_column(table: Table, options: InputOptions) -> str | None:
-    if options.id is not None and options.id not in table.columns:
-        raise TableError(f"{table.name} has no column {options.id!r}; its columns are {table.columns}")
-    return options.id or (_ID if _ID in table.columns else None)
+def _open_dataset(dataset: Dataset, modalities: Sequence[str], options: InputOptions) -> Examples:
+    texts = {name: column_name(name) for name in modalities if name != IMAGE}
+    absent = [field for field in texts.values() if field not in dataset.info.text_fields]
+    if absent and len(absent) == len(modalities):
+        fields = sorted(dataset.info.text_fields)
+        raise ValueError(f"{dataset.folder} has none of the run's inputs {list(modalities)}; its text fields are {fields}")
+    splits = [dataset.split(name) for name in ([options.split] if options.split else dataset.info.splits)]
 
+    def rows() -> Iterator[Row]:
+        for file in itertools.chain.from_iterable(split.files for split in splits):
+            for record in map(decode_example, iter_records(file)):
+                inputs = {name: record.texts[field][0] for name, field in texts.items() if record.texts.get(field)}
+                inputs |= {IMAGE: record.image} if record.image and IMAGE in modalities else {}
+                error = "" if inputs else f"none of the run's inputs {list(modalities)} is in it"
+                yield Row(record.id, inputs, error)
 
-def _bind(
-    table: Table, modalities: Sequence[str], options: InputOptions
-) -> tuple[dict[str, str], ImageCells | None, list[str]]:
-    """(text input -> column, how images are read, notes).
-
-    Raises:
-        ValueError: for an input or a column that does not exist, if nothing can be bound, or if several columns hold pictures.
-    """
-    given = {name if name in modalities else input_name(name): column for name, column in options.columns.items()}
-    unknown = [name for name in given if name not in modalities]
-    if unknown:
-        raise ValueError(f"the run has no input {unknown[0]!r}; its inputs are {list(modalities)}")
-    named = [*given.values(), *(template_columns(options.image_template) if options.image_template else ())]
-    missing = [column for column in named if column not in table.columns]
-    if missing:
-        raise TableError(f"{table.name} has no column {missing[0]!r}; its columns are {table.columns}")
-    texts = {name: given.get(name, column_name(name)) for name in modalities if name != IMAGE}
-    taken = [*texts.values(), options.id or _ID]
-    images = _image_cells(table, options, given.get(IMAGE), taken) if IMAGE in modalities else None
-    present = [name for name, column in texts.items() if column in table.columns]
-    if not present and images is None:
-        raise TableError(_nothing_bound(table, modalities))
-    notes = []
-    absent = [name for name in texts if name not in present]
-    if images and images.column not in (None, IMAGE, given.get(IMAGE)):
-        notes.append(f"pictures are those of column {images.column!r}")
-    if IMAGE in modalities and images is None:
-        links = _links(table, taken)
-        told = f" Column {links!r} holds URLs: {COLLECT}." if links else ""
-        notes.append(f"no column holds pictures: predicted without them.{told} Name one, if there is: --image=COLUMN")
-    if absent:
-        fields = ", ".join(map(repr, absent))
-        notes.append(
-            f"no column for {fields}: missing in all rows. Name one, if there is: --text='{column_name(absent[0])}=COLUMN'"
-        )
-    used = {*taken, *named, images and images.column}
-    unused = [column for column in table.columns if column not in used]
-    if unused:
-        notes.append(f"not used: {', '.join(map(repr, unused[:10]))}{', …' if len(unused) > 10 else ''}")
-    return texts, images, notes
-
-
-def _nothing_bound(table: Table, modalities: Sequence[str]) -> str:
-    if not table.columns:
-        return table.why_no_columns()
-    return (
-        f"{table.name} has none of the run's inputs {list(modalities)}; its columns are {table.columns}. Say which is what: "
-        "--image=COLUMN, --text='FIELD=COLUMN'"
-    )
-
-
-def _image_cells(table: Table, options: InputOptions, given: str | None, taken: Sequence[str]) -> ImageCells | None:
-    """How the pictures of a table are read; None if it has none."""
-    root = Path(options.image_root) if options.image_root else table.folder
-    if options.image_template:
-        return ImageCells(None, root, options.image_template, options.first_image)
-    column = given or (IMAGE if IMAGE in table.columns and IMAGE not in taken else None)
-    if column is None:
-        free = [column for column in table.columns if column not in taken]
-        sample = table.sample(free, _SAMPLE) if free else []
-        found = [column for column in free if _holds_pictures(ImageCells(column, root, first=True), sample)]
-        if len(found) > 1:
-            raise TableError(f"{table.name} has several columns with pictures, {found}: say which one, --image={found[0]}")
-        column = found[0] if found else None
-    return column and ImageCells(column, root, first=options.first_image)
-
-
-def _links(table: Table, taken: Sequence[str]) -> str | None:
-    """A column of URLs, under which the pictures may lie."""
-    free = [column for column in table.columns if column not in taken]
-    sample = table.sample(free, _SAMPLE) if free else []
-    return next((column for column in free if any(is_url(row.get(column)) for row in sample)), None)
-
-
-def _holds_pictures(cells: ImageCells, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all cells of a column that are not empty name or hold pictures."""
-    number = 0
-    for row in rows:
-        try:
-            image = cells.read({cells.column: row.get(cells.column)})
-        except ValueError:
-            return False
-        if isinstance(image, Path) and image.suffix.lower() not in IMAGE_SUFFIXES and not is_file(image):
-            return False
-        number += image is not None
-    return number > 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Reads the rows of a table as inputs of a run. A blank line of JSON Lines is an error, so that lines keep their places."""
-
-    table: Table
-    modalities: Sequence[str]
-    texts: Mapping[str, str]
-    images: ImageCells | None
-    id_column: str | None
-
-    def __iter__(self) -> Iterator[Row]:
-        line = 0
-        for where, row in self.table.iter_rows(self._wanted()):
-            number = int(where.rpartition(":")[2])
-            if self.table.kind == "json lines":
-                yield from (Row(self._default_id(blank), error="a blank line") for blank in range(line + 1, number))
-            line = number
-            yield self._row(row, self._default_id(number))
-
-    def _wanted(self) -> list[str]:
-        images = []
-        if self.images:
-            images = template_columns(self.images.template) if self.images.template else [self.images.column]
-        return [*self.texts.values(), *images, *([self.id_column] if self.id_column else [])]
-
-    def _default_id(self, number: int) -> str:
-        return f"{self.table.stem}:{number}"
-
-    def _row(self, row: dict[str, Any] | BadRow, default_id: str) -> Row:
-        if isinstance(row, BadRow):
-            return Row(default_id, error=str(row), number=row.rows)
-        given = row.get(self.id_column or _ID)
-        row_id = given if isinstance(given, str | int | float) and given == given and given != "" else default_id
-        try:
-            inputs = self._inputs(row)
-        except (ValueError, OSError) as error:
-            return Row(row_id, error=str(error))
-        if inputs:
-            return Row(row_id, inputs)
-        return Row(row_id, error=f"none of the run's inputs {list(self.modalities)} is in it; it has {sorted(row)[:10]}")
-
-    def _inputs(self, row: Mapping[str, Any]) -> dict[str, str | bytes]:
-        inputs: dict[str, str | bytes] = {}
-        for name, column in self.texts.items():
-            texts = [text for text in texts_of(row.get(column), column) if text]
-            if texts:
-                inputs[name] = texts[0]  # as evaluation takes the first of several
-        image = self.images.read(_Cells(row)) if self.images else None
-        if image is not None:
-            inputs[IMAGE] = image if isinstance(image, bytes) else str(image)
-        return inputs
-
-
-class _Cells(dict):
-    """The cells of a row; a column that it lacks is empty."""
-
-    def __missing__(self, column):
-        return None
+    notes = [f"{dataset.folder} has no field {', '.join(map(repr, absent))}: missing in all records"] if absent else []
+    return Examples(dataset.folder.resolve().name, "records", rows(), notes)

@@ -28,6 +28,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from absl import logging
+
 from mm_keras.features import FEATURES_FILE, FeatureSpec, safe_name
 from tfrecords_tools.dataset import checksums
 from tfrecords_tools.dataset.atomic_file import write_text
@@ -128,7 +130,7 @@ class RunFolder:
                 f"{self.path} holds a run that left no {self.setup.name} to resume it by; choose another --workdir, or pass "
                 "--overwrite to delete it"
             )
-        print(f"no training was begun in {self.path}: there is nothing to resume, it begins now")
+        logging.info(f"no training was begun in {self.path}: there is nothing to resume, it begins now")
         return False
 
     def start(self, overwrite: bool) -> None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from absl import logging
+
 from mm_keras.sweep.results import draw_box_plots, read_result, write_table
 from mm_keras.sweep.search import search
 from mm_keras.sweep.sweep_file import Sweep, SweepError, read_sweep
@@ -55,10 +57,12 @@ def _run_all(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str
     _check_different(sweep, trials)
     shutil.copyfile(sweep.path, workdir / "sweep.toml")
     for folder in not_listed(workdir, trials):
-        print(f"{folder} is of no setting in {sweep.path} any more; it stays, and is not in the table")
+        logging.info(f"{folder} is of no setting in {sweep.path} any more; it stays, and is not in the table")
     waiting = [trial for trial in trials if not trial.finished]
     settings = len(trials) // sweep.repeats
-    print(f"{settings} settings x {sweep.repeats} seeds: {len(trials) - len(waiting)} of {len(trials)} trainings are there")
+    logging.info(
+        f"{settings} settings x {sweep.repeats} seeds: {len(trials) - len(waiting)} of {len(trials)} trainings are there"
+    )
     failed: list[tuple[Trial, str]] = []
     began: dict[Trial, float] = {}
 
@@ -87,7 +91,7 @@ def _run_all(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str
         if trial.finished:
             results.setdefault(trial.setting.name, (trial.setting, []))[1].append(read_result(trial.folder))
     if results:
-        print(f"\n{write_table(workdir, list(results.values()))}")
+        logging.info(f"\n{write_table(workdir, list(results.values()))}")
         draw_box_plots(workdir / "box_plots.png", list(results.values()))
     return failed
 

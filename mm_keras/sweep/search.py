@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from absl import logging
+
 from mm_keras.config.load import find_config
 from mm_keras.runs.evaluate import markdown_table
 from mm_keras.runs.run_folder import RunFolder
@@ -133,7 +135,7 @@ def search(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str]]
             study.tell(broken_off.number, state=states.FAIL)
             study.enqueue_trial(broken_off.params)  # the same setting has the same folder
         done = _num_done(study, states)
-        print(f"search for {len(sweep.search.space)} parameters: {done} of {sweep.search.trials} trainings are there")
+        logging.info(f"search for {len(sweep.search.space)} parameters: {done} of {sweep.search.trials} trainings are there")
         with progress_bar("trainings", "trainings", max(0, sweep.search.trials - done)) as bar:
             searched = _Search(sweep, workdir, study, states, bar)
             run_trials(searched.draw(), workers, searched.ended, searched.go_on)
@@ -212,7 +214,7 @@ def _write_results(sweep: Sweep, workdir: Path, tried: list) -> None:
         writer.writerows(row for *_, row in rows)
     best, setting, row = rows[0]
     write_text(workdir / "best.gin", _best_config(sweep, setting, f"{columns[len(setting.shown)]} {best:.4f}", len(rows)))
-    print(f"\n{table}\n\nthe best one as a config: {workdir / 'best.gin'}")
+    logging.info(f"\n{table}\n\nthe best one as a config: {workdir / 'best.gin'}")
 
 
 def _best_config(sweep: Sweep, setting: Setting, measured: str, num_tried: int) -> str:

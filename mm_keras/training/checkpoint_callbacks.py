@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import keras
+from absl import logging
 
 from mm_keras.distribution.multi_worker import any_worker
 from mm_keras.distribution.preemption import asked_to_end, end_if_interrupted, preempted
@@ -145,7 +146,7 @@ class KeepBest(keras.callbacks.Callback):
                     self.model.save_weights(temporary)
             self._best, self._best_epoch = value, epoch
         if self.exhausted:
-            print(
+            logging.info(
                 f"{self._monitor} was best in epoch {self._best_epoch + 1}, and no better in {self._patience} since: stopping"
             )
             self.model.stop_training = True

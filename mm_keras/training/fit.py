@@ -10,6 +10,7 @@ from pathlib import Path
 
 import google_crc32c
 import keras
+from absl import logging
 
 from mm_keras.data.damage import naming_damage
 from mm_keras.data.feature_cache import FeatureCache
@@ -123,7 +124,7 @@ class _TimeLimit(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if time.monotonic() >= self._end and not self.model.stop_training:
-            print("the time is up (train.minutes): stopping")
+            logging.info("the time is up (train.minutes): stopping")
             self.model.stop_training = True
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 import mm_keras
 from mm_keras.distribution.preemption import end_if_asked
@@ -23,6 +24,7 @@ from mm_keras.training.solver_report import format_solution
 from mm_keras.training.training_setup import save_setup
 from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 from tfrecords_tools.dataset.checksums import check, enter, forget
+from tfrecords_tools.dataset.info import DatasetInfo
 
 
 def start_run(prepared: Prepared, built: Built, setup: Mapping[str, object]) -> None:
@@ -46,7 +48,7 @@ def keep(prepared: Prepared, built: Built, progress: Progress) -> keras.Model:
     """
     run, request, model = prepared.run, prepared.request, built.model
     best_epoch = best_epoch_file(prepared, built)
-    print(progress.summary())
+    logging.info(progress.summary())
     end_if_asked()
     if prepared.val:
         check(best_epoch)
@@ -94,6 +96,7 @@ def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
         "dataset": str(prepared.train.dataset.folder.absolute()),
         "train_split": prepared.train.name,
         "images": prepared.train.dataset.info.images,  # how they were packed; prediction prepares pictures alike
+        "columns": _columns(prepared.train.dataset.info),  # of the table; those of new ones are called alike
         "modalities": prepared.features.modalities,
         "seed": request.seed,
         "epochs": request.epochs,
@@ -105,6 +108,13 @@ def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
         **_size(model),
         "versions": {"mm_keras": mm_keras.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
     }
+
+
+def _columns(info: DatasetInfo) -> dict[str, object]:
+    """The columns of the table that a dataset was packed of, by their roles, and how labels were written there."""
+    options = info.provenance["source_options"] if info.provenance.get("source") == "table" else {}
+    named = ("image", "image_template", "id", "label", "labels", "label_separator", "empty_means_none")
+    return {name: options[name] for name in named if options.get(name)}
 
 
 def _size(model: keras.Model) -> dict[str, int]:

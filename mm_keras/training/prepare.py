@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from mm_keras.data.pipeline import count_labelled, count_steps
 from mm_keras.data.sampling import SampledRecords
@@ -98,7 +99,7 @@ def _tell_of_absent_labels(splits: Sequence[Split]) -> None:
         absent = [name for name, count in zip(split.dataset.info.labels.names, split.label_counts, strict=True) if not count]
         if absent:
             consequence = "learned" if split is splits[0] else "measured"
-            print(
+            logging.info(
                 f"{len(absent):,} of {len(split.dataset.info.labels):,} labels have no example in split {split.name!r} and are "
                 f"not {consequence}: {', '.join(map(repr, absent[:5]))}{', …' if len(absent) > 5 else ''}"
             )

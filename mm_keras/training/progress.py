@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
+from absl import logging
 from tqdm import tqdm
 
 from tfrecords_tools.dataset.atomic_file import write_text
+from tfrecords_tools.progress import are_bars_shown
 
 _NOT_SHOWN = ("examples_per_second", "cross_entropy", "learning_rate", "input_wait")
 
@@ -57,7 +59,7 @@ class Progress(keras.callbacks.Callback):
             total=self._steps * self._epochs * self._batch_size,
             initial=self._step * self._batch_size,
             unit=" examples",
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and are_bars_shown()),
             dynamic_ncols=True,
             smoothing=0.05,
         )
@@ -102,12 +104,10 @@ class Progress(keras.callbacks.Callback):
         elapsed = time.monotonic() - self._started
         left = elapsed / (self._step - self._first_step) * (self._steps * self._epochs - self._step)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name not in _NOT_SHOWN)
-        self._bar.write(
+        logging.info(
             f"epoch {epoch + 1}/{self._epochs}  {shown}  {metrics['examples_per_second']:,.0f} examples/s  "
-            f"{_minutes(elapsed)} gone, {_minutes(left)} left",
-            file=sys.stdout,
+            f"{_minutes(elapsed)} gone, {_minutes(left)} left"
         )
-        sys.stdout.flush()
 
     def on_train_end(self, logs=None):
         self._bar.close()
@@ -121,7 +121,9 @@ class Progress(keras.callbacks.Callback):
         if len(lines) > self._lines:
             write_text(self._path, "".join(lines[: self._lines]))
         elif len(lines) < self._lines:
-            print(f"{self._path} holds {len(lines)} of the {self._lines} epochs so far; the others are lost, and it goes on")
+            logging.info(
+                f"{self._path} holds {len(lines)} of the {self._lines} epochs so far; the others are lost, and it goes on"
+            )
 
     def seconds(self) -> dict[str, float]:
         """How long the parts of the training took, including the trainings that this one resumes.

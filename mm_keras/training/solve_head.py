@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import keras
 import numpy as np
+from absl import logging
 
 from mm_keras.data.feature_cache import FeatureCache
 from mm_keras.distribution.preemption import end_if_asked
@@ -94,7 +95,7 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
     labels = cache.labels
     of_parts = {modality: embedding_widths(parts.encoder(modality)) for modality in features.modalities}
     blocks, words = make_blocks(features, inputs, of_parts)
-    print(
+    logging.info(
         f"solving the head: {len(labels):,} examples, blocks {', '.join(f'{b.name} ({b.values.shape[1]:,})' for b in blocks)}"
     )
     rows = Rows(
@@ -122,7 +123,7 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
         "seconds": round(time.monotonic() - began, 1),
         "head_bytes": 4 * head.count_params(),
     }
-    print(format_solution(described))
+    logging.info(format_solution(described))
     return SolvedHead(model, described, _thresholds(solution, rows, validation) if features.multi_label else None)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import keras
+from absl import logging
 
 from mm_keras.configurable import NonNegativeFloat, NonNegativeInt, PositiveInt, configurable
 from mm_keras.data.augment import Augmentation
@@ -134,7 +135,7 @@ def _train(request: Request) -> keras.Model:
     if prepared.resumes:
         check_setup(run.setup, setup)
         if run.facts().get("finished"):
-            print(f"the run in {run.path} is finished, there is nothing to resume; --overwrite trains it anew")
+            logging.info(f"the run in {run.path} is finished, there is nothing to resume; --overwrite trains it anew")
             prune(run.checkpoints, kept=0)
             return run.load_model()[0]
         checkpoint = None if solved else load_latest(run.checkpoints)
@@ -143,7 +144,7 @@ def _train(request: Request) -> keras.Model:
         return keep_solved(prepared, built, solve_head(prepared, built))
     check_room(run.checkpoints, built.model, built.trained)
     if checkpoint:
-        print(f"going on after step {checkpoint.step:,}, from {checkpoint.path}")
+        logging.info(f"going on after step {checkpoint.step:,}, from {checkpoint.path}")
     else:
         start_run(prepared, built, setup)
     return keep(prepared, built, fit(prepared, built, setup, checkpoint))
@@ -162,28 +163,28 @@ def _is_solved(prepared: Prepared, built: Built) -> bool:
 def _print_summary(prepared: Prepared, built: Built) -> None:
     """Prints what will be trained on what."""
     features, batch_size, model = prepared.features, prepared.request.batch_size, built.model
-    print(f"{prepared.steps * batch_size:,} training examples an epoch, {prepared.steps} steps of {batch_size}")
-    print(f"{len(features.labels)} labels, {'multi-label' if features.multi_label else 'multi-class'}")
+    logging.info(f"{prepared.steps * batch_size:,} training examples an epoch, {prepared.steps} steps of {batch_size}")
+    logging.info(f"{len(features.labels)} labels, {'multi-label' if features.multi_label else 'multi-class'}")
     for name, (shape, dtype) in features.inputs().items():
-        print(f"  {name:<28} {dtype:<8} {[batch_size, *shape]}")
+        logging.info(f"  {name:<28} {dtype:<8} {[batch_size, *shape]}")
     for text in features.texts:
         if text.key != text.field:
-            print(f"  {text.key} is the text field {text.field!r}")
+            logging.info(f"  {text.key} is the text field {text.field!r}")
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     replicas = prepared.strategy.num_replicas_in_sync
-    print(f"{model.count_params():,} parameters, {trainable:,} trainable; {replicas} replica(s)")
+    logging.info(f"{model.count_params():,} parameters, {trainable:,} trainable; {replicas} replica(s)")
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            print(f"  {layer.name:<28} {layer.count_params():>12,}")
+            logging.info(f"  {layer.name:<28} {layer.count_params():>12,}")
     if built.cached:
-        print(f"frozen encoders run once an example, and once a text: {', '.join(built.cached)}")
+        logging.info(f"frozen encoders run once an example, and once a text: {', '.join(built.cached)}")
 
 
 def _try_one_batch(prepared: Prepared, built: Built) -> keras.Model:
     with naming_damage(prepared.train):
         inputs, labels, weights = next(iter(make_uncached_batches(prepared)().dataset))
     loss = built.loss(labels, built.model(inputs), weights)
-    print(f"one batch: loss {float(loss):.4f}; dry run: stopping here")
+    logging.info(f"one batch: loss {float(loss):.4f}; dry run: stopping here")
     return built.model
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mm_keras.runs.predict_input import InputOptions, open_examples
+from mm_keras.runs.example_rows import InputOptions
+from mm_keras.runs.predict_input import open_examples
 
 MODALITIES = ("image", "name")
 ROWS = [("a", "1.png", "red thing", "circle"), ("b", "2.png", "blue thing", "square")]
@@ -167,11 +168,8 @@ def test_folder_is_its_pictures_and_nothing_else(folder):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty holds no pictures"):
         open_examples(folder / "empty", MODALITIES)
-    with pytest.raises(ValueError, match="is a folder of pictures; --image and --text name columns"):
+    with pytest.raises(ValueError, match="is a folder of pictures; --image, --text and --keep name columns"):
         open_examples(folder, MODALITIES, InputOptions(columns={"name": "x"}))
-    (folder / "empty" / "dataset.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"is a packed dataset: mm-keras evaluate"):
-        open_examples(folder / "empty", MODALITIES)
     with pytest.raises(ValueError, match=r"the run sees no pictures; its inputs are \['name'\]"):
         open_examples(folder, ("name",))
 

@@ -12,6 +12,7 @@ from tfrecords_tools.cli.collect import add_collect
 from tfrecords_tools.cli.pack import add_pack, split_beam_options
 from tfrecords_tools.cli.parser import INTERRUPTED, Parser
 from tfrecords_tools.dataset.printable import LINE_BREAK, printable
+from tfrecords_tools.progress import showing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,11 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
         the exit status. 0: all is well. 1: problems were found, or no record. 2: the command could not be carried out.
         130: the command was interrupted by Ctrl-C.
     """
-    parser = _make_parser()
+    parser = make_parser()
     own_options, beam_options = split_beam_options(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(own_options, argparse.Namespace(beam_options=beam_options))
     try:
-        return options.run(options)
+        with showing():
+            return options.run(options)
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -34,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `parse_args` sets `run` to the command's function."""
     parser = Parser("tfrecords-tools", description="Pack images, texts and labels into TFRecord datasets, and look into them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_pack(commands)

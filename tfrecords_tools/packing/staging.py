@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 import filelock
+from absl import logging
 
 from tfrecords_tools.dataset.checksums import CHECKSUMS_FILE
 from tfrecords_tools.dataset.index import INDEX_FOLDER
@@ -131,7 +132,7 @@ def put_back_retired(output: Path) -> None:
         for folder in sorted(output.parent.glob(pattern)):
             if not output.exists() and (folder / output.name).is_dir():
                 (folder / output.name).replace(output)
-                print(f"{output}: an overwriting pack was killed; the older dataset is back in its place")
+                logging.info(f"{output}: an overwriting pack was killed; the older dataset is back in its place")
             shutil.rmtree(folder, ignore_errors=True)
         begun = [path for path in staging.path.iterdir() if path.name != LOCK_FILE]
     if not begun:

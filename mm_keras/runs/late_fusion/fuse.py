@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from absl import logging
 from scipy.special import logit
 
 from mm_keras.data.damage import naming_damage
@@ -95,13 +96,15 @@ def late_fusion(
     write_text(new.late_fusion, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     if features.multi_label and method != "vote":
         save_thresholds(new, features, best_thresholds(fused, labels), split)
-    print(f"{new.path}: {len(parts)} runs fused by {method}, fitted on {len(labels):,} examples of split {split!r}. On these:")
+    logging.info(
+        f"{new.path}: {len(parts)} runs fused by {method}, fitted on {len(labels):,} examples of split {split!r}. On these:"
+    )
     metric = "micro_f1" if features.multi_label else "top_1"
     for index, part in enumerate(parts):
         weight = "" if method == "vote" else f", weight {_mean_weights(values)[index]:.3f}"
         value = evaluate_logits(logits[:, index], labels, features.multi_label)[metric]
-        print(f"  {part.path}: {metric} {value:.3f}{weight}")
-    print(f"  fused: {metric} {evaluate_logits(fused, labels, features.multi_label)[metric]:.3f}")
+        logging.info(f"  {part.path}: {metric} {value:.3f}{weight}")
+    logging.info(f"  fused: {metric} {evaluate_logits(fused, labels, features.multi_label)[metric]:.3f}")
     return new.path
 
 

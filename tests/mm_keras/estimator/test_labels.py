@@ -2,8 +2,9 @@ import numpy as np
 import pandas
 import pytest
 
-from mm_keras.estimator.data import label_cells, make_part
+from mm_keras.estimator.data import label_cells
 from mm_keras.estimator.labels import LabelCodec, LabelForm
+from mm_keras.estimator.packed_frames import make_part
 
 FRAME = pandas.DataFrame(
     {"tags": ["red|round", None, "", "round"], "lists": [["red"], [], None, ["red", "round"]], "red": [1, 0, None, 1.0]},

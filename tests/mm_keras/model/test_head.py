@@ -8,6 +8,7 @@ from mm_keras.model.head import (
     build_class_embedding_head,
     build_head,
     build_per_label_head,
+    grow_head,
 )
 from mm_keras.objectives.losses import make_loss
 
@@ -26,6 +27,24 @@ def test_logits_are_not_squashed():
     head.get_layer("logits").set_weights([np.full((2, 3), 50.0), np.zeros(3)])
     np.testing.assert_array_equal(head(np.ones((1, 2), "float32")), [[100, 100, 100]])
     np.testing.assert_array_equal(head(-np.ones((1, 2), "float32")), [[-100, -100, -100]])
+
+
+@pytest.mark.parametrize("build", [build_head, build_per_label_head])
+def test_added_classes_begin_between_old_ones_which_do_not_change(build, fused):
+    inputs = keras.Input((6,), name="x")
+    model = keras.Model(inputs, build(6, 3)(inputs))
+    grown = grow_head(model, np.array([[0, 1, 0], [0.5, 0, 0.5]]))
+    before, after = model(fused), grown(fused)
+    np.testing.assert_allclose(after[:, :3], before, atol=1e-6)
+    np.testing.assert_allclose(after[:, 3], before[:, 1], atol=1e-6)
+    np.testing.assert_allclose(after[:, 4], (before[:, 0] + before[:, 2]) / 2, atol=1e-6)
+
+
+def test_classes_are_not_added_to_a_head_of_class_embeddings():
+    inputs = keras.Input((6,), name="x")
+    model = keras.Model(inputs, build_class_embedding_head(6, 2, np.eye(2, 4))(inputs))
+    with pytest.raises(ValueError, match=r"not to one that ends in ClassSimilarity; `mm-keras add-classes`"):
+        grow_head(model, np.ones((1, 2)) / 2)
 
 
 def test_dropout_is_for_training_alone():

@@ -4,6 +4,8 @@ import os
 import shutil
 
 import numpy as np
+import pandas
+import pyarrow.parquet
 import pytest
 
 from mm_keras.data.encode_once import CACHE_FOLDER, FrozenEncoder
@@ -36,6 +38,27 @@ def run(tmp_path, trained_run):
     return shutil.copytree(trained_run, tmp_path / "run")
 
 
+def _check_answers(path, run, report, read_split, dataset, multi_label):
+    """A row an example, whose answers have the metrics of the report, by inputs shown."""
+    answers = pandas.read_parquet(path)
+    records = read_split(dataset, "test")
+    labels = RunFolder(run).load_model()[1].labels
+    assert answers["id"].tolist() == [record.id for record in records]
+    assert json.loads(pyarrow.parquet.read_schema(path).metadata[b"labels"]) == list(labels)
+    for row in report["rows"]:
+        suffix = "" if row["inputs"] == "all inputs" else f": {row['inputs']}"
+        if row["trained"] != "together":
+            continue
+        if multi_label:
+            truth, said = ([set(cell) for cell in answers[name]] for name in ("truth", f"answer{suffix}"))
+            hits = sum(len(one & other) for one, other in zip(truth, said, strict=True))
+            total = sum(map(len, truth)) + sum(map(len, said))
+            assert row.get("tuned_micro_f1", row["micro_f1"]) == pytest.approx(2 * hits / total, abs=1e-6)
+        else:
+            assert row["top_1"] == pytest.approx((answers["truth"] == answers[f"answer{suffix}"]).mean())
+        assert {len(cell) for cell in answers[f"probabilities{suffix}"]} == {len(labels)}
+
+
 def _recompute(run, dataset, split="test"):
     """Row name -> (metrics, examples with that input): by masking inputs of the whole model, one combination by one."""
     model, features = RunFolder(run).load_model()
@@ -50,12 +73,13 @@ def _recompute(run, dataset, split="test"):
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_rows_are_what_the_whole_model_says_with_inputs_hidden(tmp_path, request, multi_label):
+def test_rows_are_what_the_whole_model_says_with_inputs_hidden(tmp_path, request, multi_label, read_split):
     prefix = "multi_label_" if multi_label else ""
     source = request.getfixturevalue("multi_label_run" if multi_label else "trained_run")
     run = shutil.copytree(source, tmp_path / "run")
     dataset = request.getfixturevalue(f"{prefix}dataset")
-    report = evaluate(run, batch_size=16)
+    report = evaluate(run, batch_size=16, predictions=str(tmp_path / "answers.parquet"))
+    _check_answers(tmp_path / "answers.parquet", run, report, read_split, dataset, multi_label)
     rows = {row["inputs"]: row for row in report["rows"] if row["trained"] == "together"}
     expected = _recompute(run, dataset)
     assert list(rows) == list(COMBINATIONS)

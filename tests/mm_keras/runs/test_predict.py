@@ -3,11 +3,15 @@ import re
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
-from mm_keras.runs.predict import Predictor, _answer_rows, predict
-from mm_keras.runs.predict_input import InputOptions, Row
+from mm_keras.runs.example_rows import InputOptions, Row
+from mm_keras.runs.predict import Predictor, predict
+from mm_keras.runs.predict_many import Wanted, iter_answers
+from mm_keras.runs.predictions_file import Counts, Parts
+from mm_keras.runs.run_folder import RunFolder
 from tests.faults import drawn_pictures as drawn
 from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.packing.images import ImageOptions, prepare_image
@@ -203,7 +207,7 @@ def test_example_that_fails_in_the_model_takes_no_other_along(predictor, monkeyp
     raws = {"good": blank | {"title": b"oak"}, "bad": blank | {"image": b"no picture"}}
     good, bad = Row("good", {"title": "good"}), Row("bad", {"title": "bad"})
     monkeypatch.setattr(predictor, "read", lambda inputs, roots: raws[inputs["title"]])
-    answers = _answer_rows(predictor, [good, bad, good])
+    answers = [answer for _, answer in iter_answers(predictor, [good, bad, good])]
     assert ["error" in answer for answer in answers] == [False, True, False]
     assert answers[0] == answers[2]
 
@@ -237,6 +241,107 @@ def test_multi_label_answers_name_all_labels_above_their_thresholds(multi_label_
     predictor = Predictor(run)
     (answer,) = predictor([predictor.read({"title": "solid oak"})])
     assert answer["predicted"] == [best]
+
+
+@pytest.fixture
+def shop(picture):
+    """A table with an id, a picture in a column of its own, a price, and a bad row."""
+    rows = [f"p1,{picture.name},solid oak,7", "p2,gone.png,,8", "p3,,0,"]
+    (picture.parent / "shop.csv").write_text("\n".join(["sku,front,title,label", *rows]) + "\n")
+    return picture.parent / "shop.csv"
+
+
+@pytest.fixture
+def predict_shop(trained_run, predictor, shop, monkeypatch):
+    """A function: (output, options, top, embed) -> the output of a run that was trained on the columns sku and front."""
+    monkeypatch.setattr("mm_keras.runs.predict.Predictor", lambda workdir: predictor)  # loaded before
+    facts = RunFolder(trained_run).facts() | {"columns": {"image": "front", "id": "sku"}}
+    monkeypatch.setattr(RunFolder, "facts", lambda self: facts)
+
+    def apply(name, options=InputOptions(), source=shop, **wanted):
+        return predict(trained_run, None, source, options, shop.parent / name, Wanted(**wanted))
+
+    return apply
+
+
+def test_columns_are_those_of_the_training(predict_shop, predictor, picture):
+    first, second, _ = _lines(predict_shop("out.jsonl", InputOptions(keep="all")))
+    assert (first["id"], first["input label"], second["id"], "error" in second) == ("p1", "7", "p2", True)
+    (expected,) = predictor([predictor.read({"image": str(picture), "title": "solid oak"})])
+    np.testing.assert_allclose(first["probabilities"], expected["probabilities"], atol=1e-5)
+
+
+def test_answers_are_written_as_csv(predict_shop):
+    frame = pandas.read_csv(predict_shop("out.csv", InputOptions(keep=("label",)), top=1))
+    assert list(frame) == ["id", "input label", "label", "probability", "error"]
+    assert frame["id"].tolist() == ["p1", "p2", "p3"]
+    assert frame["error"].isna().tolist() == [True, False, True]
+    frame = pandas.read_csv(predict_shop("lists.csv", top=2))
+    assert json.loads(frame["labels"][0])[0] == frame["label"][0]
+
+
+def test_answers_are_written_as_parquet_with_all_probabilities_and_embeddings(predict_shop, predictor, shop):
+    pandas.read_csv(shop).to_parquet(shop.with_suffix(".parquet"))
+    output = predict_shop("out.parquet", InputOptions(keep="all"), shop.with_suffix(".parquet"), top=None, embed="title")
+    frame = pandas.read_parquet(output)
+    probabilities = frame[[f"probability: {label}" for label in predictor.features.labels]]
+    np.testing.assert_allclose(probabilities.iloc[[0, 2]].sum(axis=1), 1, atol=1e-4)
+    assert frame["input label"].tolist()[:2] == [7, 8]  # numbers stay numbers
+    raw = predictor.read({"title": "0"})
+    np.testing.assert_allclose(frame["embedding"][2], predictor.embeddings([raw], "title")[0], atol=1e-5)
+    assert frame["embedding"][1] is None and "gone.png" in frame["error"][1]
+
+
+def test_prediction_that_was_cut_off_goes_on(predict_shop, predictor, shop, monkeypatch, capsys):
+    monkeypatch.setattr("mm_keras.runs.predict_many._PART", 2)
+    expected = predict_shop("whole.jsonl").read_text()
+    asked = []
+    read = predictor.read
+
+    def fail_at_the_third(inputs, roots):
+        asked.append(inputs)
+        if inputs.get("title") == "0" and len(asked) < 4:
+            raise KeyboardInterrupt
+        return read(inputs, roots)
+
+    monkeypatch.setattr(predictor, "read", fail_at_the_third)
+    monkeypatch.setattr("mm_keras.runs.predict_many._BATCH_SIZE", 2)
+    monkeypatch.setattr("mm_keras.runs.predict_many._AHEAD", 0)
+    with pytest.raises(KeyboardInterrupt):
+        predict_shop("out.jsonl")
+    assert not (shop.parent / "out.jsonl").exists()
+    assert predict_shop("out.jsonl").read_text() == expected
+    assert "2 rows are answered already; going on behind them" in capsys.readouterr().out
+    assert len(asked) == 4
+    assert not list(shop.parent.glob(".*"))
+
+
+def test_parts_of_another_question_are_not_used(tmp_path):
+    Parts(tmp_path / "out.csv", "one").add([{"id": 1, "error": "x"}], Counts(1, 0, 1, "x"))
+    assert Parts(tmp_path / "out.csv", "one").counts == Counts(1, 0, 1, "x")
+    assert Parts(tmp_path / "out.csv", "another").counts == Counts()
+
+
+def test_dataset_is_answered_record_by_record(predict_shop, dataset, read_split, trained_run):
+    records = read_split(dataset, "test")
+    answers = _lines(predict_shop("out.jsonl", InputOptions(split="test"), dataset))
+    assert [answer["id"] for answer in answers] == [record.id for record in records]
+    assert not any("error" in answer for answer in answers)
+    with pytest.raises(ValueError, match="has no split 'tset'"):
+        predict_shop("out.jsonl", InputOptions(split="tset"), dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wanted", "message"),
+    [
+        ("out.xlsx", {}, {}, r"written as \.jsonl, \.csv, \.parquet. Received: --output=.*out\.xlsx"),
+        ("out.csv", {"keep": ("prize",)}, {}, r"has no column 'prize' to keep"),
+        ("out.csv", {}, {"embed": "titel"}, r"embeddings of 'fused', 'image', 'title', 'description'. Received: 'titel'"),
+    ],
+)
+def test_what_cannot_be_written_is_an_error(predict_shop, name, options, wanted, message):
+    with pytest.raises(ValueError, match=message):
+        predict_shop(name, InputOptions(**options), **wanted)
 
 
 def test_multi_class_answers_have_no_thresholds(predictor):

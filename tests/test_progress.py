@@ -1,0 +1,48 @@
+import pytest
+from absl import logging
+
+from tfrecords_tools.progress import are_bars_shown, progress_bar, showing
+
+
+def _say():
+    logging.info("100 % done")
+    logging.warning("odd")
+    with progress_bar("packing", "examples", 2) as bar:
+        bar.update(2)
+        return bar.disable
+
+
+def test_lines_and_bars_are_shown_as_asked(capsys):
+    with showing(0):
+        assert _say()
+    assert capsys.readouterr() == ("", "odd\n")
+    with showing(2):
+        assert _say()
+    assert capsys.readouterr() == ("100 % done\n", "odd\n")
+    with showing(1):
+        assert not _say() and are_bars_shown()
+    out, err = capsys.readouterr()
+    assert out == "100 % done\n"
+    assert err.startswith("odd\n") and "packing" in err
+
+
+def test_library_prints_nothing_by_itself():
+    assert not [
+        line for path in _modules() for line in path.read_text("utf-8").splitlines() if line.lstrip().startswith("print(")
+    ]
+
+
+def _modules():
+    from pathlib import Path
+
+    import mm_keras
+    import tfrecords_tools
+
+    folders = (Path(mm_keras.__file__).parent, Path(tfrecords_tools.__file__).parent)
+    shows = Path(tfrecords_tools.__file__).parent / "progress.py"
+    return [path for folder in folders for path in folder.rglob("*.py") if path.parent.name != "cli" and path != shows]
+
+
+def test_unknown_verbosity_is_an_error():
+    with pytest.raises(ValueError, match=r"verbose is 0, 1 or 2\. Received: 3"), showing(3):
+        pass
