@@ -19,6 +19,9 @@ from mm_keras.packed import pack_once
 from mm_keras.solving.folds import assign_folds
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.info import DATASET_FILE
+from tfrecords_tools.dataset.labels import LabelVocabulary
+from tfrecords_tools.dataset.splits import hash_id
+from tfrecords_tools.dataset.stratify import draw_within_classes
 from tfrecords_tools.packing.image_digest import ImageDigest
 from tfrecords_tools.packing.options import PackOptions
 from tfrecords_tools.sources import table
@@ -86,6 +89,7 @@ def pack_training(
     validate: bool,
     seed: int,
     accept: Callable[[LabelCodec], tuple[LabelCodec, list[str]]] | None = None,
+    most: int | None = None,
 ) -> Packed:
     """Packs training data, or finds them packed: in the folder that is named, or by their content in this process.
 
@@ -101,11 +105,12 @@ def pack_training(
         seed: of what is held out.
         accept: gives the classes to tell apart and the order of their names in the dataset, or raises if the classes of the
             examples are not those to go on with.
+        most: the largest number of training examples, by which they are drawn from each class alike; None: all.
 
     Raises:
         ValueError: for missing columns, labels that do not fit, cells that are no picture or text, or a folder with other data.
     """
-    if isinstance(data, str | Path) and (Path(data) / DATASET_FILE).is_file():
+    if is_dataset(data):
         dataset = Dataset.open(data)
         codec = LabelCodec.of(dataset.info.labels.names, dataset.info.multi_label)
         if accept and accept(codec)[1] != dataset.info.labels.names:
@@ -118,7 +123,9 @@ def pack_training(
     cells, several = label_cells(frame, y, form)
     codec = LabelCodec.learn(cells, several)
     codec, labels = accept(codec) if accept else (codec, None)
-    train, val = make_part(frame, root, cells, codec), None
+    train, val = _at_most(make_part(frame, root, cells, codec), most, seed), None
+    if most is not None and labels is None:
+        labels = LabelVocabulary.from_names(codec.names).names  # all of them, whichever rows were drawn
     if validation is not None:
         examples, of_val = validation if isinstance(validation, tuple) else (validation, y)
         frame, root = open_frame(examples)
@@ -128,6 +135,23 @@ def pack_training(
     source = dataclasses.replace(source, labels=labels) if labels else source
     kept = None if folder else folder_of(source.options, labels, seed, _image_files(source))
     return Packed(_pack(source, folder or kept.path / "dataset", seed), codec, (kept,) if kept else ())
+
+
+def is_dataset(data: Any) -> bool:
+    """Whether examples are a dataset folder."""
+    return isinstance(data, str | Path) and (Path(data) / DATASET_FILE).is_file()
+
+
+def _at_most(part: Part, most: int | None, seed: int) -> Part:
+    if most is None or len(part.labels) <= most:
+        return part
+    fraction, classes = most / len(part.labels), [labels[0] if labels else "" for labels in part.labels]
+    hashes = [hash_id(str(number), "time limit", seed) for number in range(len(classes))]
+    drawn = draw_within_classes(classes, hashes, (fraction, 1 - fraction), seed) == 0
+    lacking = set(classes) - {classes[number] for number in np.flatnonzero(drawn)}
+    drawn[[classes.index(name) for name in lacking]] = True  # of a single example
+    kept = np.flatnonzero(drawn)
+    return Part(part.frame.iloc[kept], part.root, [part.labels[number] for number in kept])
 
 
 def _pack(source: Source, folder: Path, seed: int) -> Dataset:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from mm_keras.features import FeatureSpec
 from mm_keras.objectives.metrics import probabilities_of
@@ -71,7 +72,7 @@ def measure_agreement(
     }
     run.report.mkdir(parents=True, exist_ok=True)
     write_text(run.report / AGREEMENT_FILE, json.dumps(report, indent=2) + "\n")
-    print(
+    logging.info(
         f"split {split}: {len(true):,} examples, each claimed as its own class and as another one. A true claim scores above a "
         f"false one with probability {report['auc']:.3f}.\nFrom a score of {threshold:.3g} on (tuned on {tune_on}), "
         f"{report['true_accepted']:.1%} of the true claims are believed, and {report['false_rejected']:.1%} of the false ones "
@@ -110,7 +111,7 @@ def check_claims(
     options = dataclasses.replace(options, columns={**options.columns, label: label})
     rows = open_examples(source, (*checker.features.modalities, label), options)
     for note in rows.notes:
-        print(note)
+        logging.info(note)
     output = Path(output) if output else source.resolve().with_name(f"{rows.stem}.agreement.jsonl")
     num_agreeing = num_checked = num_bad = 0
     first_error = ""
@@ -123,7 +124,8 @@ def check_claims(
                 num_agreeing += answer.get("agrees", False)
                 file.write(json.dumps({"id": row.id, **answer}, ensure_ascii=False) + "\n")
             bar.update(len(batch))
-    print(f"{output}: {num_checked:,} claims checked, {num_checked - num_agreeing:,} not believed; {num_bad:,} bad {rows.unit}")
+    doubted = f"{num_checked - num_agreeing:,} not believed"
+    logging.info(f"{output}: {num_checked:,} claims checked, {doubted}; {num_bad:,} bad {rows.unit}")
     if not num_checked:
         raise ValueError(f"no claim was checked: {first_error or 'the table is empty'}")
     return output

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from absl import logging
+
 from mm_keras.runs.run_folder import RunFolder
 from tfrecords_tools.dataset.atomic_file import write_text
 
@@ -161,17 +163,17 @@ def run_steps(study: Study, settings: Settings, call: Callable[[Command], int], 
         if only and step.name not in only:
             continue
         if _is_done(step, ledger):
-            print(f"[{step.name}] is done")
+            logging.info(f"[{step.name}] is done")
             useful = True
             continue
         lacking = [*_lacking(step, study, settings), *_before(step, study, ledger)]
         if lacking:
             left_out.append(f"{step.name} lacks {', '.join(lacking)}")
             continue
-        print(f"\n[{step.name}] {step.what}")
+        logging.info(f"\n[{step.name}] {step.what}")
         began = time.monotonic()
         for command in step.commands:
-            print(f"$ {shlex.join(command)}", flush=True)
+            logging.info(f"$ {shlex.join(command)}")
             status = call(command)
             if status in (75, 130):  # asked to end, or interrupted: the command has said so
                 return status
@@ -187,13 +189,13 @@ def run_steps(study: Study, settings: Settings, call: Callable[[Command], int], 
         write_text(settings.workdir / LEDGER_FILE, json.dumps(ledger, indent=2) + "\n")
         useful = True
     for line in left_out:
-        print(f"left out: {line}")
+        logging.info(f"left out: {line}")
     if not useful:
         raise StudyError(f"no step of {study.name} could be run; give its data (--data NAME=PATH), or try --miniature")
     results = study.results()
     if results:
         write_text(settings.workdir / RESULTS_FILE, results + "\n")
-        print(f"\n{results}")
+        logging.info(f"\n{results}")
     return 0
 
 

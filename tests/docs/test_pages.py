@@ -1,7 +1,7 @@
 """Every code block of the Start page and of the guides runs, on data of the same names made here; only sizes are cut.
 
-By default the Start page runs as a whole, and of the guides what needs no training: configs and sweep files are checked. The
-slow test runs all of them. What needs a cluster, or the network, is marked `console` and not run.
+By default what needs no training is checked: configs and sweep files. CI runs the Start page as a whole, and the slow test all
+guides. What needs a cluster, or the network, is marked `console` and not run.
 """
 
 import functools
@@ -136,6 +136,7 @@ def _cut(words: list[str]) -> list[str]:
     return [*words, *overwrite, *(f"--set={line}" for line in [*QUICK, *TRAIN_ONLY])]
 
 
+@pytest.mark.ci
 def test_start_page_runs(run_page, folder):
     run_page("index.md")
     assert len((folder / "answers.csv").read_text().splitlines()) == 20

@@ -32,6 +32,7 @@ def test_table_is_packed_trained_and_kept_with_its_config(table, tmp_path, monke
     assert config.bound["evaluate.split"] == "val" and config.bound["train.epochs"] > 1
     loaded = MultimodalClassifier.load(run)
     assert loaded.classes_.tolist() == ["blue", "green", "red"]
+    assert (loaded.image, loaded.text) == ("photo", ("product title",))  # the columns, not the inputs
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,14 @@ def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision):
             f"DATASET = '{folder}/captions'",
             "train.batch_size = 16",
         ],
+        "table.gin": [
+            f"TABLE = '{folder}/products.csv'",
+            "IMAGE = 'image'",
+            "TEXT = ('title', 'description')",
+            "LABEL = 'category'",
+            f"DATASET = '{folder}/table'",
+            "train.batch_size = 16",
+        ],
         "products_minilm.gin": [
             f"TABLE = '{folder}/products.csv'",
             "LABEL = 'category'",

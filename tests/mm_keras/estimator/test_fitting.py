@@ -8,7 +8,9 @@ from sklearn.model_selection import GridSearchCV
 
 from mm_keras import MultimodalClassifier
 from mm_keras.cli.main import main
+from mm_keras.estimator import fitting
 from mm_keras.estimator.kept_folders import folder_of
+from tfrecords_tools.dataset.folder import Dataset
 
 WORDS = ("oak", "mug", "lamp")
 
@@ -146,3 +148,13 @@ def test_time_limit_holds():
     began = time.monotonic()
     MultimodalClassifier(text="name", preset="scratch", verbose=0).fit(_frame(4000), "kind", time_limit=30)
     assert time.monotonic() - began < 33
+
+
+def test_time_limit_above_frozen_encoders_takes_as_many_rows_as_can_be_encoded(unfitted, monkeypatch, capsys):
+    monkeypatch.setattr(fitting, "affordable_rows", lambda *_: 70)
+    frame = pandas.concat([_frame(150), pandas.DataFrame({"name": ["the lamp"], "kind": [2]})])
+    unfitted.set_params(verbose=2).fit(frame, "kind", time_limit=60)
+    assert "time_limit=60: 70 rows can be learned from; of more they are drawn by label" in capsys.readouterr().out
+    info = Dataset.open(unfitted.run_.facts()["dataset"]).info
+    assert info.num_examples("train") == 71  # with the only one of its class
+    assert unfitted.classes_.tolist() == [0, 1, 2]
