@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm_keras.cli.start_up import import_tensorflow
 from mm_keras.input_names import IMAGE, input_name
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
 from tfrecords_tools.sources.table_file import delimiter_option
 
+if TYPE_CHECKING:
+    from mm_keras.runs.predict_input import InputOptions
+
 SUMMARY = "predict the labels of one example, of a table, or of a folder of pictures"
 DESCRIPTION = """Predict labels with a trained run: those of one example, which are printed, or of all rows of a
 table (CSV, JSON, JSON Lines, Parquet) or all pictures of a folder, which are written to
 NAME.predictions.jsonl beside it. Columns are bound to the run's inputs by their names; columns that
 the run does not know are not used, so that the table one trained on will do. An input that is not
-given counts as missing. A row that cannot be read gets its error in its place."""
+given counts as missing. A row that cannot be read gets its error in its place. With --engine=beam an
+exported model answers in parts, on many machines, as Parquet files; it also reads packed datasets."""
 EXAMPLES = """  mm-keras predict runs/quickstart --image=photo.jpg --text='title=Solid oak, new'
   mm-keras predict runs/quickstart new.jsonl
   mm-keras predict runs/products new.csv --image=picture --text='title=product name'
   mm-keras predict runs/products pictures/
+  mm-keras predict runs/products new.csv --engine=beam --output=answers --beam_options='--direct_num_workers=8'
 """
 
 
@@ -35,6 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a text of one example; with a table, its column; may be repeated",
     )
     parser.add_argument("--output", metavar="FILE", help="default: NAME.predictions.jsonl beside the input")
+    parser.add_argument(
+        "--engine", choices=("local", "beam"), default="local", help="beam: in parts, by Apache Beam, on many machines"
+    )
+    parser.add_argument(
+        "--estimate", type=float, metavar="N", help="beam: answer a few examples, and say how long N would take"
+    )
+    parser.add_argument(
+        "--beam_options", type=shlex.split, default=[], metavar="OPTIONS", help="beam: its own options, see docs/beam.md"
+    )
     table = parser.add_argument_group("tables")
     table.add_argument("--id", metavar="COLUMN", help="ids that stand beside the answers (default: id, or name and line)")
     table.add_argument("--image_root", metavar="FOLDER", help="of image paths (default: the folder of the table)")
@@ -60,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
     examples, example = options.examples, given
     if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and IMAGE not in given:
         examples, example = None, {IMAGE: examples, **given}
+    if options.engine != "beam" and (options.beam_options or options.estimate):
+        raise ValueError(f"{'--estimate' if options.estimate else '--beam_options'} is for --engine=beam")
     import_tensorflow()
     from mm_keras.runs.predict import predict
     from mm_keras.runs.predict_input import InputOptions
@@ -75,5 +93,21 @@ def run(options: argparse.Namespace) -> int:
         delimiter=options.delimiter,
         quotes=not options.no_quotes,
     )
+    if options.engine == "beam":
+        _predict_with_beam(options, input_options)
+        return 0
     predict(options.run_folder, None if examples else example, examples, input_options, options.output)
     return 0
+
+
+def _predict_with_beam(options: argparse.Namespace, input_options: InputOptions) -> None:
+    from mm_keras.runs.predict_beam import estimate, predict_with_beam
+
+    if not options.examples:
+        raise ValueError("--engine=beam is for a FILE of examples: a table, a folder of pictures, or a packed dataset")
+    if options.estimate:
+        print(estimate(options.run_folder, options.examples, options.estimate, input_options))
+        return
+    if not options.output:
+        raise ValueError("--engine=beam writes a folder of Parquet files: name it with --output=FOLDER")
+    predict_with_beam(options.run_folder, options.examples, options.output, options.beam_options, input_options)
