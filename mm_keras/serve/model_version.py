@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from mm_keras.features import FEATURES_FILE, FeatureSpec
 from mm_keras.runs.export_assets import EXTRA, OPERATIONS_FILE
+from mm_keras.runs.serving import DEFAULT
 from mm_keras.runs.warm_up import WARM_UP_FILE, read_warm_up
 from mm_keras.serve.errors import RequestError
 from mm_keras.serve.signatures import Signature, read_signatures
@@ -57,11 +58,15 @@ class ModelVersion:
         return made
 
     def warm_up(self) -> int:
-        """Asks what its warm-up file says; returns how many requests these are."""
+        """Asks what its warm-up file says of the default signature, which most requests ask; returns how many these are.
+
+        Each further signature would take a second or two before the first request is answered, and takes them at its first one.
+        """
         path = self.folder / EXTRA / WARM_UP_FILE
         requests = read_warm_up(path) if path.is_file() else []
-        for signature, inputs in requests:
-            self.run(signature or "serving_default", inputs)
+        requests = [inputs for signature, inputs in requests if signature == DEFAULT]
+        for inputs in requests:
+            self.run(DEFAULT, inputs)
         return len(requests)
 
     @functools.cached_property
