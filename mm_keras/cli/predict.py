@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm_keras.cli.start_up import import_tensorflow
 from mm_keras.input_names import IMAGE, input_name
@@ -11,18 +13,23 @@ from tfrecords_tools.sources.command import comma_list
 from tfrecords_tools.sources.files import IMAGE_SUFFIXES
 from tfrecords_tools.sources.table_file import delimiter_option
 
+if TYPE_CHECKING:
+    from mm_keras.runs.example_rows import InputOptions
+
 SUMMARY = "predict the labels of one example, of a table, or of a folder of pictures"
 DESCRIPTION = """Predict labels with a trained run: those of one example, which are printed, or of all rows of a
 table (CSV, TSV, JSON, JSON Lines, Parquet), all pictures of a folder, or all records of a packed dataset,
 which are written to --output, by default NAME.predictions.jsonl beside the input. Columns are those of the
 table that the run was trained on, or have the names of its inputs; others are not used (--keep passes them
 on). An input that is not given counts as missing. The rows keep their order, and one that cannot be read
-gets its error in its place. Run again, a prediction that was cut off goes on behind what is there."""
+gets its error in its place. Run again, a prediction that was cut off goes on behind what is there. With
+--engine=beam an exported model answers in parts, on many machines, as Parquet files."""
 EXAMPLES = """  mm-keras predict runs/quickstart --image=photo.jpg --text='title=Solid oak, new'
   mm-keras predict runs/quickstart new.jsonl
   mm-keras predict runs/products new.csv --output=answers.csv --top=1 --keep=all
   mm-keras predict runs/products new.csv --image=picture --text='title=product name' --id=sku
   mm-keras predict runs/products pictures/ --output=embedded.parquet --embed
+  mm-keras predict runs/products new.csv --engine=beam --output=answers --beam_options='--direct_num_workers=8'
 """
 
 
@@ -49,6 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also the embedding of all inputs together (fused), or that of one of them",
     )
     parser.add_argument("--split", help="of a dataset the split to predict (default: all)")
+    parser.add_argument(
+        "--engine", choices=("local", "beam"), default="local", help="beam: in parts, by Apache Beam, on many machines"
+    )
+    parser.add_argument(
+        "--estimate", type=float, metavar="N", help="beam: answer a few examples, and say how long N would take"
+    )
+    parser.add_argument(
+        "--beam_options", type=shlex.split, default=[], metavar="OPTIONS", help="beam: its own options, see docs/beam.md"
+    )
     table = parser.add_argument_group("tables")
     table.add_argument(
         "--id", metavar="COLUMN", help="ids that stand beside the answers (default: as trained, id, or name and line)"
@@ -79,6 +95,8 @@ def run(options: argparse.Namespace) -> int:
     examples, example = options.examples, given
     if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and IMAGE not in given:
         examples, example = None, {IMAGE: examples, **given}
+    if options.engine != "beam" and (options.beam_options or options.estimate):
+        raise ValueError(f"{'--estimate' if options.estimate else '--beam_options'} is for --engine=beam")
     import_tensorflow()
     from mm_keras.runs.example_rows import InputOptions
     from mm_keras.runs.predict import predict
@@ -97,6 +115,9 @@ def run(options: argparse.Namespace) -> int:
         keep="all" if options.keep == "all" else comma_list(options.keep),
         split=options.split,
     )
+    if options.engine == "beam":
+        _predict_with_beam(options, input_options)
+        return 0
     wanted = Wanted(options.top, options.embed)
     predict(options.run_folder, None if examples else example, examples, input_options, options.output, wanted)
     return 0
@@ -109,3 +130,16 @@ def _number(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a number of at least 1, or all. Received: {text!r}")
     return int(text)
+
+
+def _predict_with_beam(options: argparse.Namespace, input_options: InputOptions) -> None:
+    from mm_keras.runs.predict_beam import estimate, predict_with_beam
+
+    if not options.examples:
+        raise ValueError("--engine=beam is for a FILE of examples: a table, a folder of pictures, or a packed dataset")
+    if options.estimate:
+        print(estimate(options.run_folder, options.examples, options.estimate, input_options))
+        return
+    if not options.output:
+        raise ValueError("--engine=beam writes a folder of Parquet files: name it with --output=FOLDER")
+    predict_with_beam(options.run_folder, options.examples, options.output, options.beam_options, input_options)

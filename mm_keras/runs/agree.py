@@ -14,8 +14,9 @@ from absl import logging
 from mm_keras.features import FeatureSpec
 from mm_keras.objectives.metrics import probabilities_of
 from mm_keras.runs.encode_split import encode_split
+from mm_keras.runs.example_rows import InputOptions, Row
 from mm_keras.runs.predict import Predictor
-from mm_keras.runs.predict_input import InputOptions, Row, open_examples
+from mm_keras.runs.predict_input import open_examples
 from mm_keras.runs.run_folder import RunFolder
 from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 from tfrecords_tools.dataset.checksums import read_json

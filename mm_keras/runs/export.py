@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import gc
-import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import keras
@@ -20,25 +18,19 @@ from absl import logging
 from mm_keras.configurable import NonNegativeFloat, PositiveInt, configurable
 from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.distribution.preemption import end_if_asked
-from mm_keras.features import IMAGE, FeatureSpec, safe_name
+from mm_keras.features import FeatureSpec
+from mm_keras.runs.export_assets import EXTRA, first_records, write_assets
 from mm_keras.runs.fresh_process import FreshProcess, FreshProcessError
 from mm_keras.runs.parity import ParityCheck, ParityError
 from mm_keras.runs.run_folder import VERIFY_COMMAND, RunFolder
-from mm_keras.runs.serving import DEFAULT, TENSORS, ServingModule, signature_names
+from mm_keras.runs.serving import ServingModule
 from mm_keras.runs.serving_files import model_name, write_serving_files
 from mm_keras.runs.thresholds import load_thresholds
-from mm_keras.runs.warm_up import write_warm_up
 from mm_keras.tf_text_model.plain_path import is_pattern, plain_path
 from tfrecords_tools.dataset import checksums
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.folder_lock import folder_lock
-from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.dataset.publish import UNFINISHED
-from tfrecords_tools.dataset.schema import decode_example
-from tfrecords_tools.dataset.shards import iter_records
-
-EXTRA = "assets.extra"
-_WARM_UP_BATCH = 8  # with one alone: pictures are read in another way where several come together
 
 
 @configurable
@@ -90,7 +82,7 @@ def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, t
             end_if_asked()
             _save(module, signatures, plain_path(staging), model)
             end_if_asked()
-            raw = _first_records(checked, features, num_checked)
+            raw = first_records(checked, features, num_checked)
             check = ParityCheck(features, raw)
             batches = make_evaluation_batches(checked, features, num_checked)
             inputs = {name: value[: check.num_records] for name, value in next(iter(batches.dataset))[0].items()}
@@ -99,8 +91,8 @@ def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, t
             end_if_asked()
             extra = staging / EXTRA
             extra.mkdir()
-            _write_extra(extra, model_name(run.path), features, raw, {name: inputs[name][:1] for name in inputs}, signatures)
-            (extra / "operations.json").write_text(json.dumps({"tensorflow": tf.__version__, "other_operations": operations}))
+            first = {name: inputs[name][:1] for name in inputs}
+            write_assets(extra, model_name(run.path), features, raw, signatures, first, operations)
             files = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
             checksums.begin(staging, VERIFY_COMMAND, files)
             staging.chmod(0o755)
@@ -148,30 +140,6 @@ def _compare(
     return operations, difference
 
 
-def _write_extra(
-    folder: Path,
-    name: str,
-    features: FeatureSpec,
-    raw: Mapping[str, Sequence[bytes]],
-    first: Mapping[str, tf.Tensor],
-    signatures: Mapping,
-) -> None:
-    """Writes assets.extra: features, labels, warm-up requests, and the body of a request to try the model with."""
-    features.save(folder, with_models=False)
-    LabelVocabulary(list(features.labels)).save(folder / "labels.txt")
-    keys = [safe_name(modality) for modality in features.modalities]
-    sets = {DEFAULT: tuple(keys)} | {name: tuple(keys) for name in signatures} | signature_names(features.modalities)
-    requests = [(DEFAULT, {key: list(raw[key])[:_WARM_UP_BATCH] for key in keys})]
-    for signature in signatures:
-        given = {key: list(raw[key])[:1] for key in sets[signature]}
-        requests.append((signature, {key: value.numpy() for key, value in first.items()} if signature == TENSORS else given))
-    write_warm_up(folder, name, requests)
-    example = {key: raw[key][0].decode("utf-8", "replace") for key in keys}
-    if features.image:
-        example[IMAGE] = {"b64": base64.b64encode(raw[IMAGE][0]).decode()}
-    (folder / "sample_request.json").write_text(json.dumps({"instances": [example]}, ensure_ascii=False), encoding="utf-8")
-
-
 @contextlib.contextmanager
 def _staging_folder(folder: Path) -> Iterator[Path]:
     """Gives a new folder below `folder`, which is deleted unless it was renamed; so are those that killed exports left."""
@@ -206,21 +174,3 @@ def _save(module: ServingModule, signatures: Mapping, folder: Path, model: keras
             "the disk is full: make room, and export again" if full else f"the export could not be written: {error.message}"
         )
         raise OSError(errno.ENOSPC if full else errno.EIO, reason, str(folder.parent)) from error
-
-
-def _first_records(split: Split, features: FeatureSpec, num_records: int) -> dict[str, list[bytes]]:
-    """What a client would send for the first labelled records, by the names of the inputs, in the order of evaluation."""
-    raw: dict[str, list[bytes]] = {safe_name(modality): [] for modality in features.modalities}
-    num_found = 0
-    for file in split.files:
-        for record in map(decode_example, iter_records(file)):
-            if num_found == num_records:
-                return raw
-            if not record.label_ids and not features.multi_label:
-                continue
-            num_found += 1
-            if features.image:
-                raw[IMAGE].append(record.image)
-            for text in features.texts:
-                raw[text.key].append((record.texts.get(text.field) or ("",))[0].encode())
-    return raw

@@ -1,0 +1,63 @@
+"""Adds classes to the model of a demo, from their texts alone, while it is served."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+from mm_keras.model import head
+from mm_keras.runs.class_embeddings import ClassEncoder
+from mm_keras.runs.run_folder import RunFolder
+from mm_keras.runs.serving import DEFAULT, EMBED, ServingModule
+from mm_keras.runs.thresholds import load_thresholds
+from mm_keras.serve.model_version import ModelVersion
+
+
+class NewClasses:
+    """Further classes of a run with a class-embedding head. They are gone when the server ends: `mm-keras add-classes` keeps.
+
+    Args:
+        run: the run folder; its model is loaded when the first class is added.
+    """
+
+    def __init__(self, run: RunFolder):
+        self._run = run
+        self._lock = threading.Lock()
+        self._loaded = None
+        self.texts: dict[str, str] = {}
+
+    @staticmethod
+    def are_possible(run: RunFolder) -> bool:
+        """Whether a run can learn classes from texts."""
+        return run.class_encoder.is_dir()
+
+    def add(self, label: str, text: str, version: ModelVersion) -> ModelVersion:
+        """A version that knows one class more than those added before.
+
+        Args:
+            label: the name of the class.
+            text: what describes it.
+            version: the version that is served now.
+
+        Raises:
+            ValueError: for a class that is there already, or has no text.
+        """
+        label, text = label.strip(), text.strip()
+        if not label or not text:
+            raise ValueError("a class needs a name and a description")
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = (*self._run.load_model(), ClassEncoder.load(self._run.class_encoder))
+            model, features, encoder = self._loaded
+            if label in features.labels or label in self.texts:
+                raise ValueError(f"{label!r} is a class already")
+            texts = {**self.texts, label: text}
+            model = head.add_classes(model, encoder(list(texts.values())))
+            tuned = load_thresholds(self._run, features)
+            thresholds = [*tuned.values, *[0.5] * len(texts)] if tuned else None
+            features = dataclasses.replace(features, labels=(*features.labels, *texts))
+            module = ServingModule(model, features, thresholds)
+            signatures = {DEFAULT: module.signature(), EMBED: module.signatures()[EMBED]}
+            made = version.with_functions(module, signatures, features)
+            self.texts = texts
+            return made
