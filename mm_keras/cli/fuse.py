@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights (default): the weighted sum of probabilities; weights_per_label: the same, with other weights for each "
         "label; vote: the majority; stacking: a logistic layer over the answers",
     )
+    parser.add_argument("--weights", metavar="L,…", help="with method weights: these numbers, one a run, instead of the best")
     add_examples_options(parser, "the examples that the method is fitted on", "val")
     parser.add_argument("--overwrite", action="store_true", help="delete a run that is already in the output folder")
 
@@ -31,5 +32,9 @@ def run(options: argparse.Namespace) -> int:
     from mm_keras.runs.late_fusion.fuse import late_fusion
 
     method = {"method": options.method} if options.method else {}
-    late_fusion(options.output, options.runs, overwrite=options.overwrite, **method, **given_examples(options))
+    try:
+        weights = [float(number) for number in options.weights.split(",")] if options.weights else None
+    except ValueError:
+        raise ValueError(f"--weights takes numbers, for example --weights=0.4,0.6. Received: {options.weights!r}") from None
+    late_fusion(options.output, options.runs, overwrite=options.overwrite, weights=weights, **method, **given_examples(options))
     return 0

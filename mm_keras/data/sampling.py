@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from mm_keras.configurable import Fraction, OpenFraction, PositiveInt, configurable
+from mm_keras.configurable import Fraction, OpenFraction, PositiveFraction, PositiveInt, configurable
 from mm_keras.data.augment import Augmentation
 from mm_keras.data.record_index import read_index
 from mm_keras.data.text_table import TextTable
@@ -35,12 +35,14 @@ class Sampling:
     mix: tuple[tuple[str, float], ...]
     text_runs: int
     balance_by: str
+    epoch_fraction: float = 1.0
 
     def describe(self, split: str) -> dict[str, object]:
         """Describes the sampling of a split, to tell whether two trainings are the same; datasets may have moved."""
         shards = {f"mix[{index}]": [shard.sha256 for shard in Dataset.open(folder).split(split).shards]
                   for index, (folder, _) in enumerate(self.mix)}  # fmt: skip
         balancing = {"balance_by": self.balance_by, "text_runs": self.text_runs}
+        balancing |= {"epoch_fraction": self.epoch_fraction} if self.epoch_fraction < 1 else {}
         return {"balance": self.balance, "rates": [rate for _, rate in self.mix], **balancing, **shards}
 
 
@@ -50,6 +52,7 @@ def make_sampling(
     mix: Mapping[str, OpenFraction] | None = None,
     text_runs: PositiveInt = 1,
     balance_by: Literal["class", "source"] = "class",
+    epoch_fraction: PositiveFraction = 1.0,
 ) -> Sampling:
     """Collects the options of sampling.
 
@@ -64,6 +67,7 @@ def make_sampling(
             examples, some of them are repeated.
         balance_by: what is balanced: "class", or "source", the first folder of a record's id ("google" in
             "google/q0001/abc.jpg").
+        epoch_fraction: the fraction of the split, within (0, 1], that an epoch shows; each epoch draws another part.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -80,11 +84,13 @@ def make_sampling(
         raise ValueError(f"balance_by is 'class' or 'source'. Received: {balance_by!r}")
     if text_runs < 1:
         raise ValueError(f"text_runs is a number of examples, at least 1. Received: {text_runs}")
-    if not balance and not mix and text_runs == 1:
+    if not 0 < epoch_fraction <= 1:
+        raise ValueError(f"epoch_fraction is within (0, 1]. Received: {epoch_fraction!r}")
+    if not balance and not mix and text_runs == 1 and epoch_fraction == 1:
         raise ValueError(
-            "make_sampling needs balance, mix or text_runs; leave train.sampling out to show each example once an epoch"
+            "make_sampling needs balance, mix, text_runs or epoch_fraction; leave train.sampling out to show each example once"
         )
-    return Sampling(balance, tuple(mix.items()), text_runs, balance_by)
+    return Sampling(balance, tuple(mix.items()), text_runs, balance_by, epoch_fraction)
 
 
 def check_runs(
@@ -159,7 +165,7 @@ class SampledRecords:
             if sampling.text_runs > 1:
                 texts.append(_equal_texts(dataset.folder, table, fields) + sum(numbers.max() + 1 for numbers in texts))
             groups.append(kinds + sum(numbers.max() + 1 for numbers in groups))
-        self.num_examples = round(len(rates[0]) / own_part)
+        self.num_examples = max(1, round(len(rates[0]) / own_part * sampling.epoch_fraction))
         self._rates = np.concatenate(rates) * self.num_examples
         self._groups = np.concatenate(groups)  # a class or source of a dataset
         self._shards, self._offsets = np.array(shards), np.concatenate(offsets)

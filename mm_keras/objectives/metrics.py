@@ -103,7 +103,8 @@ def evaluate_logits(
         Values within [0, 1] by name; `streaming_metrics` defines them. For multi-class data: top_1, top_5 (with more than 5
         labels), macro_<score> and weighted_<score> for precision, recall and f1 (the micro average equals top_1), and ece. For
         multi-label data: <average>_<score> for all averages, where labels with a probability above 0.5 are predicted; mAP,
-        over the labels that occur; imaged_<score>, ImageD's rule with micro averages; tuned_<average>_<score>, if `thresholds`
+        over the labels that occur; imaged_<score>, ImageD's rule with micro averages, and imaged_example_<score>, the same as
+        the paper counts it, by example; tuned_<average>_<score>, if `thresholds`
         are given; and ece. F1 and mAP are 0 if no label is positive.
 
     Raises:
@@ -126,9 +127,34 @@ def evaluate_logits(
     results = {name: float(value) for name, value in scores.all_results().items()}
     of_rule = {name: float(value) for name, value in imaged.all_results().items()}
     results |= {f"imaged_{score}": of_rule[f"micro_{score}"] for score in SCORES}
+    results |= _imaged_by_example(imaged, logits, labels)
     results |= {f"tuned_{name}": float(value) for metric in tuned for name, value in metric.all_results().items()}
     first = {name: results[name] for name in ("micro_f1", "macro_f1")}
     return first | {"mAP": _mean_average_precision(logits, labels)} | results | {"ece": float(calibration.result())}
+
+
+def _imaged_by_example(rule: ImageDScore, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Precision, recall and F1 as ImageD counts them: by example.
+
+    An example counts as true positive if its rule predicts labels and all of them are true, as false positive if one of them is
+    not, and as false negative if a true label has a probability below 0.3, whether it is among the four best or not. An example
+    may be a true positive and a false negative; one for which nothing is predicted is neither true nor false positive.
+
+    Reference: the ImageD paper, section 5; its scores of 71.11, 74.2 and 72.62 % are these.
+    """
+    true_positives = false_positives = false_negatives = 0
+    rows = max(1, _CHUNK // logits.shape[1])
+    for start in range(0, len(logits), rows):
+        scores, true = logits[start : start + rows].astype("float32"), labels[start : start + rows] > 0
+        predicted = keras.ops.convert_to_numpy(rule.decide(scores)) > 0
+        wrong = (predicted & ~true).any(axis=1)
+        true_positives += int((predicted.any(axis=1) & ~wrong).sum())
+        false_positives += int(wrong.sum())
+        false_negatives += int((true & (scores < logit(0.3))).any(axis=1).sum())
+    precision = true_positives / max(true_positives + false_positives, 1)
+    recall = true_positives / max(true_positives + false_negatives, 1)
+    f1 = 2 * precision * recall / (precision + recall) if true_positives else 0.0
+    return {"imaged_example_precision": precision, "imaged_example_recall": recall, "imaged_example_f1": f1}
 
 
 def _update(metrics: list[keras.metrics.Metric], logits: np.ndarray, labels: np.ndarray) -> None:

@@ -25,7 +25,9 @@ class Thresholds(NamedTuple):
     split: str
 
 
-def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str = "val", batch_size: int = 64) -> np.ndarray:
+def tune_thresholds(
+    workdir: str | Path, dataset: str | None = None, split: str = "val", batch_size: int = 64, shared: bool = False
+) -> np.ndarray:
     """Finds and keeps, for each label of a multi-label run, the threshold with the best F1 on a split.
 
     Args:
@@ -34,6 +36,8 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
         split: the split to tune on, which should not be the one that is reported on. All its embeddings and logits are held
             in memory.
         batch_size: examples in a batch; only the memory depends on it.
+        shared: find one threshold for all labels, that with the best micro-F1. Rare labels have too few examples for one of
+            their own.
 
     Returns:
         probabilities float64 [num_labels]; a label is predicted if its probability is above its own threshold. Labels that
@@ -44,12 +48,17 @@ def tune_thresholds(workdir: str | Path, dataset: str | None = None, split: str 
     """
     run = RunFolder(workdir)
     model, features = run.load_model()
-    if not features.multi_label:
-        raise ValueError(f"{run.path} is multi-class: its answer is the most probable label, without a threshold")
+    _check_multi_label(run, features)
     (inputs,), labels, behind = encode_split(run, model, features, run.dataset(dataset).split(split), batch_size)
-    thresholds = best_thresholds(behind.predict(inputs, batch_size=1024, verbose=0), labels)
+    logits = behind.predict(inputs, batch_size=1024, verbose=0)
+    thresholds = shared_threshold(logits, labels) if shared else best_thresholds(logits, labels)
     save_thresholds(run, features, thresholds, split)
     return thresholds
+
+
+def _check_multi_label(run: RunFolder, features: FeatureSpec) -> None:
+    if not features.multi_label:
+        raise ValueError(f"{run.path} is multi-class: its answer is the most probable label, without a threshold")
 
 
 def save_thresholds(run: RunFolder, features: FeatureSpec, thresholds: np.ndarray, split: str) -> None:
@@ -69,6 +78,32 @@ def load_thresholds(run: RunFolder, features: FeatureSpec) -> Thresholds | None:
         return None
     content = read_json(run.thresholds)
     return Thresholds(np.array([content["thresholds"].get(label, _UNTUNED) for label in features.labels]), content["split"])
+
+
+def shared_threshold(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """One threshold for all labels: that with the best micro-F1, float64 [L]. The arguments are those of `best_thresholds`."""
+    threshold = best_thresholds(logits.reshape(-1, 1), labels.reshape(-1, 1))
+    return np.repeat(threshold, logits.shape[1])
+
+
+def measure_thresholds(workdir: str | Path, dataset: str | None = None, split: str = "val") -> str:
+    """Measures a multi-label run at shared thresholds from 0.1 to 0.9: a Markdown table of precision, recall and F1 (micro).
+
+    Raises:
+        ValueError: for a multi-class run.
+    """
+    run = RunFolder(workdir)
+    model, features = run.load_model()
+    _check_multi_label(run, features)
+    (inputs,), labels, behind = encode_split(run, model, features, run.dataset(dataset).split(split))
+    probabilities, true = expit(behind.predict(inputs, batch_size=1024, verbose=0)), labels > 0
+    lines = ["| threshold | precision | recall | micro-F1 |", "| --: | --: | --: | --: |"]
+    for tenths in range(1, 10):
+        predicted = probabilities > tenths / 10
+        hits, of_predicted, of_true = (int(count.sum()) for count in (predicted & true, predicted, true))
+        scores = (hits / max(of_predicted, 1), hits / max(of_true, 1), 2 * hits / max(of_predicted + of_true, 1))
+        lines.append(f"| {tenths / 10} | {' | '.join(f'{score:.3f}' for score in scores)} |")
+    return "\n".join(lines)
 
 
 def best_thresholds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mm_keras.studies.drawn_encoders import write_tiny_bert, write_tiny_sentence_encoder
@@ -14,9 +14,9 @@ from tfrecords_tools.sources.example import SourceExample
 _POSITIONS = 64
 _CLASSES = tuple(f"{material} {item}" for item in sample.ITEMS for material in sample.MATERIALS)
 _SENTENCES = (
-    "This {item} is made of {phrase}.",
-    "{phrase}, worked by hand, gives the {item} its look and its feel.",
-    "A {item} in {phrase} is found in many homes.",
+    "What is called {name} is made of {phrase}, as its name says.",
+    "It is known for {phrase}, which is worked by hand.",
+    "In many homes one finds {phrase} of this kind.",
 )
 
 
@@ -65,20 +65,17 @@ def draw_captions(folder: Path, num_examples: int = 600) -> None:
             rows.writerow([f"images/{example.id}.jpg", " ".join(example.labels), caption])
 
 
-def class_sentences() -> dict[str, str]:
-    """Class -> a text of three sentences about it, as an encyclopaedia has them."""
-    return {name: " ".join(_about(name)) for name in _CLASSES}
+def write_class_texts(path: Path, classes: Mapping[str, Sequence[str]], label: str = "label") -> None:
+    """Writes a CSV of classes and texts about them, as an encyclopaedia has them, with the columns `label` and description.
 
-
-def write_class_texts(path: Path, label: str = "label") -> None:
-    """Writes a CSV of classes and their texts, with the columns `label` and description."""
+    Args:
+        path: the file.
+        classes: maps each class to three words or phrases that its text shall hold.
+        label: the name of the first column.
+    """
     with open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow([label, "description"])
-        rows.writerows(class_sentences().items())
-
-
-def _about(name: str) -> Iterator[str]:
-    material, item = name.split()
-    for sentence, phrase in zip(_SENTENCES, sample.MATERIALS[material], strict=True):
-        yield sentence.format(item=item, phrase=phrase)
+        for name, phrases in classes.items():
+            text = (sentence.format(name=name, phrase=phrase) for sentence, phrase in zip(_SENTENCES, phrases, strict=True))
+            rows.writerow([name, " ".join(text)])

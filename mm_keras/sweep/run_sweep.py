@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import logging
 
 from mm_keras.sweep.results import draw_box_plots, read_result, write_table
 from mm_keras.sweep.search import search
-from mm_keras.sweep.sweep_file import Sweep, SweepError, read_sweep
+from mm_keras.sweep.sweep_file import Sweep, SweepError, find_sweep, read_sweep
 from mm_keras.sweep.trials import Trial, failure, locked, make_trials, not_listed, run_trials
 from tfrecords_tools.progress import progress_bar
 
@@ -21,7 +22,9 @@ class TrialsFailed(RuntimeError):  # noqa: N818  the name says what has happened
     """Some trainings of a sweep failed; the message names them and their logs."""
 
 
-def run_sweep(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Path:
+def run_sweep(
+    sweep: str | Path, workdir: str | Path, workers: int = 1, bindings: Sequence[str] = (), repeats: int | None = None
+) -> Path:
     """Trains and measures all settings that a sweep file lists, or searches for the best setting.
 
     Called again for the same folder, it skips trainings that are finished, resumes those that were interrupted, and repeats
@@ -31,6 +34,8 @@ def run_sweep(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Path:
         sweep: the sweep file; `sweep_file` describes it.
         workdir: the folder of the sweep. It is made, or continued if it is there.
         workers: how many trainings run at a time, at least 1.
+        bindings: gin lines of all trainings, beside those of the file.
+        repeats: trainings a setting; None: as many as the file says.
 
     Returns:
         `workdir`. A sweep leaves table.md, table.csv and box_plots.png in it, a search table.md, table.csv and best.gin.
@@ -42,7 +47,10 @@ def run_sweep(sweep: str | Path, workdir: str | Path, workers: int = 1) -> Path:
     """
     if workers < 1:
         raise SweepError(f"--workers is how many trainings run at a time, at least 1. Received: {workers}")
-    given, workdir = read_sweep(sweep), Path(workdir)
+    given, workdir = read_sweep(find_sweep(sweep)), Path(workdir)
+    if repeats is not None and (repeats < 1 or given.search):
+        raise SweepError(f"--repeats is how many trainings a setting of a sweep has, at least 1. Received: {repeats}")
+    given = dataclasses.replace(given, bindings=(*given.bindings, *bindings), repeats=repeats or given.repeats)
     with locked(workdir):
         failed = search(given, workdir, workers) if given.search else _run_all(given, workdir, workers)
     if failed:

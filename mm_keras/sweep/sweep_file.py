@@ -29,6 +29,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mm_keras.config.parse import CONFIG_FOLDER
+
 _KEYS = ("config", "repeats", "bindings", "sweep", "variants", "search")
 _RANGE = {"low", "high", "log"}
 _SEED = "train.seed"
@@ -111,6 +113,12 @@ class Sweep:
             for values in itertools.product(*(axis.items() for axis in self.axes.values())):
                 shown = first | {axis: value for axis, (value, _) in zip(self.axes, values, strict=True)}
                 yield Setting(shown, config, (_NO_EXPORT, *self.bindings, *(line for _, lines in values for line in lines)))
+
+
+def find_sweep(name: str | Path) -> Path:
+    """The sweep file of that path, or else the one of that name in configs/sweeps/."""
+    shipped = CONFIG_FOLDER / "sweeps" / name
+    return shipped if not Path(name).is_file() and shipped.is_file() else Path(name)
 
 
 def read_sweep(path: str | Path) -> Sweep:

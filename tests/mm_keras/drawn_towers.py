@@ -13,7 +13,7 @@ from mm_keras.model.architectures import ARCHITECTURES
 def drawn_towers() -> Iterator[None]:
     """Within it, the towers that configs name are two convolutions with random weights."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("resnet50_v2", "inception_v3", "mobilenet_v2"):
+        for name in ("resnet50_v2", "inception_v3", "mobilenet_v2", "resnet34", "resnext101_32x4d"):
             patch.setitem(ARCHITECTURES, name, ARCHITECTURES[name]._replace(build=_build))
         yield
 

@@ -36,6 +36,7 @@ def late_fusion(
     split: str = "val",
     batch_size: int = 64,
     overwrite: bool = False,
+    weights: Sequence[float] | None = None,
 ) -> Path:
     """Makes a run of several trained runs. It is evaluated, used and exported like any other, and no longer needs them.
 
@@ -54,6 +55,7 @@ def late_fusion(
             are tuned on it too, except for a vote, whose threshold is 0.5.
         batch_size: examples in a batch; only the memory depends on it. The answers of all models are held in memory.
         overwrite: delete a run that is already in `workdir`.
+        weights: of the runs, above 0, for method "weights" instead of those that fit best; they are scaled to a sum of 1.
 
     Returns:
         `workdir`.
@@ -65,6 +67,7 @@ def late_fusion(
     """
     if method not in METHODS:
         raise ValueError(f"methods of late fusion are {', '.join(METHODS)}. Received: {method!r}")
+    _check_weights(weights, method, runs)
     new, parts = RunFolder(workdir), [RunFolder(run) for run in runs]
     _check_folders(new, parts)
     new.check_free(overwrite)
@@ -75,7 +78,11 @@ def late_fusion(
 
     answers = build_answers(models, specs, features)
     logits, voting, labels = _ask(answers, features, held_out.split(split), batch_size)
-    combination, values = _fit(method, parts, specs, features, (logits, voting, labels))
+    if weights:
+        values = np.array(weights, "float64")[:, None] / sum(weights)
+        combination = WeightedSum(features.multi_label, values)
+    else:
+        combination, values = _fit(method, parts, specs, features, (logits, voting, labels))
     model = build_late_fusion(answers, combination)
     fused = _combine(combination, logits, voting)
 
@@ -96,8 +103,9 @@ def late_fusion(
     write_text(new.late_fusion, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     if features.multi_label and method != "vote":
         save_thresholds(new, features, best_thresholds(fused, labels), split)
+    fitted = "weights given, and measured" if weights else "fitted"
     logging.info(
-        f"{new.path}: {len(parts)} runs fused by {method}, fitted on {len(labels):,} examples of split {split!r}. On these:"
+        f"{new.path}: {len(parts)} runs fused by {method}, {fitted} on {len(labels):,} examples of split {split!r}. On these:"
     )
     metric = "micro_f1" if features.multi_label else "top_1"
     for index, part in enumerate(parts):
@@ -127,6 +135,15 @@ def _fit(
     fit = fit_weights if method == "weights" else fit_weights_per_label
     values = fit(logits, voting, labels, features.multi_label)
     return WeightedSum(features.multi_label, values), values
+
+
+def _check_weights(weights: Sequence[float] | None, method: str, runs: Sequence[str | Path]) -> None:
+    if weights is None:
+        return
+    if method != "weights":
+        raise ValueError(f"given weights are of method 'weights'. Received: {method!r}")
+    if len(weights) != len(runs) or not all(0 < weight < float("inf") for weight in weights):
+        raise ValueError(f"weights are a number above 0 for each of the {len(runs)} runs. Received: {list(weights)}")
 
 
 def _check_folders(new: RunFolder, parts: Sequence[RunFolder]) -> None:

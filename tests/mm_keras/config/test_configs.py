@@ -23,7 +23,7 @@ def towers(request):
 
 
 @pytest.fixture(scope="module")
-def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision):
+def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision, dataset, multi_label_dataset):
     """Config -> the bindings with which it runs on sample data, in small."""
     folder = tmp_path_factory.mktemp("config_data")
     rows = ["id,image,title,description,category,tags"]
@@ -35,6 +35,11 @@ def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision):
     (folder / "products.csv").write_text("\n".join(rows) + "\n")
     backbone = ARCHITECTURES["mobilenet_v2"].build(input_shape=(32, 32, 3), name="mobilenet_v2")
     backbone.save_weights(folder / "mobilenet_v2.weights.h5")
+    pairs = [f"{example},oak {example},{('a', 'b')[example % 2]},{('train', 'val')[example // 40]}" for example in range(60)]
+    (folder / "pairs.csv").write_text("\n".join(["id,text,label,split", *pairs]) + "\n")
+    classes = [f"{material} {item},a {item} of {material}" for item in sample.ITEMS for material in sample.MATERIALS]
+    (folder / "class_texts.csv").write_text("\n".join(["label,description", *classes]) + "\n")
+    of_imaged = ["IMAGE_WEIGHTS = None", "make_features.image_size = (32, 32)", "train.batch_size = 16"]
     few = ["sample_dataset.num_examples = 100", "train.batch_size = 16"]
     of_webvision = [
         f"WEBVISION = '{webvision}'",
@@ -47,23 +52,39 @@ def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision):
     ]
     use = [*of_webvision, f"USE = '{save_use()}'"]
     bert = [*of_webvision, f"TEXT_ENCODER = '{tiny_bert}'", "make_features.max_tokens = {'title': 8, 'description': 12}"]
+    captions = [
+        f"TABLE = '{folder}/products.csv'",
+        "IMAGE = 'image'",
+        "CAPTION = 'title'",
+        "LABELS = 'tags'",
+        f"DATASET = '{folder}/captions_with_images'",
+        "IMAGE_WEIGHTS = None",
+        "make_features.image_size = (32, 32)",
+        "train.batch_size = 16",
+    ]
     return {
         **{f"webvision_image{kind}.gin": of_webvision for kind in ("", "_inception", "_mobilenet")},
         **{f"webvision_use{kind}.gin": use for kind in ("", "_inception", "_mobilenet", "_texts")},
         **{f"webvision_bert{kind}.gin": bert for kind in ("", "_inception", "_mobilenet", "_texts")},
+        "captions_relevance.gin": [
+            f"TABLE = '{folder}/pairs.csv'",
+            f"DATASET = '{folder}/pairs'",
+            f"TEXT_ENCODER = '{tiny_bert}'",
+            "make_features.max_tokens = 12",
+            "train.batch_size = 16",
+        ],
+        "imaged.gin": [f"DATASET = '{multi_label_dataset}'", *of_imaged],
+        "imaged_classes.gin": [
+            f"DATASET = '{dataset}'",
+            f"CLASS_TEXTS = '{folder}/class_texts.csv'",
+            f"TEXT_ENCODER = '{tiny_bert}'",
+            "embed_classes.max_tokens = 12",
+            *of_imaged,
+        ],
         "quickstart.gin": [*few, f"sample_dataset.folder = '{folder}/sample'"],
         "quickstart_multilabel.gin": [*few, f"sample_dataset.folder = '{folder}/tags'"],
         "quickstart_classes.gin": [*few, f"sample_dataset.folder = '{folder}/sample'"],
-        "captions_image.gin": [
-            f"TABLE = '{folder}/products.csv'",
-            "IMAGE = 'image'",
-            "CAPTION = 'title'",
-            "LABELS = 'tags'",
-            f"DATASET = '{folder}/captions_with_images'",
-            "IMAGE_WEIGHTS = None",
-            "make_features.image_size = (32, 32)",
-            "train.batch_size = 16",
-        ],
+        **{f"captions_{kind}.gin": captions for kind in ("image", "joint", "resnet34", "resnet34_trained")},
         "captions_lstm.gin": [
             f"TABLE = '{folder}/products.csv'",
             "CAPTION = 'title'",

@@ -98,6 +98,14 @@ def test_no_example_is_repeated_more_than_its_rate_asks_for(skewed, text_feature
     assert {times[f"sc{index}"] for index in range(4)} == {7}
 
 
+def test_an_epoch_may_show_a_part_of_the_split_and_each_epoch_another_one(skewed, text_features):
+    ids, batches = _ids(skewed, text_features, make_sampling(epoch_fraction=0.5), epochs=2)
+    assert batches.steps == 10
+    epochs = [list(itertools.chain(*ids[:10])), list(itertools.chain(*ids[10:]))]
+    assert [len(set(epoch)) for epoch in epochs] == [40, 40]  # none twice
+    assert set(epochs[0]) != set(epochs[1])
+
+
 def test_order_depends_on_seed_and_epoch_alone_and_a_resumed_training_goes_on_in_it(skewed, text_features):
     sampling = make_sampling(0.5)
     whole, batches = _ids(skewed, text_features, sampling, epochs=3)
@@ -170,7 +178,8 @@ def test_each_number_is_drawn_as_often_as_its_rate_says_or_once_more():
         ({"balance": 1.5}, r"balance is within 0 .* Received: 1\.5"),
         ({"mix": {"x": 0}}, r"Received: \{'x': 0\}"),
         ({"mix": {"x": 0.5, "y": 0.5}}, "together below 1"),
-        ({}, "needs balance, mix or text_runs"),
+        ({}, "needs balance, mix, text_runs or epoch_fraction"),
+        ({"epoch_fraction": 1.5}, "epoch_fraction is within"),
     ],
 )
 def test_wrong_numbers_are_named(options, message):

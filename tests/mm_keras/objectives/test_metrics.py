@@ -55,7 +55,7 @@ def test_multi_label_metrics_agree_with_scikit_learn(seed):
     best = np.argsort(np.argsort(-logits, axis=1), axis=1) < 4
     of_rule = _by_average("", labels, best & (probabilities >= 0.3), ("micro",))
     expected |= {name.replace("micro", "imaged"): value for name, value in of_rule.items()}
-    assert set(metrics) == {*expected, "ece"}
+    assert set(metrics) == {*expected, "ece", *(f"imaged_example_{score}" for score in ("precision", "recall", "f1"))}
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert not [name for name in evaluate_logits(logits, labels, True) if name.startswith("tuned")]
 
@@ -205,3 +205,22 @@ def test_metrics_of_mixed_examples_are_those_of_what_has_the_largest_part(multi_
         plain.update_state(labels, logits)
         mixed.update_state(shares.astype("float32"), logits)
         assert float(mixed.result()) == pytest.approx(float(plain.result()), rel=1e-6)
+
+
+def test_imaged_counts_by_example_as_the_paper_does():
+    """Of five labels: at least 0.3 and among the four best."""
+    sure, low = 3.0, -3.0
+    logits = np.float32(
+        [
+            [sure, low, low, low, low],  # right, and all that is true is found: true positive
+            [sure, sure, low, low, low],  # one of the two is wrong: false positive
+            [sure, low, low, low, low],  # right, but the second true label is missed: true positive and false negative
+            [low, low, low, low, low],  # nothing is predicted, and a label is missed: false negative alone
+            [5, 4, 3.5, 3.2, sure],  # the fifth is true and above the threshold: the rule of four is left aside
+        ]
+    )
+    labels = np.float32([[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    found = evaluate_logits(logits, labels, True)
+    assert found["imaged_example_precision"] == 3 / 4
+    assert found["imaged_example_recall"] == 3 / 5
+    assert found["imaged_example_f1"] == pytest.approx(2 * 0.75 * 0.6 / 1.35)

@@ -9,7 +9,7 @@ from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.objectives.metrics import evaluate_logits
 from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.run_folder import RunFolder
-from mm_keras.runs.thresholds import best_thresholds, load_thresholds, tune_thresholds
+from mm_keras.runs.thresholds import best_thresholds, load_thresholds, measure_thresholds, shared_threshold, tune_thresholds
 from tfrecords_tools.dataset.checksums import forget
 from tfrecords_tools.dataset.folder import Split
 
@@ -102,3 +102,21 @@ def test_multi_class_run_has_none(trained_run):
     assert not (trained_run / "thresholds.json").exists()
     with pytest.raises(ValueError, match="is multi-class"):
         tune_thresholds(trained_run)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_shared_threshold_gives_a_better_micro_f1(seed):
+    logits, labels = _case(seed)
+    threshold = shared_threshold(logits, labels)
+    assert threshold.shape == (5,) and len(set(threshold)) == 1
+    f1 = [f1_score(labels, _probabilities(logits) > at, average="micro") for at in np.linspace(0.01, 0.99, 99)]
+    assert f1_score(labels, _probabilities(logits) > threshold[0], average="micro") >= max(f1) - 1e-9
+
+
+def test_table_of_thresholds_is_what_evaluation_says(run, tmp_path):
+    again = shutil.copytree(run, tmp_path / "run")
+    (at_half,) = [line for line in measure_thresholds(again, split="test").splitlines() if line.startswith("| 0.5 ")]
+    *_, row = evaluate(again)["rows"]
+    assert at_half == f"| 0.5 | {row['micro_precision']:.3f} | {row['micro_recall']:.3f} | {row['micro_f1']:.3f} |"
+    tune_thresholds(again, shared=True)
+    assert len(set(load_thresholds(RunFolder(again), RunFolder(again).load_model()[1]).values)) == 1

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -10,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from mm_keras.cli.main import main
+from mm_keras.config.parse import CONFIG_FOLDER
 from mm_keras.distribution.preemption import Preempted, noticing_sigterm
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.sweep.results import draw_box_plots, read_result, write_table
 from mm_keras.sweep.run_sweep import TrialsFailed, run_sweep
-from mm_keras.sweep.sweep_file import Setting, SweepError
-from mm_keras.sweep.trials import locked
+from mm_keras.sweep.sweep_file import Setting, SweepError, find_sweep, read_sweep
+from mm_keras.sweep.trials import locked, read_setting
 
 
 @pytest.fixture
@@ -197,3 +199,23 @@ def test_command_sweeps_for_real(tiny_config, rates, monkeypatch, call):
         assert result["top_1"] == report["rows"][-1]["top_1"]
         assert not (folder / "export").exists()
     assert "| learning_rate | n | top_1" in out
+
+
+def test_bindings_and_repeats_of_the_call_are_those_of_all_trainings(sweep):
+    workdir = run_sweep(sweep / "sweep.toml", sweep / "runs", bindings=["train.epochs = 2"], repeats=1)
+    (calls,) = {tuple(line.split("--set=train.epochs = ")[1][0] for line in lines) for lines in _calls(workdir).values()}
+    assert calls == ("2",)
+    assert [row["n"] for row in _rows(workdir)] == ["1", "1"]
+    with pytest.raises(SweepError, match="--repeats is how many trainings"):
+        run_sweep(sweep / "sweep.toml", sweep / "runs", repeats=0)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIG_FOLDER / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
+def test_sweeps_that_are_shipped_can_be_read_with_their_data(path):
+    sweep = read_sweep(find_sweep(path.name))
+    data = ["TABLE = 't.csv'", "CAPTION = 'c'", "LABELS = 'l'", "DATASET = 'd'"]
+    data += ["IMAGE = 'i'", "IMAGE_WEIGHTS = None"] if "image" in path.stem else []
+    sweep = dataclasses.replace(sweep, bindings=(*sweep.bindings, *data))
+    settings = list(sweep.settings())
+    assert len(settings) > 1
+    assert len({repr(sorted(read_setting(sweep, setting).items())) for setting in settings}) == len(settings)

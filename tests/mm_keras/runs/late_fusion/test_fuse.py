@@ -305,3 +305,31 @@ def test_runs_that_do_not_fit_each_other_are_named_with_the_difference(runs, tra
         late_fusion(tmp_path / "out", [runs[False] / "image", runs[True] / "title"])
     with pytest.raises(ValueError, match=r"image has 12 labels, .*small has 20"):
         late_fusion(tmp_path / "out", [runs[False] / "image", trained_run])
+
+
+def test_given_weights_are_taken_as_they_are_given(runs, tmp_path):
+    parts = [runs[False] / name for name in ("image", "title")]
+    run = late_fusion(tmp_path / "run", parts, weights=[1, 3])
+    assert _found(run)["weights"] == [0.25, 0.75]
+    model, features = RunFolder(run).load_model()
+    inputs, _, _ = next(
+        iter(make_evaluation_batches(Split.open(RunFolder(run).facts()["dataset"], "test"), features, 8).dataset)
+    )
+    inputs = {name: inputs[name].numpy() for name in features.inputs()} | {"image_present": np.ones(8, bool)}
+    inputs["title_present"] = np.ones(8, bool)
+    single = [RunFolder(part).load_model()[0] for part in parts]
+    means = [tf.nn.softmax(part({name: inputs[name] for name in part.input})) for part in single]
+    np.testing.assert_allclose(tf.nn.softmax(model(inputs)), 0.25 * means[0] + 0.75 * means[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "message"),
+    [
+        ("stacking", [1, 1], "given weights are of method 'weights'"),
+        ("weights", [1], "a number above 0 for each of the 2 runs"),
+        ("weights", [1, 0], "a number above 0 for each of the 2 runs"),
+    ],
+)
+def test_weights_that_cannot_be_are_errors(runs, tmp_path, method, weights, message):
+    with pytest.raises(ValueError, match=message):
+        late_fusion(tmp_path / "run", [runs[False] / "image", runs[False] / "title"], method, weights=weights)

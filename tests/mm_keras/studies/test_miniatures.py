@@ -1,0 +1,38 @@
+"""Each study runs from its first command to its results, on drawn data."""
+
+import pytest
+
+from mm_keras.cli.main import main
+from mm_keras.cli.study import STUDIES
+
+FIRST = "captions-relevance"  # the shortest; the others are slow
+EXPECTED = {  # what stands in the results of each
+    "webvision": "| MobileNetV2-BERT |",
+    "imaged": "| by example, as the paper counts",
+    "captions-relevance": "| products |",
+    "multilabel-captions": "| stacked ",
+}
+
+
+@pytest.mark.parametrize("name", [name if name == FIRST else pytest.param(name, marks=pytest.mark.slow) for name in STUDIES])
+def test_miniature_runs_to_its_results_and_is_not_done_twice(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", name, "--miniature"]) == 0, capsys.readouterr().err
+    folder = tmp_path / "runs" / "studies" / f"{name}_miniature"
+    out = capsys.readouterr().out
+    assert EXPECTED[name] in (folder / "results.md").read_text("utf-8")
+    assert "left out" not in out
+    assert main(["study", name, "--miniature"]) == 0
+    assert "$ " not in capsys.readouterr().out  # no command was run again
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_list_shows_every_step_of_the_study_itself(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", name, "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "not given" in out and "(lacks " in out
+    assert not list(tmp_path.iterdir())
+    assert main(["study", name]) == 2  # nothing can be done without data
+    assert "try --miniature" in capsys.readouterr().err
+    assert main(["study", name, "--data=x=y"]) == 2
