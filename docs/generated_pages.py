@@ -9,9 +9,12 @@ from collections.abc import Iterator
 
 from mkdocs.structure.files import File
 
+from mm_keras.cli.start_up import import_tensorflow
+
 
 def on_files(files, config):
     """Adds the pages; MkDocs calls it once it has found the others."""
+    import_tensorflow()  # without what it prints
     for name, text in (("commands", commands_page()), ("configs", configs_page())):
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files

@@ -12,7 +12,7 @@ from tfrecords_tools.dataset.shards import iter_records
 from tfrecords_tools.progress import showing
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def shown_lines():
     """What is logged is printed, as the programs print it."""
     with showing():

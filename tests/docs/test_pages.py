@@ -6,6 +6,8 @@ guides. What needs a cluster, or the network, is marked `console` and not run.
 
 import functools
 import importlib
+import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 import yaml
 
 import mm_keras
+from mm_keras.cli.main import COMMANDS
+from mm_keras.config.functions import configurable_functions
 from mm_keras.config.load import load_config
 from mm_keras.estimator import config, fitting, parts
 from mm_keras.sweep.sweep_file import read_sweep
@@ -77,6 +81,20 @@ def test_sweep_files_can_be_read(tmp_path):
         path.write_text(code if "config" in code else 'config = "quickstart.gin"\n' + code)
         read_sweep(path)
     assert len(files) == 3
+
+
+def test_reference_lists_every_command_and_parameter():
+    spec = importlib.util.spec_from_file_location("generated_pages", DOCS / "generated_pages.py")
+    generated = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generated)
+    page = generated.configs_page()
+    for name, function in configurable_functions().items():
+        section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert all(f"| `{parameter}` |" in section for parameter in inspect.signature(function).parameters), name
+    assert "| `learning_rate` | `0.001` |" in page and "| `image_tower` | `@build_image_tower` |" in page
+    page = generated.commands_page()
+    assert all(f"### mm-keras {name}\n" in page for name in COMMANDS)
+    assert "### tfrecords-tools pack table\n" in page and "--labels" in page
 
 
 @pytest.fixture(scope="module")

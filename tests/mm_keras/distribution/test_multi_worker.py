@@ -107,7 +107,11 @@ def test_worker_outside_of_its_steps_can_be_asked_to_end(capfd):
 
 @pytest.mark.slow
 def test_worker_that_waits_in_vain_ends(capfd):
-    script = "from mm_keras.distribution import multi_worker; multi_worker.LONGEST_WAIT = 5; multi_worker.start()"
+    script = (
+        "from mm_keras.distribution import multi_worker; from tfrecords_tools.progress import showing\n"
+        "multi_worker.LONGEST_WAIT = 5\n"
+        "with showing(): multi_worker.start()"
+    )
     cluster = {"cluster": {"worker": ["127.0.0.1:29871", "127.0.0.1:29872"]}, "task": {"type": "worker", "index": 0}}
     environment = os.environ | {"TF_CONFIG": json.dumps(cluster), "CUDA_VISIBLE_DEVICES": ""}
     assert subprocess.run([sys.executable, "-c", script], env=environment, timeout=120, check=False).returncode == 1
