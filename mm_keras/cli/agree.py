@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("a table of claims needs --label=COLUMN, and --label a table")
     import_tensorflow()
     from mm_keras.runs.agree import check_claims, measure_agreement
-    from mm_keras.runs.predict_input import InputOptions
+    from mm_keras.runs.example_rows import InputOptions
 
     if options.table:
         input_options = InputOptions(image_root=options.image_root)

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from mm_keras.features import FeatureSpec
 from mm_keras.objectives.metrics import probabilities_of
 from mm_keras.runs.encode_split import encode_split
+from mm_keras.runs.example_rows import InputOptions, Row
 from mm_keras.runs.predict import Predictor
-from mm_keras.runs.predict_input import InputOptions, Row, open_examples
+from mm_keras.runs.predict_input import open_examples
 from mm_keras.runs.run_folder import RunFolder
 from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 from tfrecords_tools.dataset.checksums import read_json
@@ -71,7 +73,7 @@ def measure_agreement(
     }
     run.report.mkdir(parents=True, exist_ok=True)
     write_text(run.report / AGREEMENT_FILE, json.dumps(report, indent=2) + "\n")
-    print(
+    logging.info(
         f"split {split}: {len(true):,} examples, each claimed as its own class and as another one. A true claim scores above a "
         f"false one with probability {report['auc']:.3f}.\nFrom a score of {threshold:.3g} on (tuned on {tune_on}), "
         f"{report['true_accepted']:.1%} of the true claims are believed, and {report['false_rejected']:.1%} of the false ones "
@@ -107,10 +109,10 @@ def check_claims(
     """
     checker = ClaimChecker(workdir, threshold)
     source = Path(examples)
-    options = dataclasses.replace(options, columns={**options.columns, label: label})
-    rows = open_examples(source, (*checker.features.modalities, label), options)
+    options = dataclasses.replace(options, keep=(*options.keep, label))
+    rows = open_examples(source, checker.features.modalities, options)
     for note in rows.notes:
-        print(note)
+        logging.info(note)
     output = Path(output) if output else source.resolve().with_name(f"{rows.stem}.agreement.jsonl")
     num_agreeing = num_checked = num_bad = 0
     first_error = ""
@@ -123,7 +125,8 @@ def check_claims(
                 num_agreeing += answer.get("agrees", False)
                 file.write(json.dumps({"id": row.id, **answer}, ensure_ascii=False) + "\n")
             bar.update(len(batch))
-    print(f"{output}: {num_checked:,} claims checked, {num_checked - num_agreeing:,} not believed; {num_bad:,} bad {rows.unit}")
+    doubted = num_checked - num_agreeing
+    logging.info(f"{output}: {num_checked:,} claims checked, {doubted:,} not believed; {num_bad:,} bad {rows.unit}")
     if not num_checked:
         raise ValueError(f"no claim was checked: {first_error or 'the table is empty'}")
     return output
@@ -163,14 +166,13 @@ class ClaimChecker:
         for place, row in enumerate(rows):
             if row.error:
                 continue
-            given = dict(row.inputs)
-            claim = str(given.pop(label, "") or "").strip()
+            claim = str(row.kept.get(label) or "").strip()
             if claim not in self._ids:
                 what = f"claimed label {claim!r} is none of the run's" if claim else f"no claimed label in column {label!r}"
                 answers[place] = {"error": what}
                 continue
             try:
-                batch.append(self.predictor.read(given, image_roots))
+                batch.append(self.predictor.read(row.inputs, image_roots))
             except (ValueError, OSError) as error:
                 answers[place] = {"error": str(error)}
                 continue

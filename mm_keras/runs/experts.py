@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import ALL_INPUTS, present
@@ -70,7 +71,7 @@ def measure_experts(
     write_text(run.report / "experts.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     table = format_experts(report)
     write_text(run.report / "experts.md", table + "\n")
-    print(table)
+    logging.info(table)
     return report
 
 
@@ -113,7 +114,7 @@ def write_experts(workdir: str | Path, output: str | Path) -> list[Path]:
         frozen = [name for name in facts.get("frozen", ()) if name == modality]
         own = {"modalities": [modality], "frozen": frozen, "expert_of": str(run.path.absolute())}
         folder.save_facts(**facts | own)
-        print(f"{folder.path}: the expert of {modality!r}")
+        logging.info(f"{folder.path}: the expert of {modality!r}")
     return [folder.path for folder in folders]
 
 

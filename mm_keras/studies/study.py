@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+from absl import logging
 
 from mm_keras.runs.run_folder import RunFolder
 from tfrecords_tools.dataset.atomic_file import write_text
@@ -15,6 +18,7 @@ from tfrecords_tools.dataset.atomic_file import write_text
 LEDGER_FILE = "study.json"
 RESULTS_FILE = "results.md"
 Command = tuple[str, ...]
+_OF_ONE = re.compile(r"(?P<name>[\w.-]+):\s*(?P<line>.+)")  # no gin line has a colon before its "="
 
 
 class StudyError(ValueError):
@@ -67,7 +71,7 @@ class Settings:
         workdir: the folder of the study.
         data: maps names of `Need`s to the given paths or names.
         miniature: whether everything runs on drawn data, in small.
-        bindings: further gin lines of all trainings.
+        bindings: further gin lines of all trainings; "NAME: line" is one of the training into the folder of that name alone.
     """
 
     workdir: Path
@@ -79,9 +83,15 @@ class Settings:
         """What was given for a need, its default, or a mark that stands for it in listed commands."""
         return self.data.get(need.name) or need.default or f"<{need.name}>"
 
+    def bindings_of(self, name: str) -> list[str]:
+        """The further gin lines of the training into the folder of that name."""
+        parted = (_OF_ONE.fullmatch(line) for line in self.bindings)
+        pairs = zip(self.bindings, parted, strict=True)
+        return [match["line"] if match else line for line, match in pairs if not match or match["name"] == name]
+
     def train(self, config: str, workdir: Path, *lines: str) -> Command:
         """The command that trains a config into a folder, or goes on with that."""
-        sets = (f"--set={line}" for line in (*lines, *self.bindings))
+        sets = (f"--set={line}" for line in (*lines, *self.bindings_of(workdir.name)))
         return ("mm-keras", "train", config, f"--workdir={workdir}", *sets, "--resume")
 
 
@@ -161,17 +171,17 @@ def run_steps(study: Study, settings: Settings, call: Callable[[Command], int], 
         if only and step.name not in only:
             continue
         if _is_done(step, ledger):
-            print(f"[{step.name}] is done")
+            logging.info(f"[{step.name}] is done")
             useful = True
             continue
         lacking = [*_lacking(step, study, settings), *_before(step, study, ledger)]
         if lacking:
             left_out.append(f"{step.name} lacks {', '.join(lacking)}")
             continue
-        print(f"\n[{step.name}] {step.what}")
+        logging.info(f"\n[{step.name}] {step.what}")
         began = time.monotonic()
         for command in step.commands:
-            print(f"$ {shlex.join(command)}", flush=True)
+            logging.info(f"$ {shlex.join(command)}")
             status = call(command)
             if status in (75, 130):  # asked to end, or interrupted: the command has said so
                 return status
@@ -187,13 +197,13 @@ def run_steps(study: Study, settings: Settings, call: Callable[[Command], int], 
         write_text(settings.workdir / LEDGER_FILE, json.dumps(ledger, indent=2) + "\n")
         useful = True
     for line in left_out:
-        print(f"left out: {line}")
+        logging.info(f"left out: {line}")
     if not useful:
         raise StudyError(f"no step of {study.name} could be run; give its data (--data NAME=PATH), or try --miniature")
     results = study.results()
     if results:
         write_text(settings.workdir / RESULTS_FILE, results + "\n")
-        print(f"\n{results}")
+        logging.info(f"\n{results}")
     return 0
 
 
