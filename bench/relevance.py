@@ -62,7 +62,9 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, float]:
     call(tools, *again, *join, f"--output={folder / 'filtered and weighted'}")
     facts = json.loads((relevance / "summary.json").read_text("utf-8"))["known_wrong"]
     found = {key: facts[key] for key in ("precision", "recall", "f1", "auc", "auc_of_text_similarity")}
-    return found | {f"top-1, {kind}": end_test(options, folder / kind, seed) for kind in KINDS}
+    result = found | {f"top-1, {kind}": end_test(options, folder / kind, seed) for kind in KINDS}
+    print(f"seed {seed}: {json.dumps(result)}", flush=True)
+    return result
 
 
 def train_model(options: argparse.Namespace, folder: Path, fold: int, seed: int) -> Path:

@@ -7,7 +7,6 @@ import gc
 import importlib
 from pathlib import Path
 
-from mm_keras.cli.shared_options import add_bindings
 from mm_keras.cli.start_up import import_tensorflow
 
 STUDIES = ("webvision", "imaged", "captions-relevance", "multilabel-captions")
@@ -37,7 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", metavar="FOLDER", help="the study's folder (default: runs/studies/NAME[_miniature])")
     parser.add_argument("--only", default="", metavar="STEP,…", help="run these steps alone")
     parser.add_argument("--draw", metavar="FOLDER", help="write the drawn data of the miniature there, and stop")
-    add_bindings(parser)
+    parser.add_argument(
+        "--set",
+        dest="gin_bindings",
+        action="append",
+        default=[],
+        metavar="[RUN:]LINE",
+        help="a gin line of all trainings, or of the one into the folder RUN, as 'image: train.epochs=3'; may be repeated",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

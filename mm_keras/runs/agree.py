@@ -109,8 +109,8 @@ def check_claims(
     """
     checker = ClaimChecker(workdir, threshold)
     source = Path(examples)
-    options = dataclasses.replace(options, columns={**options.columns, label: label})
-    rows = open_examples(source, (*checker.features.modalities, label), options)
+    options = dataclasses.replace(options, keep=(*options.keep, label))
+    rows = open_examples(source, checker.features.modalities, options)
     for note in rows.notes:
         logging.info(note)
     output = Path(output) if output else source.resolve().with_name(f"{rows.stem}.agreement.jsonl")
@@ -125,8 +125,8 @@ def check_claims(
                 num_agreeing += answer.get("agrees", False)
                 file.write(json.dumps({"id": row.id, **answer}, ensure_ascii=False) + "\n")
             bar.update(len(batch))
-    doubted = f"{num_checked - num_agreeing:,} not believed"
-    logging.info(f"{output}: {num_checked:,} claims checked, {doubted}; {num_bad:,} bad {rows.unit}")
+    doubted = num_checked - num_agreeing
+    logging.info(f"{output}: {num_checked:,} claims checked, {doubted:,} not believed; {num_bad:,} bad {rows.unit}")
     if not num_checked:
         raise ValueError(f"no claim was checked: {first_error or 'the table is empty'}")
     return output
@@ -166,14 +166,13 @@ class ClaimChecker:
         for place, row in enumerate(rows):
             if row.error:
                 continue
-            given = dict(row.inputs)
-            claim = str(given.pop(label, "") or "").strip()
+            claim = str(row.kept.get(label) or "").strip()
             if claim not in self._ids:
                 what = f"claimed label {claim!r} is none of the run's" if claim else f"no claimed label in column {label!r}"
                 answers[place] = {"error": what}
                 continue
             try:
-                batch.append(self.predictor.read(given, image_roots))
+                batch.append(self.predictor.read(row.inputs, image_roots))
             except (ValueError, OSError) as error:
                 answers[place] = {"error": str(error)}
                 continue

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from absl import logging
 
 from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import FeatureSpec
@@ -71,7 +72,7 @@ def hold_out_classes(texts: str | Path, output: str | Path, fraction: float = 0.
         rows = csv.writer(file)
         rows.writerow(["label", "description"])
         rows.writerows((name, of_classes[name]) for name in new)
-    print(f"{output}: {number} of {len(names)} classes are held out: {', '.join(new[:5])}, …")
+    logging.info(f"{output}: {number} of {len(names)} classes are held out: {', '.join(new[:5])}, …")
     return new
 
 
@@ -133,7 +134,7 @@ def measure_few_shots(
     write_text(run.report / "few_shot.json", json.dumps(report, indent=2) + "\n")
     table = format_few_shots(report)
     write_text(run.report / "few_shot.md", table + "\n")
-    print(table)
+    logging.info(table)
     return report
 
 

@@ -162,7 +162,7 @@ def _end_test(name: str, settings: Settings, folder: Path, options: tuple[str, .
     steps = []
     for kind, data in (("plain", "data"), ("weighted", "weighted")):
         run = folder / f"trained_{kind}"
-        sets = tuple(f"--set={line}" for line in ("train_and_evaluate.export = None", *settings.bindings))
+        sets = tuple(f"--set={line}" for line in ("train_and_evaluate.export = None", *settings.bindings_of(run.name)))
         command = ("mm-keras", "train", f"--dataset={folder / data}", *options, f"--workdir={run}", *sets, "--resume")
         what = f"a classifier of the {'filtered and weighted' if kind == 'weighted' else 'unfiltered'} examples"
         steps.append(Step(f"{name}_{kind}", what, (command,), (evaluated(run),), after=(f"{name}_score",)))

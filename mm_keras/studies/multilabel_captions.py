@@ -44,7 +44,7 @@ def make_study(settings: Settings) -> Study:
     with_images = settings.miniature or "images" in settings.data or "table" not in settings.data
     if settings.miniature:
         paths |= {"table": f"{drawn}/train.csv", "images": f"{drawn}"}
-    data = [f'TABLE="{paths["table"]}"', 'CAPTION="Caption"', 'LABELS="Labels"']
+    data = [f'TABLE="{paths["table"]}"', 'CAPTION="Caption"', 'LABELS="Labels"', 'table_dataset.id="ImageID"']
     data.append(f'DATASET="{folder / ("data" if with_images else "captions")}"')
     if with_images:
         data += ['IMAGE="ImageID"', f'table_dataset.image_root="{paths["images"]}"']
@@ -99,7 +99,11 @@ def _sweeps(settings: Settings, of_texts: tuple[str, ...], of_images: tuple[str,
 
     def sweep(name: str, lines: tuple[str, ...], needs: tuple[str, ...]) -> Step:
         workdir = settings.workdir / "sweeps" / name
-        sets = (f"--set={line}" for line in (*lines, *settings.bindings) if not line.startswith("train_and_evaluate.export"))
+        sets = (
+            f"--set={line}"
+            for line in (*lines, *settings.bindings_of(name))
+            if not line.startswith("train_and_evaluate.export")
+        )
         once = ("--repeats=1",) if settings.miniature else ()
         command: Command = ("mm-keras", "sweep", f"captions_{name}.toml", f"--workdir={workdir}", *once, *sets)
         what = f"the sweep of configs/sweeps/captions_{name}.toml"

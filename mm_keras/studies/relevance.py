@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from mm_keras.runs.predict import Predictor
 from mm_keras.studies.relevance_pairs import Caption, fold_of, read_captions
@@ -190,5 +191,5 @@ def corrupt_table(
         writer.writeheader()
         writer.writerows(rows)
     write_text(output / "swapped.txt", "".join(f"{rows[i]['id']}\n" for i, _ in sorted(swapped)))
-    print(f"{output / Path(table).name}: {len(swapped):,} of {len(places):,} texts are those of another class")
+    logging.info(f"{output / Path(table).name}: {len(swapped):,} of {len(places):,} texts are those of another class")
     return output / Path(table).name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from mm_keras.data.record_index import read_index
 from mm_keras.runs.class_embeddings import read_texts
@@ -147,7 +148,7 @@ def write_pairs(
             for index, sentence in enumerate(about[caption.label]):
                 num_pairs += 1
                 rows.writerow([f"{caption.id}#{index}", f"{caption.text} {sentence}".strip(), caption.label, "train"])
-    print(
+    logging.info(
         f"{output / 'pairs.csv'}: {num_pairs:,} training texts of {int(chosen.sum()):,} captions in {len(about):,} classes, "
         f"{int((~chosen).sum()):,} captions to test on"
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from mm_keras.runs.class_embeddings import read_texts
 from mm_keras.runs.evaluate import markdown_table
@@ -67,8 +68,8 @@ def write_report(
     ]
     write_text(output / "report.md", "\n".join(lines) + "\n")
     _draw(output / "histograms.png", own, weights[kept], least)
-    print("\n".join(lines[: 1 + len(_told(summary))]))
-    print(f"{output / 'report.md'}")
+    logging.info("\n".join(lines[: 1 + len(_told(summary))]))
+    logging.info(f"{output / 'report.md'}")
     return summary
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from tfrecords_tools.dataset.atomic_file import write_text
 LEDGER_FILE = "study.json"
 RESULTS_FILE = "results.md"
 Command = tuple[str, ...]
+_OF_ONE = re.compile(r"(?P<name>[\w.-]+):\s*(?P<line>.+)")  # no gin line has a colon before its "="
 
 
 class StudyError(ValueError):
@@ -69,7 +71,7 @@ class Settings:
         workdir: the folder of the study.
         data: maps names of `Need`s to the given paths or names.
         miniature: whether everything runs on drawn data, in small.
-        bindings: further gin lines of all trainings.
+        bindings: further gin lines of all trainings; "NAME: line" is one of the training into the folder of that name alone.
     """
 
     workdir: Path
@@ -81,9 +83,15 @@ class Settings:
         """What was given for a need, its default, or a mark that stands for it in listed commands."""
         return self.data.get(need.name) or need.default or f"<{need.name}>"
 
+    def bindings_of(self, name: str) -> list[str]:
+        """The further gin lines of the training into the folder of that name."""
+        parted = (_OF_ONE.fullmatch(line) for line in self.bindings)
+        pairs = zip(self.bindings, parted, strict=True)
+        return [match["line"] if match else line for line, match in pairs if not match or match["name"] == name]
+
     def train(self, config: str, workdir: Path, *lines: str) -> Command:
         """The command that trains a config into a folder, or goes on with that."""
-        sets = (f"--set={line}" for line in (*lines, *self.bindings))
+        sets = (f"--set={line}" for line in (*lines, *self.bindings_of(workdir.name)))
         return ("mm-keras", "train", config, f"--workdir={workdir}", *sets, "--resume")
 
 

@@ -5,7 +5,6 @@ import pytest
 from mm_keras.cli.main import main
 from mm_keras.cli.study import STUDIES
 
-FIRST = "captions-relevance"  # the shortest; the others are slow
 EXPECTED = {  # what stands in the results of each
     "webvision": "| MobileNetV2-BERT |",
     "imaged": "| by example, as the paper counts",
@@ -14,7 +13,8 @@ EXPECTED = {  # what stands in the results of each
 }
 
 
-@pytest.mark.parametrize("name", [name if name == FIRST else pytest.param(name, marks=pytest.mark.slow) for name in STUDIES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
 def test_miniature_runs_to_its_results_and_is_not_done_twice(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["study", name, "--miniature"]) == 0, capsys.readouterr().err
@@ -24,6 +24,18 @@ def test_miniature_runs_to_its_results_and_is_not_done_twice(name, tmp_path, mon
     assert "left out" not in out
     assert main(["study", name, "--miniature"]) == 0
     assert "$ " not in capsys.readouterr().out  # no command was run again
+
+
+def test_some_steps_of_a_miniature_run_to_a_table_and_are_not_done_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = ["study", "multilabel-captions", "--miniature", "--set=train.epochs=1", "--only=draw,lstm_0,lstm_1,two_lstms"]
+    assert main(few) == 0, capsys.readouterr().err
+    results = (tmp_path / "runs/studies/multilabel-captions_miniature/results.md").read_text("utf-8")
+    rows = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in results.splitlines() if line.startswith("|")}
+    assert rows["lstm_0"] and rows["two_lstms"] and not rows["image"]
+    capsys.readouterr()
+    assert main(few) == 0
+    assert "$ " not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", STUDIES)

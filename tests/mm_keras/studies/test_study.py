@@ -100,3 +100,10 @@ def test_list_shows_what_is_needed_from_where_and_what_is_done(make, typed):
     text = list_steps(study, settings)
     assert "photos: not given\n      a folder of photos\n      from https://example.org" in text
     assert "[done] a: does a\n" in text and "[    ] b: does b (lacks photos)\n           mm-keras b" in text
+
+
+def test_lines_are_those_of_all_trainings_or_of_one(tmp_path):
+    settings = Settings(tmp_path, bindings=("train.epochs = 3", "image: make_x.size = {'a': 1}", "other: x.y = 2"))
+    sets = [word for word in settings.train("a.gin", tmp_path / "image", "A = 1") if word.startswith("--set")]
+    assert sets == ["--set=A = 1", "--set=train.epochs = 3", "--set=make_x.size = {'a': 1}"]
+    assert settings.bindings_of("fused_0.5") == ["train.epochs = 3"]
