@@ -57,8 +57,9 @@ class FrozenEncoder:
     @functools.cached_property
     def digest(self) -> str:
         """A checksum of architecture and weights."""
-        # Keras numbers the layers that a program has made so far.
-        digest = hashlib.sha256((re.sub(r'_\d+"', '"', self._model.to_json()) + self._dtype).encode())
+        # Keras numbers the layers that a program has made so far; and what an encoder gives does not depend on what is frozen.
+        architecture = re.sub(r'_\d+"|"trainable": (true|false)', '"', self._model.to_json())
+        digest = hashlib.sha256((architecture + self._dtype).encode())
         for weight in self._model.weights:
             digest.update(np.ascontiguousarray(weight))
         return digest.hexdigest()
