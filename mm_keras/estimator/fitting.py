@@ -30,7 +30,7 @@ from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.progress import showing
 
 _SHARE_OF_TRAINING = 0.9  # of the time limit, less what packing took; the rest is for the last validation
-_AROUND_TRAINING = 8.0  # seconds, to build the model, and to save and load it
+_BEHIND_TRAINING = 8.0  # seconds, to save the model and to load it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def fit_classifier(request: Request) -> Fitted:
     packed = fit.pack(fit.affordable(began))
     config, options = fit.configure(packed.dataset)
     if request.time_limit is not None:
-        spent = time.monotonic() - began + _AROUND_TRAINING
+        spent = time.monotonic() - began + _BEHIND_TRAINING
         options["minutes"] = max(0.0, _SHARE_OF_TRAINING * request.time_limit - spent) / 60
     run = RunFolder(fit.home.path / "run")
     config.functions["train"](workdir=run.path, config=SavedConfig(config.given, config.operative), **options)
