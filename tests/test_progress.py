@@ -1,11 +1,13 @@
 import pytest
 from absl import logging
 
+from tfrecords_tools import progress
 from tfrecords_tools.progress import are_bars_shown, progress_bar, showing
 
 
 def _say():
-    logging.info("100 % done")
+    exec(compile("logging.info('100 % done')", progress.__file__, "exec"), {"logging": logging})  # as of the library
+    logging.info("of another package")
     logging.warning("odd")
     with progress_bar("packing", "examples", 2) as bar:
         bar.update(2)
@@ -24,6 +26,15 @@ def test_lines_and_bars_are_shown_as_asked(capsys):
     out, err = capsys.readouterr()
     assert out == "100 % done\n"
     assert err.startswith("odd\n") and "packing" in err
+
+
+def test_shown_within_shown_ends_with_itself(capsys):
+    with showing(1):
+        with showing(0):
+            _say()
+        assert capsys.readouterr().out == ""
+        _say()
+    assert capsys.readouterr().out == "100 % done\n"
 
 
 def test_library_prints_nothing_by_itself():

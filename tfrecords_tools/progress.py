@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from absl import logging as absl_logging
 from tqdm import tqdm
 
 _looks: list[Callable[[], object]] = []
 _bars_shown = [True]
+_OURS = tuple(f"{Path(__file__).parents[1] / name}{os.sep}" for name in ("mm_keras", "tfrecords_tools"))
 
 
 @contextlib.contextmanager
@@ -53,7 +56,8 @@ def showing(verbose: int = 1) -> Iterator[None]:
     finally:
         _bars_shown.pop()
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def are_bars_shown() -> bool:
@@ -62,9 +66,11 @@ def are_bars_shown() -> bool:
 
 
 class _Lines(logging.Handler):
-    """Prints lines beside progress bars."""
+    """Prints lines beside progress bars; what other packages log is shown from warnings on."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and not record.pathname.startswith(_OURS):
+            return
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         with tqdm.external_write_mode(stream):
             print(record.getMessage(), file=stream, flush=True)

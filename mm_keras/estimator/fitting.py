@@ -29,7 +29,8 @@ from mm_keras.runs.run_folder import RunFolder, SavedConfig
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.progress import showing
 
-_SHARE_OF_TRAINING = 0.9  # of the time limit, less what packing took; the rest is for the last step and for saving
+_SHARE_OF_TRAINING = 0.9  # of the time limit, less what packing took; the rest is for the last validation
+_BEHIND_TRAINING = 8.0  # seconds, to save the model and to load it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,8 @@ def fit_classifier(request: Request) -> Fitted:
     packed = fit.pack(fit.affordable(began))
     config, options = fit.configure(packed.dataset)
     if request.time_limit is not None:
-        options["minutes"] = max(0.0, _SHARE_OF_TRAINING * request.time_limit - (time.monotonic() - began)) / 60
+        spent = time.monotonic() - began + _BEHIND_TRAINING
+        options["minutes"] = max(0.0, _SHARE_OF_TRAINING * request.time_limit - spent) / 60
     run = RunFolder(fit.home.path / "run")
     config.functions["train"](workdir=run.path, config=SavedConfig(config.given, config.operative), **options)
     Columns(request.inputs.image, request.inputs.texts, label_columns(request.y), packed.codec).save(run)
@@ -135,9 +137,7 @@ class _Fit:
             build = options.get("build_model", config.functions["build_two_tower"])
             left = _SHARE_OF_TRAINING * request.time_limit - (time.monotonic() - began)
             most = affordable_rows(sample, make_features, build, packing, left)
-        logging.info(
-            f"time_limit={request.time_limit:g}: {most:,} rows can be learned from; of more, so many are drawn by label"
-        )
+        logging.info(f"time_limit={request.time_limit:g}: {most:,} rows can be learned from; of more they are drawn by label")
         return max(most, SAMPLE)
 
 

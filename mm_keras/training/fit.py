@@ -54,7 +54,7 @@ def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoin
     best = KeepBest(best_epoch_file(prepared, built), monitor, request.patience) if validation else None
     tensorboard = _TensorBoard(run.tensorboard, write_graph=False)
     mode = "max" if validation else "min"
-    limit = [_TimeLimit(request.minutes)] if request.minutes is not None else []
+    limit = [_TimeLimit(request.began + 60 * request.minutes)] if request.minutes is not None else []
     read = prepared.sampled.splits if prepared.sampled else [prepared.train]
     with naming_damage(*read, prepared.val):
         run_epochs(
@@ -118,9 +118,9 @@ def _batches(prepared: Prepared, built: Built) -> tuple[Callable[..., Batches], 
 class _TimeLimit(keras.callbacks.Callback):
     """Ends the training after the batch in which its time is up; the epoch is measured as any other."""
 
-    def __init__(self, minutes: float):
+    def __init__(self, end: float):
         super().__init__()
-        self._end = time.monotonic() + 60 * minutes
+        self._end = end
 
     def on_train_batch_end(self, batch, logs=None):
         if time.monotonic() >= self._end and not self.model.stop_training:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tfrecords_tools.dataset.folder import Dataset, Split
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The arguments of `train`, which documents them."""
+    """The arguments of `train`, which documents them, and when it was called."""
 
     dataset: str | Path | Dataset
     workdir: str | Path
@@ -47,6 +48,7 @@ class Request:
     later_splits: Sequence[str | tuple[str, str]]
     later_baselines: Sequence[str]
     config: SavedConfig | None
+    began: float = dataclasses.field(default_factory=time.monotonic)
 
     def check(self, replicas: int) -> None:
         """Checks what needs no data.

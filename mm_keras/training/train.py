@@ -95,7 +95,8 @@ def train(
         precision: the dtype policy: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", with a scaled loss.
         modalities: show the model only these modalities of the features, which makes a baseline.
         patience: epochs in a row without a better first metric on `val_split` after which the training stops; None: never.
-        minutes: minutes of a training by gradient after which it ends with the best epoch so far; None: there is no limit.
+        minutes: minutes after which a training by gradient ends with the best epoch so far, counted from this call, building
+            and caching included; None: there is no limit.
         checkpoint_minutes: minutes between two checkpoints within an epoch, at least 0. Each epoch ends with one, too.
         resume: go on with the run that is in the folder; it ends as if it had never stopped. If there is none, begin one.
         overwrite: delete a run that is already in the folder.

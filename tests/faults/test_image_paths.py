@@ -122,3 +122,11 @@ def test_names_in_other_sources_do_not_leave_their_folders_either(root, tmp_path
         text = (tmp_path / name / "rejected.jsonl").read_text("utf-8")
         refused = {line["id"] for line in map(json.loads, text.splitlines()) if OUTSIDE in line["reason"]}
         assert refused == {"flickr": {"../other/b.png"}, "folder": {"other/out.png", "root/door/out.png"}}[name]
+
+
+def test_relative_folder_is_that_of_the_working_folder_of_the_moment(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(name.encode())
+        monkeypatch.chdir(tmp_path / name)
+        assert read_image_file("a.jpg", ["."]) == name.encode()

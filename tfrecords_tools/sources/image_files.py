@@ -65,7 +65,7 @@ def read_image_file(path: str | Path, roots: Sequence[str | Path] = ()) -> bytes
 
 def check_inside(path: str | Path, real: str, roots: tuple[str, ...]) -> None:
     """Raises an ImageFileError if `real`, where `path` leads, lies in none of the folders; without any it may be anywhere."""
-    if roots and not any(Path(real).is_relative_to(root) for root in _real_paths(roots)):
+    if roots and not any(Path(real).is_relative_to(root) for root in _real_paths(tuple(map(os.path.abspath, roots)))):
         raise ImageFileError(
             f"{path} lies outside of {' and '.join(roots)}; name the folder that holds the images, or, if files anywhere may "
             "be read, pass --allow_outside"
