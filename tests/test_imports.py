@@ -22,7 +22,7 @@ LOOSE = {  # module beside the folders of mm_keras -> the rooms that it may impo
     "keras_internals": "",
     "downloads": "keras_internals",
     "packed": "distribution, tfrecords_tools.packing, tfrecords_tools.sources",
-    "experiment": "distribution, runs, training",
+    "experiment": "distribution, report, runs, training",
     "configurable": "",
 }
 PURE = [path for path in MODULES if path.parent.name in ("model", "objectives")]

@@ -15,7 +15,7 @@ from tfrecords_tools.progress import showing
 
 _TOLD = (ValueError, OSError, ImportError, RuntimeError, ArithmeticError)  # whose messages say all
 _PATIENCE = 20  # seconds that anything may take to look whether it should end
-COMMANDS = ("train", "evaluate", "predict", "export", "serve", "demo", "verify", "add-classes", "fuse")
+COMMANDS = ("train", "evaluate", "report", "predict", "export", "serve", "demo", "verify", "add-classes", "fuse")
 COMMANDS += ("thresholds", "experts", "agree", "few-shot", "relevance", "sweep", "study")
 
 _DESCRIPTION = "Train, evaluate and ship classifiers of images that come with text."

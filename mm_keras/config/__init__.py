@@ -3,5 +3,5 @@
 Import `load_config` and `find_config` from `load`. Nothing outside of this folder knows of gin, and after `load_config` nothing
 of it is needed.
 
-May import: data, experiment, model, objectives, packed, runs, tf_text_model, training.
+May import: data, experiment, model, objectives, packed, report, runs, tf_text_model, training.
 """

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import mm_keras
 
-_ROOMS = ("data", "model", "objectives", "tf_text_model", "training", "runs", "packed", "experiment")
+_ROOMS = ("data", "model", "objectives", "tf_text_model", "training", "runs", "report", "packed", "experiment")
 
 
 @functools.cache

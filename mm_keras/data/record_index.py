@@ -14,12 +14,13 @@ from tfrecords_tools.dataset.info import DATASET_FILE
 from tfrecords_tools.dataset.shards import CorruptShardError
 
 
-def read_index(split: Split, columns: Sequence[str]) -> tuple[pa.Table, list[int]]:
+def read_index(split: Split, columns: Sequence[str], labelled_only: bool = True) -> tuple[pa.Table, list[int]]:
     """Reads some columns of the index, for the labelled records of a split.
 
     Args:
         split: the split.
         columns: names of columns, "label/ids" among them.
+        labelled_only: leave out records that nothing can be learned from or measured on.
 
     Returns:
         (a table with a row for each labelled record, in their order; the number of labelled records in each shard).
@@ -45,7 +46,7 @@ def read_index(split: Split, columns: Sequence[str]) -> tuple[pa.Table, list[int
             raise CorruptShardError(
                 f"{path} is damaged: {len(table):,} rows, {DATASET_FILE} says {shard.num_examples:,}. {split.how_to_mend()}"
             )
-        if not split.dataset.info.multi_label:  # in multi-label data, no label means that none applies
+        if labelled_only and not split.dataset.info.multi_label:  # in multi-label data, no label means that none applies
             table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["label/ids"]), 0))
         tables.append(table)
     return pa.concat_tables(tables), [len(table) for table in tables]

@@ -18,6 +18,7 @@ from mm_keras.estimator.columns import Columns
 from mm_keras.estimator.data import Inputs, label_cells, open_frame
 from mm_keras.estimator.fitting import Request, fit_classifier
 from mm_keras.estimator.labels import LabelForm
+from mm_keras.estimator.report import report_frame
 from mm_keras.features import IMAGE, input_name
 from mm_keras.objectives.metrics import evaluate_logits
 from mm_keras.runs.export import export
@@ -196,6 +197,22 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"embed takes of={' or '.join(map(repr, known))}. Received: {of!r}")
         frame, root = open_frame(X)
         return self._engine.embed(self._columns, frame, root, known[of])
+
+    def report(self, X: Any, path: str | Path, y: Any = None) -> Path | None:
+        """Writes a page on how well examples are answered, and why; see `mm_keras.report.report`.
+
+        Args:
+            X: examples as for `fit`.
+            path: the HTML file to write; its data, tables and figures go into the folder <its name>_data beside it.
+            y: their labels as for `fit`; None: the column of the training, if X has it.
+        """
+        check_is_fitted(self, "model_")
+        frame, root = open_frame(X)
+        columns = [self._label] if isinstance(self._label, str) else list(self._label or ())
+        if y is None and columns and set(columns) <= {*frame.columns}:
+            y = self._label
+        with showing(self.verbose):
+            return report_frame(self.run_, self._columns, self._codec, frame, root, y, self._form, path)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Copies the run folder to a path; `load` and the commands of `mm-keras` read it there.

@@ -52,7 +52,7 @@ def evaluate(
         predictions: a file to write (.parquet, .csv or .jsonl), with a row an example: see `example_answers.write_answers`.
 
     Returns:
-        {"dataset", "split", "num_examples", "seconds", "rows": [{"inputs", "trained", "present", metrics…}, …]}, and
+        {"dataset", "folder", "split", "num_examples", "seconds", "rows": [{"inputs", "trained", "present", metrics…}, …]}, and
         "thresholds_from", the split on which thresholds were tuned, if they were. "seconds" is the time for the run's own
         model: loading it, compiling it, and all combinations of its inputs.
 
@@ -75,7 +75,15 @@ def evaluate(
     for row in rows:
         if row["inputs"] in info.ceilings:
             row["ceiling"] = info.ceilings[row["inputs"]]
-    report = {"dataset": info.name, "split": split, "num_examples": num_examples, "seconds": round(seconds, 3), "rows": rows}
+    folder = str(measured.dataset.folder.absolute())
+    report = {
+        "dataset": info.name,
+        "folder": folder,
+        "split": split,
+        "num_examples": num_examples,
+        "seconds": round(seconds, 3),
+        "rows": rows,
+    }
     thresholds = load_thresholds(run, FeatureSpec.load(run.path))
     if thresholds:
         report["thresholds_from"] = thresholds.split

@@ -15,7 +15,7 @@ runs/<name>/
     classifier.json                      of a run of `MultimodalClassifier`: its columns and classes
     late_fusion.json                     of a run that was made of others: of which, how, and on which split
     tensorboard/
-    report/                              evaluation.json, evaluation.md
+    report/                              evaluation.*; report.html with report.json, tables/, figures/; MODEL_CARD.md
     export/<version>/                    SavedModels
     baselines/<modality>/                run folders of models that see one modality, by its `safe_name`
 """
@@ -101,6 +101,7 @@ class RunFolder:
         self.late_fusion = self.path / "late_fusion.json"
         self.tensorboard = self.path / "tensorboard"
         self.report = self.path / "report"
+        self.card = self.report / "MODEL_CARD.md"
         self.export = self.path / "export"
         self.baselines = self.path / "baselines"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import sys
 import time
@@ -101,6 +102,9 @@ def _run_all(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str
     if results:
         logging.info(f"\n{write_table(workdir, list(results.values()))}")
         draw_box_plots(workdir / "box_plots.png", list(results.values()))
+        finished = [str(trial.folder) for trial in trials if trial.finished]
+        if len(finished) > 1:
+            logging.info(f"\nwhich differences are more than chance: mm-keras report {shlex.join(finished)}")
     return failed
 
 

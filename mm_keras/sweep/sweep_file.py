@@ -34,7 +34,7 @@ from mm_keras.config.parse import CONFIG_FOLDER
 _KEYS = ("config", "repeats", "bindings", "sweep", "variants", "search")
 _RANGE = {"low", "high", "log"}
 _SEED = "train.seed"
-_NO_EXPORT = "train_and_evaluate.export = None"  # `bindings` come after it, so they can have it back
+_LEFT_OUT = ("train_and_evaluate.export = None", "train_and_evaluate.report = None")  # `bindings` can have them back
 
 
 class SweepError(ValueError):
@@ -112,7 +112,7 @@ class Sweep:
             first = {"config": Path(config).stem} if len(self.configs) > 1 else {}
             for values in itertools.product(*(axis.items() for axis in self.axes.values())):
                 shown = first | {axis: value for axis, (value, _) in zip(self.axes, values, strict=True)}
-                yield Setting(shown, config, (_NO_EXPORT, *self.bindings, *(line for _, lines in values for line in lines)))
+                yield Setting(shown, config, (*_LEFT_OUT, *self.bindings, *(line for _, lines in values for line in lines)))
 
 
 def find_sweep(name: str | Path) -> Path:

@@ -42,6 +42,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.filterwarnings(line), append=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_reports_unasked():
+    """Reports are tested by themselves; the other tests evaluate without them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mm_keras.report.report.PARTS_BY_DEFAULT", ())
+        yield
+
+
 @pytest.fixture(scope="session")
 def pack_examples():
     """A function: examples -> a dataset folder. Of examples without a split, all go to `train`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -113,6 +114,8 @@ def late_fusion(
         value = evaluate_logits(logits[:, index], labels, features.multi_label)[metric]
         logging.info(f"  {part.path}: {metric} {value:.3f}{weight}")
     logging.info(f"  fused: {metric} {evaluate_logits(fused, labels, features.multi_label)[metric]:.3f}")
+    folders = shlex.join(str(each.path) for each in (new, *parts))
+    logging.info(f"whether that is more than chance, on the split test: mm-keras report {folders}")
     return new.path
 
 

@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import keras
@@ -146,3 +147,15 @@ def test_cross_validation_and_several_labels(tower):
 def test_what_cannot_be_learned_is_an_error(arguments, y, message):
     with pytest.raises(ValueError, match=message):
         MultimodalClassifier(**arguments, preset="scratch", verbose=0).fit(_frame(5, seed=0), y)
+
+
+def test_report_is_of_the_rows_that_are_given(classifier, new, tmp_path, monkeypatch):
+    monkeypatch.setattr("mm_keras.report.report.PARTS_BY_DEFAULT", ("verdict", "inputs"))
+    assert classifier.report(new, tmp_path / "a" / "page.html") == tmp_path / "a" / "page.html"
+    content = json.loads((tmp_path / "a" / "page_data" / "page.json").read_text())
+    assert content["num_examples"] == len(new)
+    assert content["measures"]["accuracy"]["value"] == pytest.approx(classifier.score(new, "kind"))
+    rows = pandas.read_csv(tmp_path / "a" / "page_data" / "tables" / "predictions.csv", index_col="id")
+    assert (rows["best"].loc[new.index] == new["kind"]).all()
+    classifier.report(new.drop(columns="kind"), tmp_path / "b" / "page.html")
+    assert not json.loads((tmp_path / "b" / "page_data" / "page.json").read_text())["has_labels"]

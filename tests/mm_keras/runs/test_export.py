@@ -22,6 +22,7 @@ from mm_keras.runs.parity import ParityError
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
 from mm_keras.runs.verify import verify
+from tfrecords_tools.dataset.atomic_file import write_text
 from tfrecords_tools.dataset.checksums import load
 from tfrecords_tools.dataset.folder import Split
 
@@ -55,7 +56,13 @@ def exported(tmp_path_factory, trained_run):
     run = shutil.copytree(trained_run, tmp_path_factory.mktemp("exports") / "run")
     for name in ("1", "7", "unfinished-x", "backup"):
         (run / "export" / name).mkdir(parents=True)
+    RunFolder(run).report.mkdir(exist_ok=True)
+    write_text(RunFolder(run).card, "# A model\n")
     return run, export(run)
+
+
+def test_model_card_travels_with_the_export(exported):
+    assert (exported[1] / "assets.extra" / "MODEL_CARD.md").read_text() == "# A model\n"
 
 
 def _write(run, folder):

@@ -13,9 +13,9 @@ def write(tmp_path):
 
 
 def _lines(setting):
-    """Without the line that turns the export off."""
-    assert setting.bindings[0] == "train_and_evaluate.export = None"
-    return setting.bindings[1:]
+    """Without the lines that turn export and report off."""
+    assert setting.bindings[:2] == ("train_and_evaluate.export = None", "train_and_evaluate.report = None")
+    return setting.bindings[2:]
 
 
 def test_settings_are_all_combinations_in_the_order_of_the_file(write):

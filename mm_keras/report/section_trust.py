@@ -1,0 +1,85 @@
+"""The section "Trust": whether probabilities come true, what is gained by answering less, and what is unlike the training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mm_keras.report.calibration import (
+    calibration_error,
+    claimed_and_true,
+    histogram,
+    reliability,
+    reliability_curve,
+    risk_coverage,
+)
+from mm_keras.report.evidence import Evidence
+from mm_keras.report.measures import multi_hot
+from mm_keras.report.neighbours import novelty
+from mm_keras.report.subsets import subset_name
+
+_COVERAGES = (0.5, 0.8, 0.9, 0.95)
+_UNUSUAL = 99  # percentile of the training examples' own distances
+_EXAMPLES = 6
+_MOST_COMPARED = 10_000  # examples, the first ones: they are in random order
+
+
+def make_trust(evidence: Evidence) -> dict:
+    """The section's content, as JSON values; without labels only what needs none."""
+    content: dict = {"novelty": _novelty(evidence)}
+    if evidence.labels is None:
+        return content | {"confidence": histogram(evidence.confidence, np.ones(len(evidence), bool), 0.0, 1.0)}
+    curve = risk_coverage(evidence.confidence, evidence.right)
+    return content | {
+        "patterns": [_reliability(evidence, subset) for subset in evidence.subsets if subset],
+        "risk_coverage": curve,
+        "coverage_table": [_at_coverage(curve, share) for share in _COVERAGES if curve],
+        "confidence": histogram(evidence.confidence, evidence.right, 0.0, 1.0),
+    }
+
+
+def _reliability(evidence: Evidence, subset: int) -> dict:
+    true = multi_hot(evidence.labels[evidence.rows], len(evidence.names))
+    claims = claimed_and_true(evidence.answers[subset], true, evidence.multi_label)
+    bins = reliability(*claims)
+    count = sum(each["count"] for each in bins)
+    claimed = sum(each["count"] * each["claimed"] for each in bins) / max(count, 1)
+    came_true = sum(each["count"] * each["true"] for each in bins) / max(count, 1)
+    return {
+        "inputs": subset_name(subset, evidence.modalities),
+        "ece": calibration_error(bins),
+        "claimed": claimed,
+        "true": came_true,
+        "curve": reliability_curve(*claims),
+        "single": subset.bit_count() == 1,
+    }
+
+
+def _at_coverage(curve: list[dict], share: float) -> dict:
+    return next((point for point in curve if point["coverage"] >= share - 1e-9), curve[-1]) | {"asked": share}
+
+
+def _novelty(evidence: Evidence) -> dict | None:
+    """How far the examples are from the training's; None without training examples."""
+    if not evidence.train or len(evidence.train.examples) < 2:
+        return None
+    own, of_train = novelty(evidence.embeddings["fused"][:_MOST_COMPARED], evidence.train.embeddings["fused"])
+    limit = float(np.percentile(of_train, _UNUSUAL))
+    far = np.flatnonzero(own > limit)
+    far = far[np.argsort(-own[far], kind="stable")]
+    top = max(float(np.max(own, initial=0.0)), float(np.max(of_train, initial=0.0)), 1e-6)
+    both = np.concatenate([own, of_train])
+    is_own = np.repeat([True, False], [len(own), len(of_train)])
+    content = {
+        "limit": limit,
+        "count": len(far),
+        "share": len(far) / max(len(own), 1),
+        "histogram": histogram(both, is_own, 0.0, top),
+        "examples": [evidence.describe(int(row), distance=float(own[row])) for row in far[:_EXAMPLES]],
+        "compared": len(own),
+        "is_sample": evidence.train.is_sample or len(own) < len(evidence),
+    }
+    if evidence.labels is not None and len(far):
+        near = np.setdiff1d(np.arange(len(own)), far)
+        content["right_far"] = float(evidence.right[far].mean())
+        content["right_near"] = float(evidence.right[near].mean()) if len(near) else None
+    return content
