@@ -16,6 +16,8 @@ from mm_keras.report.subsets import all_subsets, shown_in, with_texts
 from mm_keras.runs.run_folder import RunFolder
 from tfrecords_tools.dataset.folder import Split
 
+_MOST_PROBABILITIES = 100_000_000  # examples x labels that are answered
+_FEWEST_EXAMPLES = 1_000
 _MOST_ANSWERS = 60_000_000  # examples x labels x sets of inputs that are kept
 _MOST_TRAINED = 20_000  # training examples that are looked at, where their embeddings are cached
 _MOST_ENCODED = 2_000  # where they have to be computed
@@ -31,7 +33,7 @@ class Evidence:
         seed: of all samples.
 
     Attributes:
-        examples: the split's examples.
+        examples: the split's examples; the first ones, which are a random sample, where there are too many with many labels.
         labels: int [N], or 0/1 [N, L]; None without labels.
         names: of the labels.
         multi_label: whether an example may have any number of labels.
@@ -42,7 +44,8 @@ class Evidence:
         self.loaded, self.split, self.seed = loaded, split, seed
         self.features, self.modalities = loaded.features, loaded.modalities
         self.names, self.multi_label = list(loaded.features.labels), loaded.features.multi_label
-        self.examples = Examples.of_split(split, loaded.features)
+        most = max(_FEWEST_EXAMPLES, _MOST_PROBABILITIES // len(self.names))
+        self.examples = Examples.of_split(split, loaded.features, most)
         self.labels = self.examples.labels
 
     def __len__(self) -> int:
@@ -51,7 +54,7 @@ class Evidence:
     @functools.cached_property
     def inputs(self) -> Inputs:
         """The encoded examples."""
-        return self.loaded.encode(self.split)
+        return self.loaded.encode(self.split, len(self))
 
     @functools.cached_property
     def present(self) -> np.ndarray:
@@ -133,7 +136,7 @@ class Evidence:
         found = {}
         for folder in sorted(self.loaded.run.baselines.glob("*/")):
             loaded = LoadedRun(folder)
-            found[" + ".join(loaded.modalities)] = loaded.probabilities(loaded.encode(self.split)), loaded.thresholds
+            found[" + ".join(loaded.modalities)] = loaded.probabilities(loaded.encode(self.split, len(self))), loaded.thresholds
         return found
 
     def describe(self, row: int, **more) -> dict:

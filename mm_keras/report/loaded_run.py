@@ -172,7 +172,7 @@ class LoadedRun:
             end_if_asked()
             flags = {present(modality): np.asarray(inputs[present(modality)]) for modality in self.modalities}
             given = {name: inputs[name] for name in self._encode.input}
-            parts.append({name: np.asarray(value) for name, value in self._encode(given, training=False).items()} | flags)
+            parts.append({name: np.asarray(value) for name, value in self._encode.predict_on_batch(given).items()} | flags)
         return {name: np.concatenate([part[name] for part in parts])[:number] for name in parts[0]}
 
     def _raw_batches(self, split: Split):

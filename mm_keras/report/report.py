@@ -162,6 +162,7 @@ def _facts(evidence: Evidence) -> dict:
         "dataset": evidence.split.dataset.info.name,
         "split": evidence.split.name,
         "num_examples": len(evidence),
+        "examples_in_split": evidence.split.num_labelled or evidence.split.num_examples,
         "num_labels": len(evidence.names),
         "multi_label": evidence.multi_label,
         "modalities": list(evidence.modalities),

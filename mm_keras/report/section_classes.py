@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mm_keras.report.confusion import co_occurrence, confusion_counts, most_confused, top_confusions
@@ -10,18 +12,23 @@ from mm_keras.report.measures import f1_interval, make_measures, value_of, wilso
 
 MOST_DRAWN = 30  # labels in a matrix
 _TOP, _EXAMPLES = 6, 3
+_MOST_CONFUSED = 2000  # labels
 _CURVES = 8  # labels whose thresholds are drawn
 _THRESHOLDS = np.linspace(0.02, 0.98, 49)
 
 
 def make_classes(evidence: Evidence) -> dict:
     """The section's content, as JSON values. The split has labels."""
-    counts = confusion_counts(evidence.true, evidence.predicted)
+    kept = _most_wrong(evidence)
+    names = [evidence.names[each] for each in kept]
+    counts = confusion_counts(evidence.true[:, kept], evidence.predicted[:, kept])
     shown = most_confused(counts, MOST_DRAWN)
+    errors = counts - np.diag(np.diag(counts))
+    taken_for = {name: names[int(row.argmax())] for name, row in zip(names, errors, strict=True) if row.any()}
     content = {
-        "labels": _rows(evidence, counts),
-        "confusion": {"labels": [evidence.names[each] for each in shown], "counts": counts[np.ix_(shown, shown)].tolist()},
-        "top_confusions": _top_confusions(evidence, counts),
+        "labels": _rows(evidence, taken_for),
+        "confusion": {"labels": [names[each] for each in shown], "counts": counts[np.ix_(shown, shown)].tolist()},
+        "top_confusions": _top_confusions(evidence, counts, kept),
         "absent": int((~evidence.true.any(axis=0)).sum()),
     }
     if evidence.multi_label:
@@ -35,12 +42,17 @@ def make_classes(evidence: Evidence) -> dict:
     return content
 
 
-def _rows(evidence: Evidence, counts: np.ndarray) -> list[dict]:
+def _most_wrong(evidence: Evidence) -> np.ndarray:
+    """The labels that are looked at for confusions, int, in order: all, or of very many those with the most errors."""
+    errors = (evidence.true != evidence.predicted).sum(axis=0)
+    return np.sort(np.argsort(-errors, kind="stable")[:_MOST_CONFUSED])
+
+
+def _rows(evidence: Evidence, taken_for: Mapping[str, str]) -> list[dict]:
     """A row for each label: support, scores with intervals, and what it is taken for most."""
     in_training = _training_counts(evidence)
-    hits = np.diag(counts)
+    hits = (evidence.true & evidence.predicted).sum(axis=0)
     predicted, true = evidence.predicted.sum(axis=0), evidence.true.sum(axis=0)
-    errors = counts - np.diag(hits)
     of_labels = _average_precisions(evidence) if evidence.multi_label else {}
     rows = []
     for label, name in enumerate(evidence.names):
@@ -53,7 +65,7 @@ def _rows(evidence: Evidence, counts: np.ndarray) -> list[dict]:
             "precision": _with_interval(hit / said, wilson(hit, said)) if said else None,
             "recall": _with_interval(hit / is_true, wilson(hit, is_true)) if is_true else None,
             "f1": _with_interval(2 * hit / (said + is_true), f1_interval(hit, said, is_true)) if is_true else None,
-            "taken_for": evidence.names[int(errors[label].argmax())] if errors[label].any() else None,
+            "taken_for": taken_for.get(name),
         }
         if evidence.multi_label:
             row["average_precision"] = of_labels.get(label)
@@ -82,9 +94,10 @@ def _average_precisions(evidence: Evidence) -> dict[int, float]:
     return values
 
 
-def _top_confusions(evidence: Evidence, counts: np.ndarray) -> list[dict]:
+def _top_confusions(evidence: Evidence, counts: np.ndarray, kept: np.ndarray) -> list[dict]:
     found = []
-    for true, predicted, count in top_confusions(counts, _TOP):
+    for row, column, count in top_confusions(counts, _TOP):
+        true, predicted = kept[row], kept[column]
         is_one = (
             evidence.true[:, true]
             & ~evidence.predicted[:, true]

@@ -52,10 +52,13 @@ def make_verdict(facts: Mapping, sections: Mapping[str, Mapping]) -> dict:
 
 
 def _trained(facts: Mapping) -> str:
+    total = facts.get("examples_in_split", facts["num_examples"])
+    sample = f" (a sample of {total:,})" if total > facts["num_examples"] else ""
     learned = f"{facts['train_examples']:,} examples of " if facts.get("train_examples") else ""
+    measured = f"{facts['num_examples']:,} examples{sample} of {facts['dataset']}, split {facts['split']}"
     return (
         f"A model of {_joined(facts['modalities'])} that tells {facts['num_labels']:,} labels apart, trained on {learned}"
-        f"{facts['trained_on']}; measured on {facts['num_examples']:,} examples of {facts['dataset']}, split {facts['split']}."
+        f"{facts['trained_on']}; measured on {measured}."
     )
 
 
