@@ -14,6 +14,16 @@ def _say():
         return bar.disable
 
 
+def test_lines_are_still_shown_after_another_package_has_set_the_verbosity_back(capsys):
+    """As TensorFlow does whenever it saves a model."""
+    with showing():
+        before = logging.get_verbosity()
+        logging.set_verbosity(logging.FATAL)
+        logging.set_verbosity(before)
+        _say()
+    assert capsys.readouterr().out == "100 % done\n"
+
+
 def test_lines_and_bars_are_shown_as_asked(capsys):
     with showing(0):
         assert _say()

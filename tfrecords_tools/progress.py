@@ -45,8 +45,9 @@ def showing(verbose: int = 1) -> Iterator[None]:
         raise ValueError(f"verbose is 0, 1 or 2. Received: {verbose!r}")
     logger = absl_logging.get_absl_logger()
     outermost = not any(isinstance(handler, _Lines) for handler in logger.handlers)
-    handler, before = _Lines(), (logger.level, logger.propagate)
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    handler, before = _Lines(), (absl_logging.get_verbosity(), logger.propagate)
+    # Not by the logger's own level: TensorFlow, whenever it saves a model, sets absl's verbosity to what it was before.
+    absl_logging.set_verbosity(absl_logging.INFO if verbose else absl_logging.WARNING)
     logger.propagate = False  # the lines of a program that shows logs itself would come twice
     if outermost:
         logger.addHandler(handler)
@@ -56,7 +57,7 @@ def showing(verbose: int = 1) -> Iterator[None]:
     finally:
         _bars_shown.pop()
         logger.removeHandler(handler)
-        logger.setLevel(before[0])
+        absl_logging.set_verbosity(before[0])
         logger.propagate = before[1]
 
 

@@ -53,7 +53,7 @@ class ModelVersion:
         made = copy.copy(self)
         made.__dict__.pop("takes_pictures", None)
         made.number, made.features = self.number + 1, features
-        made._module, made._functions = module, functions
+        vars(made).update(_module=module, _functions=functions)
         made.signatures = {name: signature for name, signature in self.signatures.items() if name in functions}
         return made
 
