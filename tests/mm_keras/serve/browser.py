@@ -33,9 +33,10 @@ class Browser:
         self._profile = tempfile.mkdtemp()
         read_there, self._write = os.pipe()
         self._read, write_there = os.pipe()
+        # bash, since other shells know no numbers of files above 9.
         command = f"exec {CHROMIUM} {_FLAGS} --user-data-dir={self._profile} about:blank 3<&{read_there} 4>&{write_there}"
         self._process = subprocess.Popen(
-            ["sh", "-c", command], pass_fds=(read_there, write_there), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", command], pass_fds=(read_there, write_there), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(read_there)
         os.close(write_there)
