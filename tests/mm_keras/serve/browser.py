@@ -120,9 +120,10 @@ class Browser:
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """Presses a key: "Tab", "Enter"; modifiers: 2 is Ctrl, 8 Shift."""
-        code = {"Tab": 9, "Enter": 13}[key]
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, modifiers=modifiers)
+        number, text = {"Tab": (9, "\t"), "Enter": (13, "\r")}[key]
+        same = {"key": key, "code": key, "windowsVirtualKeyCode": number, "modifiers": modifiers}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **same)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **same)
 
     def choose_file(self, selector: str, path: Path) -> None:
         """Gives a file to an input of files."""
