@@ -47,7 +47,8 @@ def main() -> None:
     versions = [path for path in options.run_folder.glob("export/*/") if path.name.isdecimal()]
     folder = max(versions, key=lambda path: int(path.name), default=None) or export(options.run_folder)
     model, features = RunFolder(options.run_folder).load_model()
-    raw = first_records(RunFolder(options.run_folder).dataset(None).split("test"), features, BATCH)
+    found = first_records(RunFolder(options.run_folder).dataset(None).split("test"), features, BATCH)
+    raw = {name: list(itertools.islice(itertools.cycle(values), BATCH)) for name, values in found.items()}
     measure_calls(folder, model, features, raw, options.rounds)
     examples = [dict(zip(raw, values, strict=True)) for values in zip(*raw.values(), strict=True)]
     for what, more in (("batching", []), ("no batching", ["--max_batch=1"])):

@@ -4,7 +4,8 @@
     words      a text without one of its words
     regions    the picture with a square painted over, in the colour of its mean (occlusion: Zeiler and Fergus 2014, 4.3)
 
-A part matters as much as the probability of the label falls where it is hidden.
+A part matters as much as the log-odds of the label fall where it is hidden: by log 2, where the odds are twice as high with it.
+Probabilities would not tell what mattered to a model that is sure, since they hardly fall.
 """
 
 from __future__ import annotations
@@ -29,14 +30,30 @@ The scores of an example without any input are all the same.
 GRID = 7
 _SIDE = 320  # pixels of the longer side of a picture that is painted over
 _MOST_WORDS = 40
+_LEAST = 1e-30  # of a probability
 _SURE = 0.5  # of two inputs that contradict each other each must be that sure
 
 
-async def explain_inputs(ask: Ask, example: Example, labels: Sequence[str]) -> dict[str, Any]:
+def log_odds(scores: np.ndarray, label: int, multi_label: bool) -> np.ndarray:
+    """The logarithm of a label's odds, float64 [N]; where the labels exclude each other, against all others together.
+
+    Args:
+        scores: float32 [N, num_labels].
+        label: the label's place.
+        multi_label: whether an example may have several labels.
+    """
+    scores = scores.astype("float64")
+    chosen = scores[:, label]
+    others = 1 - chosen if multi_label else np.delete(scores, label, axis=1).sum(axis=1)  # exact where they are tiny
+    return np.log(np.maximum(chosen, _LEAST)) - np.log(np.maximum(others, 1e-6 if multi_label else _LEAST))
+
+
+async def explain_inputs(ask: Ask, example: Example, labels: Sequence[str], multi_label: bool = False) -> dict[str, Any]:
     """What each input that is given added to the most probable label, and a warning where picture and texts disagree.
 
     Returns:
-        {"label", "probability", "inputs": [{"name", "added", "alone": {"label", "probability"}}], "warning": text or None}.
+        {"label", "probability", "inputs": [{"name", "added", "without": the label's probability without it, "alone": {"label",
+        "probability"}}], "warning": text or None}.
     """
     given = [name for name, value in example.items() if value.strip()]
     texts = [name for name in given if name != IMAGE]
@@ -44,9 +61,11 @@ async def explain_inputs(ask: Ask, example: Example, labels: Sequence[str]) -> d
     found = await ask([{name: example[name] if name in shown else b"" for name in example} for shown in sets])
     whole, alone, without, of_texts = found[0], found[1 : 1 + len(given)], found[1 + len(given) : -1], found[-1]
     best = int(whole.argmax())
+    odds = log_odds(found, best, multi_label)
+    lost = (odds[0] - odds[1 + len(given) : -1]).tolist()
     inputs = [
-        {"name": name, "added": float(whole[best] - less[best]), "alone": _top(single, labels)}
-        for name, single, less in zip(given, alone, without, strict=True)
+        {"name": name, "added": added, "without": float(less[best]), "alone": _top(single, labels)}
+        for name, single, less, added in zip(given, alone, without, lost, strict=True)
     ]
     warning = _disagreement(dict(zip(given, alone, strict=True)).get(IMAGE), of_texts if texts else None, labels)
     return {"label": labels[best], "probability": float(whole[best]), "inputs": inputs, "warning": warning}
@@ -69,11 +88,11 @@ def _disagreement(picture: np.ndarray | None, texts: np.ndarray | None, labels: 
     )
 
 
-async def explain_words(ask: Ask, example: Example) -> dict[str, list[dict[str, Any]]]:
+async def explain_words(ask: Ask, example: Example, multi_label: bool = False) -> dict[str, list[dict[str, Any]]]:
     """How much each word of each text mattered to the most probable label.
 
     Returns:
-        text input -> [{"text": a word with what follows it, "weight": by how much the probability falls without it}].
+        text input -> [{"text": a word with what follows it, "weight": by how much the log-odds fall without it}].
     """
     parts = {}
     for name, value in example.items():
@@ -84,19 +103,19 @@ async def explain_words(ask: Ask, example: Example) -> dict[str, list[dict[str, 
         for place in range(min(len(words), _MOST_WORDS)):
             asked.append({**example, name: "".join(words[:place] + words[place + 1 :]).encode()})
     scores = await ask(asked)
-    best = int(scores[0].argmax())
-    falls = iter((scores[0, best] - scores[1:, best]).tolist())
+    odds = log_odds(scores, int(scores[0].argmax()), multi_label)
+    falls = iter((odds[0] - odds[1:]).tolist())
     return {
         name: [{"text": word, "weight": next(falls) if place < _MOST_WORDS else 0.0} for place, word in enumerate(words)]
         for name, words in parts.items()
     }
 
 
-async def explain_regions(ask: Ask, example: Example) -> dict[str, Any]:
+async def explain_regions(ask: Ask, example: Example, multi_label: bool = False) -> dict[str, Any]:
     """Where in the picture what mattered to the most probable label is.
 
     Returns:
-        {"rows", "columns", "weights": for each square, row by row, by how much the probability falls without it}.
+        {"rows", "columns", "weights": for each square, row by row, by how much the log-odds fall without it}.
 
     Raises:
         ValueError: if the picture cannot be read.
@@ -113,8 +132,8 @@ async def explain_regions(ask: Ask, example: Example) -> dict[str, Any]:
             covered.paste(mean, tuple(int(side) for side in box))
             pictures.append(covered)
     scores = await ask([{**example, IMAGE: encode_picture(each, "PNG")} for each in pictures])
-    best = int(scores[0].argmax())
-    return {"rows": rows, "columns": columns, "weights": (scores[0, best] - scores[1:, best]).tolist()}
+    odds = log_odds(scores, int(scores[0].argmax()), multi_label)
+    return {"rows": rows, "columns": columns, "weights": (odds[0] - odds[1:]).tolist()}
 
 
 def open_picture(encoded: bytes, side: int) -> Image.Image:

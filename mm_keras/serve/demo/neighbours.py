@@ -49,10 +49,13 @@ class Neighbours:
         self.total = min(_MOST, self._split.num_examples)
         threading.Thread(target=self._embed_all, name="neighbours", daemon=True).start()
 
-    def find(self, vector: np.ndarray, count: int = 5) -> list[tuple[Known, float]] | None:
-        """The examples whose embeddings have the largest cosines with a vector, and these; None while they are embedded."""
-        if self._vectors is None:
-            return None
+    @property
+    def ready(self) -> bool:
+        """Whether all of them are embedded."""
+        return self._vectors is not None
+
+    def find(self, vector: np.ndarray, count: int = 5) -> list[tuple[Known, float]]:
+        """The examples whose embeddings have the largest cosines with a vector, and these."""
         cosines = self._vectors @ _unit(vector[np.newaxis])[0]
         return [(self._known[index], float(cosines[index])) for index in np.argsort(-cosines)[:count]]
 

@@ -43,7 +43,13 @@ def add_demo(app: FastAPI, server: Server) -> None:
 
     @app.get("/demo/model", include_in_schema=False)
     async def model() -> Json:
-        return Json(await asyncio.to_thread(demo.describe, demo.served()))
+        try:
+            served = demo.served()
+        except RequestError as error:
+            if error.code != "UNAVAILABLE":
+                raise
+            return Json({"loading": True})
+        return Json(await asyncio.to_thread(demo.describe, served))
 
     @app.post("/demo/explain/{part}", include_in_schema=False)
     async def explain(request: Request, part: str) -> Json:
@@ -114,13 +120,14 @@ class Demo:
                 scores[part] = outputs["scores"]
             return scores
 
+        several = version.features.multi_label
         try:
             if part == "inputs":
-                return await explain_inputs(ask, example, version.features.labels)
+                return await explain_inputs(ask, example, version.features.labels, several)
             if part == "words":
-                return await explain_words(ask, example)
+                return await explain_words(ask, example, several)
             if part == "regions":
-                return await explain_regions(ask, example) if example.get(IMAGE) else {}
+                return await explain_regions(ask, example, several) if example.get(IMAGE) else {}
         except ValueError as error:
             raise RequestError(str(error)) from error
         if part == "neighbours":
@@ -151,10 +158,10 @@ class Demo:
     async def _find_neighbours(self, served: Served, given: dict[str, bytes], facts: dict) -> dict[str, Any]:
         if self._neighbours is None:
             return {"why": self._without_neighbours or "not begun"}
+        if not self._neighbours.ready:
+            return {"done": self._neighbours.done, "total": self._neighbours.total}
         outputs = await self._server.ask(served, EMBED, as_inputs(served.version, given), facts)
         found = self._neighbours.find(outputs["fused"][0])
-        if found is None:
-            return {"done": self._neighbours.done, "total": self._neighbours.total}
         return {"neighbours": [_neighbour(known, cosine) for known, cosine in found]}
 
 

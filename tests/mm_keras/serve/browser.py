@@ -33,9 +33,10 @@ class Browser:
         self._profile = tempfile.mkdtemp()
         read_there, self._write = os.pipe()
         self._read, write_there = os.pipe()
+        # bash, since other shells know no numbers of files above 9.
         command = f"exec {CHROMIUM} {_FLAGS} --user-data-dir={self._profile} about:blank 3<&{read_there} 4>&{write_there}"
         self._process = subprocess.Popen(
-            ["sh", "-c", command], pass_fds=(read_there, write_there), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", command], pass_fds=(read_there, write_there), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(read_there)
         os.close(write_there)
@@ -119,9 +120,10 @@ class Browser:
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """Presses a key: "Tab", "Enter"; modifiers: 2 is Ctrl, 8 Shift."""
-        code = {"Tab": 9, "Enter": 13}[key]
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, modifiers=modifiers)
+        number, text = {"Tab": (9, "\t"), "Enter": (13, "\r")}[key]
+        same = {"key": key, "code": key, "windowsVirtualKeyCode": number, "modifiers": modifiers}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **same)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **same)
 
     def choose_file(self, selector: str, path: Path) -> None:
         """Gives a file to an input of files."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mm_keras.serve.demo.explain import _disagreement, explain_regions
+from mm_keras.serve.demo.explain import _disagreement, explain_regions, log_odds
 from mm_keras.serve.demo.routes import add_demo
 from mm_keras.serve.models import ModelSource
 
@@ -29,6 +29,10 @@ def form(exported):
 def _scores(client, features, **form):
     answer = client.post(f"/classify?top={len(features.labels)}", json=form).json()
     return {each["label"]: each["probability"] for each in answer["labels"]}
+
+
+def _log_odds(scores, label):
+    return np.log(scores[label]) - np.log(sum(scores.values()) - scores[label])
 
 
 def test_the_page_forbids_what_comes_from_elsewhere(demo):
@@ -57,7 +61,8 @@ def test_an_input_added_what_is_lost_without_it(demo, exported, form):
     for each in answer["inputs"]:
         name = "image" if each["name"] == "image" else "Review Text"
         rest = _scores(demo, features, **{key: value for key, value in form.items() if key != name})
-        assert each["added"] == pytest.approx(whole[answer["label"]] - rest[answer["label"]], abs=1e-5)
+        assert each["added"] == pytest.approx(_log_odds(whole, answer["label"]) - _log_odds(rest, answer["label"]), abs=1e-3)
+        assert each["without"] == pytest.approx(rest[answer["label"]], abs=1e-5)
         alone = _scores(demo, features, **{name: form[name]})
         assert each["alone"]["label"] == max(alone, key=alone.get)
 
@@ -69,27 +74,34 @@ def test_a_word_mattered_as_much_as_is_lost_without_it(demo, exported, form):
     best = max(whole, key=whole.get)
     assert [word["text"] for word in answer[KEY]] == ["oak ", "mug"]
     without = _scores(demo, features, **{**form, "Review Text": "oak "})
-    assert answer[KEY][1]["weight"] == pytest.approx(whole[best] - without[best], abs=1e-5)
+    assert answer[KEY][1]["weight"] == pytest.approx(_log_odds(whole, best) - _log_odds(without, best), abs=1e-3)
 
 
 def test_one_word_alone_is_weighed_against_knowing_nothing(demo, exported):
     answer = demo.post("/demo/explain/words", json={"Review Text": "oak"}).json()
-    best = max(_scores(demo, exported[1], **{"Review Text": "oak"}).values())
-    assert answer[KEY][0]["weight"] == pytest.approx(best - 0.25, abs=1e-5)
+    scores = _scores(demo, exported[1], **{"Review Text": "oak"})
+    known = _log_odds(scores, max(scores, key=scores.get))
+    assert answer[KEY][0]["weight"] == pytest.approx(known - np.log(1 / 3), abs=1e-3)  # of one label in four
+
+
+def test_odds_are_exact_where_a_model_is_sure():
+    sure = np.array([[1.0, 1e-20, 3e-20], [1.0, 1e-10, 3e-10]], "float32")
+    np.testing.assert_allclose(log_odds(sure, 0, multi_label=False), -np.log([4e-20, 4e-10]), rtol=1e-5)
+    np.testing.assert_allclose(log_odds(np.array([[0.8, 0.9]]), 0, multi_label=True), np.log(4))
 
 
 def test_regions_are_where_the_label_comes_from(encode_image):
     """The model asked here sees nothing but the top left corner."""
 
     async def ask(examples):
-        bright = [np.asarray(Image.open(io.BytesIO(each["image"])))[:4, :4].mean() / 255 for each in examples]
+        bright = [0.01 + 0.98 * np.asarray(Image.open(io.BytesIO(each["image"])))[:4, :4].mean() / 255 for each in examples]
         return np.array([[value, 1 - value] for value in bright])
 
     pixels = np.zeros((70, 70, 3), "uint8")
     pixels[:10, :10] = 255
     found = asyncio.run(explain_regions(ask, {"image": encode_image(pixels, "PNG")}))
     assert (found["rows"], found["columns"], int(np.argmax(found["weights"]))) == (7, 7, 0)
-    assert found["weights"][0] > 0.9 and max(found["weights"][1:]) == pytest.approx(0)
+    assert found["weights"][0] > 2 and max(found["weights"][1:]) == pytest.approx(0)
 
 
 def test_inputs_that_contradict_each_other_for_sure_are_told_of():
