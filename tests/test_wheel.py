@@ -39,7 +39,11 @@ def test_wheel_holds_every_module_and_config(wheel):
     for package in ("mm_keras", "tfrecords_tools"):
         for path in [*(REPOSITORY / package).rglob("*.py"), *(REPOSITORY / package).rglob("*.html")]:
             assert str(path.relative_to(REPOSITORY)) in names
-    configs = {f"mm_keras/{path.relative_to(REPOSITORY)}" for path in (REPOSITORY / "configs").rglob("*.gin")}
+    configs = {
+        f"mm_keras/{path.relative_to(REPOSITORY)}"
+        for path in (REPOSITORY / "configs").rglob("*.*")
+        if path.suffix in (".gin", ".toml")
+    }
     assert len(configs) > 5
     assert configs <= names
 

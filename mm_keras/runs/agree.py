@@ -148,14 +148,14 @@ class ClaimChecker:
 
     def __init__(self, workdir: str | Path, threshold: float | None = None):
         run = RunFolder(workdir)
-        self.predictor = Predictor(workdir)
-        self.features = self.predictor.features
-        _check_multi_class(run, self.features)
+        _check_multi_class(run, FeatureSpec.load(run.path))
         tuned = run.report / AGREEMENT_FILE
         if threshold is None:
             threshold = read_json(tuned)["threshold"] if tuned.is_file() else _UNTUNED
         if not 0 <= threshold <= 1:
             raise ValueError(f"--threshold is a probability, within [0, 1]. Received: {threshold}")
+        self.predictor = Predictor(workdir)
+        self.features = self.predictor.features
         self.threshold = threshold
         self._ids = {name: index for index, name in enumerate(self.features.labels)}
 

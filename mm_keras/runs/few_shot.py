@@ -34,6 +34,7 @@ from tfrecords_tools.dataset.labels import LabelVocabulary
 
 METHODS = ("text and shots", "fine-tuned", "linear head")
 _EPOCHS, _BATCH_SIZE, _RATE = 30, 32, 1e-3
+_NEVER = -1e9
 _PRIOR_SHOTS = 1.0  # the text counts as so many shots
 
 
@@ -181,17 +182,13 @@ def _answers(
 ) -> dict[str, np.ndarray]:
     """Method -> logits [N, num_labels] of the examples to measure on."""
     moved = _move_classes(head, drawn, is_new)
+    models = {METHODS[0]: moved, METHODS[1]: _copy(head), METHODS[2]: _build_linear(linear)}
+    for name in METHODS[1:] if number else ():
+        _train(models[name], drawn, seed)
+    answers = {name: model.predict(fused, batch_size=1024, verbose=0) for name, model in models.items()}
     if not number:
-        return {
-            METHODS[0]: moved.predict(fused, batch_size=1024, verbose=0),
-            METHODS[1]: head.predict(fused, batch_size=1024, verbose=0),
-            METHODS[2]: _build_linear(linear).predict(fused, batch_size=1024, verbose=0),
-        }
-    trained = {METHODS[1]: _copy(head), METHODS[2]: _build_linear(linear)}
-    for model in trained.values():
-        _train(model, drawn, seed)
-    answers = {METHODS[0]: moved} | trained
-    return {name: model.predict(fused, batch_size=1024, verbose=0) for name, model in answers.items()}
+        answers[METHODS[2]][:, is_new] = _NEVER  # without examples it cannot name them
+    return answers
 
 
 def _copy(head: keras.Model) -> keras.Model:

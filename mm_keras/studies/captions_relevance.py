@@ -30,10 +30,8 @@ NEEDS = (
 )
 SHARE = 0.2  # of the products' descriptions that are swapped
 _FOLDS = 2
-_MINIATURE = (
-    *("build_transformer_encoder.trainable = False", "make_optimizer.learning_rate = 0.01", "train.epochs = 30"),
-    "make_features.max_tokens = 48",
-)
+_SCRATCH = ("--preset=scratch", "--set=train.epochs = 8", "--set=make_features.image_size = (48, 48)")
+_MINIATURE = ("make_optimizer.learning_rate = 0.003", "train.epochs = 12", "make_features.max_tokens = 48")
 
 
 def make_study(settings: Settings) -> Study:
@@ -96,7 +94,7 @@ def _products(settings: Settings, paths: dict[str, str]) -> list[Step]:
             "category_texts",
             truth,
         ),
-        *_end_test("products", settings, folder, ("--preset=scratch",) if settings.miniature else ()),
+        *_end_test("products", settings, folder, _SCRATCH if settings.miniature else ()),
     ]
 
 

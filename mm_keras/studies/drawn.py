@@ -11,7 +11,7 @@ from mm_keras.studies.drawn_encoders import write_tiny_bert, write_tiny_sentence
 from tfrecords_tools.sources import sample
 from tfrecords_tools.sources.example import SourceExample
 
-_POSITIONS = 64
+_POSITIONS = 128
 _CLASSES = tuple(f"{material} {item}" for item in sample.ITEMS for material in sample.MATERIALS)
 _SENTENCES = (
     "What is called {name} is made of {phrase}, as its name says.",

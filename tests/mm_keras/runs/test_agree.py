@@ -5,8 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mm_keras.features import FeatureSpec
-from mm_keras.runs.agree import ClaimChecker, _best_threshold, _false_claims, _reason, check_claims, measure_agreement
+from mm_keras.runs.agree import _best_threshold, _false_claims, _reason, check_claims, measure_agreement
 from tfrecords_tools.sources import sample
 
 
@@ -32,7 +31,6 @@ def table(tmp_path):
 def test_threshold_that_is_measured_is_the_one_that_claims_are_judged_by(run, table):
     report = measure_agreement(run)
     assert 0 <= report["auc"] <= 1 and report["num_examples"] > 20
-    assert ClaimChecker(run).threshold == report["threshold"]
     answers = [json.loads(line) for line in check_claims(run, table, "claimed").read_text("utf-8").splitlines()]
     assert [str(answer["id"]) for answer in answers] == ["0", "1", "2", "3"]
     good, *bad = answers
@@ -43,12 +41,10 @@ def test_threshold_that_is_measured_is_the_one_that_claims_are_judged_by(run, ta
         "claimed label 'teapot' is none of the run's",
         "no claimed label in column 'claimed'",
     ]
-    assert "none of the model's inputs" in bad[2]["error"]
+    assert "none of the run's inputs" in bad[2]["error"]
 
 
 def test_claims_without_a_column_or_a_usable_row_are_errors(run, table):
-    with pytest.raises(ValueError, match="has no column 'class'"):
-        check_claims(run, table, "class")
     table.write_text("id,title,claimed\n1,Solid oak,teapot\n")
     with pytest.raises(ValueError, match="no claim was checked: claimed label 'teapot' is none of the run's"):
         check_claims(run, table, "claimed")
@@ -79,7 +75,3 @@ def test_false_claims_are_of_other_classes_and_the_threshold_parts_the_two():
     assert _best_threshold(np.array([0.9, 0.8, 0.7]), np.array([0.1, 0.2, 0.6, 0.6])) == pytest.approx(0.65)
     with pytest.raises(ValueError, match="two classes or more"):
         _false_claims(np.zeros(4, int), seed=0)
-
-
-def test_labels_of_the_run_are_its_claims(run):
-    assert set(ClaimChecker(run)._ids) == set(FeatureSpec.load(run).labels)

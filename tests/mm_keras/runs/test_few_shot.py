@@ -44,10 +44,9 @@ def added(tmp_path_factory, pack_examples, encode_image, train_small, build_smal
 
 
 def test_shots_make_an_added_class_known_and_old_ones_are_not_forgotten(added):
-    report = measure_few_shots(*added, shots=(0, 10), repeats=2)
+    report = measure_few_shots(*added, shots=(0, 10), repeats=1)
     rows = {(row["shots"], row["method"]): row for row in report["rows"]}
     assert report["classes_added"] == 1 and report["classes"] == 4
-    assert len(rows[10, "linear head"]["new"]) == 2 and len(rows[0, "linear head"]["new"]) == 1
     assert rows[0, "linear head"]["new"] == [0.0]  # its outputs are zero, and a tie is no answer
     for method in ("fine-tuned", "linear head"):
         assert min(rows[10, method]["new"]) > 0.8, method
