@@ -44,7 +44,7 @@ def _commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[tup
 
 
 def _help(command: argparse.ArgumentParser) -> str:
-    command.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100)
+    command.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=84)
     return command.format_help().rstrip()
 
 
@@ -85,7 +85,7 @@ def _described(function) -> tuple[str, dict[str, str]]:
 def _shown(value) -> str:
     if inspect.isfunction(value):
         return f"@{value.__name__}"
-    return _escape(repr(value))
+    return repr(value)  # a table's cells do not end at a | in code
 
 
 def _cell(text: str) -> str:

@@ -135,7 +135,7 @@ class _Fit:
             config, options = self.configure(sample)
             make_features = options.get("make_features", config.functions["make_features"])
             build = options.get("build_model", config.functions["build_two_tower"])
-            left = _SHARE_OF_TRAINING * request.time_limit - (time.monotonic() - began)
+            left = _SHARE_OF_TRAINING * request.time_limit - (time.monotonic() - began) - _BEHIND_TRAINING
             most = affordable_rows(sample, make_features, build, packing, left)
         logging.info(f"time_limit={request.time_limit:g}: {most:,} rows can be learned from; of more they are drawn by label")
         return max(most, SAMPLE)

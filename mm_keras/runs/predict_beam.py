@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from mm_keras.features import IMAGE, FeatureSpec, safe_name
 from mm_keras.runs.example_rows import InputOptions, Row
@@ -143,7 +144,7 @@ def predict_with_beam(
     tasks = list(_make_tasks(model, Path(examples), output, options, rows_per_part))
     waiting = [task for task in tasks if not Path(task.part).is_file()]
     if len(waiting) < len(tasks):
-        print(f"{len(tasks) - len(waiting):,} of {len(tasks):,} parts are there already")
+        logging.info(f"{len(tasks) - len(waiting):,} of {len(tasks):,} parts are there already")
     if waiting:
         try:
             with Pipeline(options=beam_options) as pipeline:
@@ -154,7 +155,7 @@ def predict_with_beam(
             ) from error
     good, bad = _count(tasks)
     shutil.rmtree(output / _TASKS, ignore_errors=True)
-    print(f"{output}: {good:,} predictions, {bad:,} bad rows, in {len(tasks):,} parts")
+    logging.info(f"{output}: {good:,} predictions, {bad:,} bad rows, in {len(tasks):,} parts")
     if not good:
         raise ValueError(f"nothing was predicted: all {bad:,} rows are bad; {output} says why")
     return output
@@ -194,7 +195,7 @@ def _make_tasks(model: Model, examples: Path, output: Path, options: InputOption
         return
     opened = open_examples(examples, model.features().modalities, options)
     for note in opened.notes:
-        print(note)
+        logging.info(note)
     folder = output / _TASKS
     folder.mkdir(exist_ok=True)
     files = []

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
+from absl import logging as absl_logging
 
 from mm_keras.runs.export import export
 from mm_keras.runs.run_folder import RUN_FILE
@@ -58,7 +59,7 @@ def find_source(given: str, labels: Sequence[str] = ()) -> ModelSource:
     called = name if named else model_name(run or base)
     source = ModelSource(called, base, versions, _labels(labels), run)
     if run is folder and not (base.is_dir() and source.wanted()):
-        print(f"{folder} has no export yet: it is exported now")
+        absl_logging.info(f"{folder} has no export yet: it is exported now")
         export(folder)
     if not source.wanted():
         raise FileNotFoundError(f"{folder} is no run folder, and holds no versions of an exported model, such as {folder}/1")
@@ -81,7 +82,7 @@ def run_server(
     sources: Sequence[ModelSource],
     options: ServerOptions = ServerOptions(),
     add_pages: Callable | None = None,
-    began: Callable[[str], None] = functools.partial(print, flush=True),
+    began: Callable[[str], None] = functools.partial(print),
 ) -> None:
     """Serves models until the process is asked to end (SIGINT, SIGTERM).
 

@@ -110,7 +110,7 @@ def folder(tmp_path_factory):
         title, description = (example.texts[field][0] for field in ("title", "description"))
         colour = example.labels[0].split()[0]
         lines.append(f'{name},images/{name}.jpg,"{title}","{description}",{colour}')
-        tagged.append(f'images/{name}.jpg,"{title}",{"|".join(example.labels[0].split()[:2])}')
+        tagged.append(f'images/{name}.jpg,"{title}",{";".join(example.labels[0].split()[:2])}')
         photo = folder / "photos" / colour / f"{name}.jpg"
         photo.parent.mkdir(parents=True, exist_ok=True)
         photo.write_bytes(example.image)
@@ -134,7 +134,7 @@ def run_page(folder, monkeypatch, capsys):
         for language, code in blocks(page):
             if language == "python":
                 exec(compile(code, page, "exec"), names)  # it is the project's own
-            for line in code.splitlines() if language == "bash" else ():
+            for line in code.replace("\\\n", " ").splitlines() if language == "bash" else ():
                 program, *words = shlex.split(line)
                 status = importlib.import_module(PROGRAMS[program]).main(_cut(words))
                 assert not status, f"{page}: {line}: {capsys.readouterr().err[-2000:]}"
