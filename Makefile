@@ -8,7 +8,7 @@ BIN := .venv/bin
 help:
 	@echo "make quickstart   install, then train, evaluate and export on drawn sample data (about 4 minutes on 2 slow cores)"
 	@echo "make test         install with development tools, then lint and run all tests"
-	@echo "make test-ci      whole programs: the README's commands, models on JAX, two replicas, XLA"
+	@echo "make test-ci      whole programs: the README's commands, every config, models on JAX, two replicas, XLA"
 	@echo "make test-slow    large architectures, all combinations of parts, and kills at random steps"
 	@echo "make lint         ruff, check and format"
 	@echo "make docs         build the documentation into build/site; nothing is fetched, and a broken link is an error"
@@ -23,7 +23,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-ci: .venv/developing
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ci
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ci and not slow"
 
 test-slow: .venv/developing
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow

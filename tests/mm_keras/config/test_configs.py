@@ -113,7 +113,9 @@ def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision, dataset, 
     }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name.startswith("quickstart") else [pytest.mark.ci]) for name in CONFIGS]
+)
 def test_config_passes_a_dry_run(name, bindings, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert name in bindings, f"say in the fixture above how {name} gets sample data"
@@ -128,7 +130,7 @@ def test_config_passes_a_dry_run(name, bindings, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "name",
     [
-        "webvision_use_texts.gin",
+        pytest.param("webvision_use_texts.gin", marks=pytest.mark.ci),
         pytest.param("webvision_use.gin", marks=pytest.mark.slow),
         pytest.param("webvision_bert_mobilenet.gin", marks=pytest.mark.slow),
     ],

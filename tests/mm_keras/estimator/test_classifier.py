@@ -124,6 +124,7 @@ def test_it_is_an_estimator(unfitted, classifier):
     assert "make_features.text_fields = ('Title (en)',)" in classifier.to_gin()
 
 
+@pytest.mark.ci
 def test_cross_validation_and_several_labels(tower):
     frame = _frame(36, seed=2).iloc[:-1]
     colours = MultimodalClassifier("photo", image_encoder=tower, verbose=0)
