@@ -82,6 +82,31 @@ def split_in_towers(model: keras.Model, features: FeatureSpec) -> tuple[dict[str
     return towers, keras.Model(inputs, {"logits": parts.head(fused), "fused": fused}, name="rest")
 
 
+def build_fusion_of_encoded(model: keras.Model, features: FeatureSpec) -> keras.Model:
+    """What a two-tower model makes of what its encoders give, before its head.
+
+    Args:
+        model: a model that `build_two_tower` or `build_solved_two_tower` built.
+        features: what it takes in.
+
+    Returns:
+        model: {"<modality>_encoded": what the encoder gives, "<modality>_present": bool [B], and the tokens of fields with a
+        lexical encoder} -> the fused embedding [B, D], which `build_embedder` calls "fused".
+    """
+    parts = TwoTowerParts(model.layers)
+    encoded = {modality: parts.encoded(modality).output for modality in features.modalities}
+    given = {part_name(modality, "encoded"): tensor for modality, tensor in encoded.items()}
+    for modality in features.modalities:
+        words = parts.words(modality)
+        given |= {part_name(modality, part): model.input[part_name(modality, part)] for part in (words.input if words else ())}
+    inputs = _inputs_like(given) | _presence_inputs(features.modalities)
+    embeddings = {
+        modality: parts.join_words(modality, parts.tune(modality, inputs[part_name(modality, "encoded")]), inputs)
+        for modality in features.modalities
+    }
+    return keras.Model(inputs, parts.fuse(embeddings, inputs), name="fusion_of_encoded")
+
+
 def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
     parts = TwoTowerParts(model.layers)
     encoded, inputs, embeddings = _behind_towers(parts, model, modalities)

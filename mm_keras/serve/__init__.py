@@ -11,5 +11,5 @@ From a request to an answer:
     models         versions that are loaded, warm, replaced             model_version, signatures
     demo/          a page to try a model on
 
-May import: runs, features, input_names, model, tf_text_model.
+May import: runs, features, input_names, data, model, tf_text_model.
 """

@@ -20,7 +20,7 @@ from mm_keras.runs.warm_up import WARM_UP_FILE, read_warm_up
 from mm_keras.serve.app import Json, Server, read_example
 from mm_keras.serve.classify import as_inputs, input_names
 from mm_keras.serve.demo.explain import encode_picture, explain_inputs, explain_regions, explain_words, open_picture
-from mm_keras.serve.demo.neighbours import Known, Neighbours
+from mm_keras.serve.demo.neighbours import Neighbours
 from mm_keras.serve.demo.new_classes import NewClasses
 from mm_keras.serve.errors import RequestError
 from mm_keras.serve.models import Served
@@ -158,11 +158,15 @@ class Demo:
     async def _find_neighbours(self, served: Served, given: dict[str, bytes], facts: dict) -> dict[str, Any]:
         if self._neighbours is None:
             return {"why": self._without_neighbours or "not begun"}
+        if self._neighbours.failed:
+            return {"why": self._neighbours.failed}
         if not self._neighbours.ready:
             return {"done": self._neighbours.done, "total": self._neighbours.total}
         outputs = await self._server.ask(served, EMBED, as_inputs(served.version, given), facts)
         found = self._neighbours.find(outputs["fused"][0])
-        return {"neighbours": [_neighbour(known, cosine) for known, cosine in found]}
+        shown = [{"id": known.id, "labels": known.labels, "similarity": round(cosine, 4)} for known, cosine in found]
+        inputs = await asyncio.to_thread(lambda: [_shown(self._neighbours.inputs_of(known)) for known, _ in found])
+        return {"neighbours": [each | given for each, given in zip(shown, inputs, strict=True)]}
 
 
 def _columns(examples) -> dict[str, np.ndarray]:
@@ -171,10 +175,6 @@ def _columns(examples) -> dict[str, np.ndarray]:
         columns[name] = np.empty(len(examples), object)
         columns[name][:] = [example[name] for example in examples]
     return columns
-
-
-def _neighbour(known: Known, cosine: float) -> dict[str, Any]:
-    return {"id": known.id, "labels": known.labels, "similarity": round(cosine, 4), **_shown(known.inputs)}
 
 
 def _shown(inputs: dict[str, bytes]) -> dict[str, Any]:

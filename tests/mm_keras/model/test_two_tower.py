@@ -10,11 +10,11 @@ from mm_keras.features import present
 from mm_keras.model.fusion import build_bilinear_fusion, build_gated_fusion
 from mm_keras.model.image_tower import build_small_cnn
 from mm_keras.model.lexical_encoder import build_lexical_encoder
-from mm_keras.model.split_at_embeddings import split_at_embeddings
+from mm_keras.model.split_at_embeddings import build_embedder, build_fusion_of_encoded, split_at_embeddings
 from mm_keras.model.text_encoder import build_small_text_encoder
 from mm_keras.model.transformer_encoder import build_transformer_encoder
 from mm_keras.model.two_tower import build_two_tower
-from mm_keras.model.two_tower_parts import part_name
+from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 from mm_keras.objectives.losses import make_loss
 
 VARIANTS = {
@@ -152,6 +152,18 @@ def test_training_hides_modalities_and_inference_does_not(make_spec, build_small
         differs = np.any(np.asarray(model(inputs, training=True)) != np.asarray(model(inputs, training=False)), axis=1)
         assert differs.any() == hides
         assert not differs.all()
+
+
+def test_fusion_of_encoded_is_what_the_embedder_calls_fused(built, make_inputs):
+    features, model = built
+    inputs = make_inputs(features)
+    fuse = build_fusion_of_encoded(model, features)
+    parts = TwoTowerParts(model.layers)
+    encoders = keras.Model(model.input, {name: parts.encoded(name).output for name in features.modalities})
+    given = {part_name(name, "encoded"): np.asarray(value) for name, value in encoders(inputs).items()}
+    given |= {name: inputs[name] for name in fuse.input if name in inputs}
+    expected = build_embedder(model, features.modalities)(inputs)["fused"]
+    np.testing.assert_allclose(fuse(given), expected, atol=1e-5)
 
 
 def test_split_at_embeddings_is_the_whole_model(built, make_inputs):

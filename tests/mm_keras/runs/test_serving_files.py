@@ -110,7 +110,10 @@ def test_extras_of_an_export(trained_run, tmp_path):
     from mm_keras.runs.export import export
 
     run = shutil.copytree(trained_run / "baselines" / "title", tmp_path / "run")
+    (run / "report").mkdir(exist_ok=True)
+    (run / "report" / "MODEL_CARD.md").write_text("# what a user has to know")
     extra = export(run) / "assets.extra"
+    assert (extra / "MODEL_CARD.md").read_text() == "# what a user has to know"
     labels = (extra / "labels.txt").read_text().splitlines()
     assert len(labels) == 20
     assert json.loads((extra / "operations.json").read_text()) == {"tensorflow": tf.__version__, "other_operations": []}

@@ -120,9 +120,9 @@ class Browser:
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """Presses a key: "Tab", "Enter"; modifiers: 2 is Ctrl, 8 Shift."""
-        number, text = {"Tab": (9, "\t"), "Enter": (13, "\r")}[key]
+        number, text = {"Tab": (9, {}), "Enter": (13, {"text": "\r", "unmodifiedText": "\r"})}[key]
         same = {"key": key, "code": key, "windowsVirtualKeyCode": number, "modifiers": modifiers}
-        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **same)
+        self.call("Input.dispatchKeyEvent", type="keyDown", **text, **same)
         self.call("Input.dispatchKeyEvent", type="keyUp", **same)
 
     def choose_file(self, selector: str, path: Path) -> None:

@@ -112,6 +112,7 @@ def test_a_new_class_takes_part_at_once(browse):
     browser.press("Tab")
     browser.type("oak")
     browser.press("Tab")
+    assert browser.run("document.activeElement.id") == "class-add"
     browser.press("Enter")
     browser.wait("document.getElementById('class-told').innerText.includes('takes part')", 90)
     browser.wait("document.body.dataset.done")
