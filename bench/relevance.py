@@ -88,7 +88,7 @@ def end_test(options: argparse.Namespace, data: Path, seed: int) -> float:
     run_folder = data.with_name(f"trained {data.name}")
     call(
         mm_keras, "train", f"--dataset={data}", "--preset=frozen", f"--text_encoder={options.text_encoder}", f"--seed={seed}",
-        f"--workdir={run_folder}", "--set=train_and_evaluate.export=None",
+        f"--workdir={run_folder}", "--set=train_and_evaluate.export=None", "--set=train_and_evaluate.report=None",
     )  # fmt: skip
     return json.loads((run_folder / "report" / "evaluation.json").read_text("utf-8"))["rows"][-1]["top_1"]
 

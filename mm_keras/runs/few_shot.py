@@ -185,7 +185,7 @@ def _answers(
     models = {METHODS[0]: moved, METHODS[1]: _copy(head), METHODS[2]: _build_linear(linear)}
     for name in METHODS[1:] if number else ():
         _train(models[name], drawn, seed)
-    answers = {name: model.predict(fused, batch_size=1024, verbose=0) for name, model in models.items()}
+    answers = {name: _ask(model, fused) for name, model in models.items()}
     if not number:
         answers[METHODS[2]][:, is_new] = _NEVER  # without examples it cannot name them
     return answers
@@ -208,7 +208,7 @@ def _move_classes(head: keras.Model, drawn: Examples, is_new: np.ndarray) -> ker
     for label in np.flatnonzero(is_new):
         own = drawn.fused[drawn.labels == label]
         if len(own):
-            vectors = project.predict(own, verbose=0)
+            vectors = _ask(project, own)
             mean = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0)
             mixed = _PRIOR_SHOTS * classes[label] + len(own) * mean / np.linalg.norm(mean)
             classes[label] = mixed / np.linalg.norm(mixed)
@@ -239,6 +239,12 @@ def _train(model: keras.Model, examples: Examples, seed: int) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(_RATE), loss)
     model.fit(examples.fused, examples.labels, batch_size=_BATCH_SIZE, epochs=_EPOCHS, verbose=0)
+
+
+def _ask(model: keras.Model, inputs: np.ndarray, rows: int = 4096) -> np.ndarray:
+    """The answers of a small model, which is not worth compiling: [N, D] -> [N, L]."""
+    parts = (model(inputs[start : start + rows], training=False) for start in range(0, len(inputs), rows))
+    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
 
 
 def _score(logits: np.ndarray, labels: np.ndarray, is_new: np.ndarray) -> dict[str, float]:

@@ -30,7 +30,12 @@ NEEDS = (
 )
 SHARE = 0.2  # of the products' descriptions that are swapped
 _FOLDS = 2
-_SCRATCH = ("--preset=scratch", "--set=train.epochs = 8", "--set=make_features.image_size = (48, 48)")
+_SCRATCH = (
+    "--preset=scratch",
+    "--set=train_and_evaluate.report = None",
+    "--set=train.epochs = 8",
+    "--set=make_features.image_size = (48, 48)",
+)
 _MINIATURE = ("make_optimizer.learning_rate = 0.003", "train.epochs = 12", "make_features.max_tokens = 48")
 
 

@@ -33,6 +33,7 @@ _FRACTION = 0.25  # of the classes, held out
 _MINIATURE = (
     *("make_features.image_size = (48, 48)", "build_image_tower.architecture = 'resnet10_tiny'", "train.batch_size = 32"),
     *("build_image_tower.freeze_fraction = 0.0", "train.epochs = 8", "train_and_evaluate.export = None"),
+    "train_and_evaluate.report = None",
 )
 
 

@@ -31,7 +31,7 @@ REPORTED = {  # micro-F1 in percent
     "fused_0.5": 86.39,
     "fused_0.6": 82.96,
 }
-_MINIATURE = ("train.batch_size = 32", "train_and_evaluate.export = None")
+_MINIATURE = ("train.batch_size = 32", "train_and_evaluate.export = None", "train_and_evaluate.report = None")
 _OF_IMAGES = ("make_features.image_size = (48, 48)", "build_image_tower.architecture = 'resnet10_tiny'")
 _OF_TEXTS = ("build_recurrent_encoder.embedding_width = 32", "build_recurrent_encoder.width = 32", "train.epochs = 8")
 _OF_TEXTS += ("make_optimizer.learning_rate = 0.01",)
@@ -99,11 +99,7 @@ def _sweeps(settings: Settings, of_texts: tuple[str, ...], of_images: tuple[str,
 
     def sweep(name: str, lines: tuple[str, ...], needs: tuple[str, ...]) -> Step:
         workdir = settings.workdir / "sweeps" / name
-        sets = (
-            f"--set={line}"
-            for line in (*lines, *settings.bindings_of(name))
-            if not line.startswith("train_and_evaluate.export")
-        )
+        sets = (f"--set={line}" for line in (*lines, *settings.bindings_of(name)) if not line.startswith("train_and_evaluate."))
         once = ("--repeats=1",) if settings.miniature else ()
         command: Command = ("mm-keras", "sweep", f"captions_{name}.toml", f"--workdir={workdir}", *once, *sets)
         what = f"the sweep of configs/sweeps/captions_{name}.toml"

@@ -117,12 +117,20 @@ def _bindings(needs: tuple[str, ...], paths: dict[str, str], packed: Path, minia
 def _after_training(settings: Settings, run: Path) -> list[Step]:
     """What the study asks of a trained model."""
     experts = settings.workdir / "experts"
+    parts = "inputs,maps" if settings.miniature else "inputs,classes,data,maps"
     return [
         Step(
             "experts",
             "ResNet50V2-USE taken apart, and what five random classes lose without one of the inputs",
             (("mm-keras", "experts", str(run), "--classes=5", f"--output={experts}"),),
             (RunFolder(run).report / "experts.json", experts / "image"),
+            after=(run.name,),
+        ),
+        Step(
+            "report",
+            "maps of the texts before and after the tuning DNN and of the concatenation; labels with similar texts; noise",
+            (("mm-keras", "report", str(run), f"--parts={parts}"),),
+            (RunFolder(run).report / "report.html",),
             after=(run.name,),
         ),
         Step(
