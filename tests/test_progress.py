@@ -47,6 +47,15 @@ def test_shown_within_shown_ends_with_itself(capsys):
     assert capsys.readouterr().out == "100 % done\n"
 
 
+def test_lines_outlast_a_verbosity_that_was_set_for_a_moment(capsys):
+    with showing(1):
+        before = logging.get_verbosity()  # as TensorFlow does in saving
+        logging.set_verbosity(logging.FATAL)
+        logging.set_verbosity(before)
+        _say()
+    assert capsys.readouterr().out == "100 % done\n"
+
+
 def test_library_prints_nothing_by_itself():
     assert not [
         line for path in _modules() for line in path.read_text("utf-8").splitlines() if line.lstrip().startswith("print(")

@@ -111,7 +111,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
             validation_data: examples as X that decide on the best epoch and the thresholds; with labels as in `y`, or a pair
                 (X, y). None: where that is of use, a part of X is held out.
             time_limit: seconds that it may take; None: there is no limit. A training by gradient ends with the best epoch so
-                far; above frozen encoders, so many rows are learned from as can be encoded in that time.
+                far; above frozen encoders, so many rows are learned from as can be encoded in that time, unless `X` or `folder`
+                is a dataset folder, which is learned from as a whole.
             start_from: a run folder, such as `save` wrote, to go on from: its encoders, vocabulary and classes are taken over
                 in the place of `preset`, `image_encoder` and `text_encoder`. A head that was solved is solved anew from the
                 rows that are given; all other weights are trained further.

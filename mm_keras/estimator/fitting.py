@@ -123,9 +123,9 @@ class _Fit:
         return config, self._warm.options(config, dataset) if self._warm else _options(config, self._parts)
 
     def affordable(self, began: float) -> int | None:
-        """How many training examples the time limit allows; None: all."""
+        """How many training examples the time limit allows; None: all, as of a folder that is kept."""
         request = self._request
-        if request.time_limit is None or self._by_gradient or is_dataset(request.X):
+        if request.time_limit is None or self._by_gradient or request.folder or is_dataset(request.X):
             return None
         with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, showing(0):
             warnings.simplefilter("ignore")  # they come again with the whole
