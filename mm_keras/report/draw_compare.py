@@ -51,13 +51,20 @@ def _draw_seeds(settings: list, measure: str) -> Drawing:
 
 
 def _draw_sizes(runs: list, measure: str) -> Drawing:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     def plot(axes) -> None:
         for number, row in enumerate(runs[::-1]):
             of = row["measures"][measure]
             colour = COLOURS[number % len(COLOURS)]
             axes.plot([row["megabytes"]] * 2, [of["low"], of["high"]], color=colour, alpha=0.4)
             axes.plot(row["megabytes"], of["value"], "o", color=colour, label=short(row["run"], 30))
-        axes.set(xscale="log", xlabel="megabytes of weights", ylabel=measure)
+        sizes = [row["megabytes"] for row in runs]
+        if max(sizes) > 10 * min(sizes):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.4g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="megabytes of weights", ylabel=measure)
         axes.grid()
         axes.legend(fontsize=7)
 

@@ -19,7 +19,9 @@ def test_runs_are_compared_on_the_same_examples(tmp_path, trained_run, train_sma
     assert row["low"] <= row["value"] <= row["high"]
     assert row["first"] in page.text
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
-    assert (tmp_path / "out" / "comparison_data" / "figures" / "runs.svg").is_file()
+    figures = tmp_path / "out" / "comparison_data" / "figures"
+    assert sorted(path.name for path in figures.iterdir()) == ["runs.svg", "sizes.svg"]
+    assert "mathdefault" not in page.html  # figures hold no formulas
     assert (tmp_path / "out" / "comparison_data" / "tables" / "differences.csv").is_file()
 
 
