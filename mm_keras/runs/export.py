@@ -93,9 +93,6 @@ def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, t
             extra.mkdir()
             first = {name: inputs[name][:1] for name in inputs}
             write_assets(extra, model_name(run.path), features, raw, signatures, first, operations)
-            if run.card.is_file():
-                checksums.check(run.card)
-                shutil.copyfile(run.card, extra / run.card.name)
             if run.card.is_file():  # of a report that was made before
                 checksums.check(run.card)
                 shutil.copy(run.card, extra)
