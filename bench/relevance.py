@@ -1,6 +1,6 @@
 """How many swapped descriptions does the relevance filter find, and is training with it better? On a table of products.
 
-    python bench/relevance.py products.csv --texts=bench/category_texts.csv --text_encoder=all-MiniLM-L6-v2 --output=relevance_bench
+    python bench/relevance.py products.csv --texts=bench/category_texts.csv --text_encoder=all-MiniLM-L6-v2 --output=results
 
 The table has the columns id, description, category and split (train, test). For each seed a share of the training texts is
 swapped between categories; then every step is the command of the study (docs/studies/captions_relevance.md). The classifier of
