@@ -1,6 +1,6 @@
 """How many swapped descriptions does the relevance filter find, and is training with it better? On a table of products.
 
-    python bench/relevance.py products.csv --texts=category_texts.csv --text_encoder=all-MiniLM-L6-v2 --output=relevance_bench
+    python bench/relevance.py products.csv --texts=bench/category_texts.csv --text_encoder=all-MiniLM-L6-v2 --output=results
 
 The table has the columns id, description, category and split (train, test). For each seed a share of the training texts is
 swapped between categories; then every step is the command of the study (docs/studies/captions_relevance.md). The classifier of
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--share", type=float, default=0.2)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--least", type=float, default=0.5, help="descriptions are dropped below this probability")
     parser.add_argument("--sentences", type=int, default=10, help="of a class; 0: none")
     parser.add_argument("--folds", type=int, default=2, help="1: the model scores what it has learned from")
     options = parser.parse_args()
@@ -54,7 +55,8 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, float]:
     relevance = folder / "relevance"
     call(
         mm_keras, "relevance", "score", *runs, f"--dataset={folder / 'unfiltered'}", "--fields=description",
-        f"--truth={folder / 'corrupted' / 'swapped.txt'}", f"--texts={options.texts}", f"--output={relevance}",
+        f"--least={options.least}", f"--truth={folder / 'corrupted' / 'swapped.txt'}", f"--texts={options.texts}",
+        f"--output={relevance}",
     )  # fmt: skip
     again = ("pack", "tfrecords", folder / "unfiltered", f"--without_ids={relevance / 'dropped.txt'}")
     call(tools, *again, f"--output={folder / 'filtered'}")
