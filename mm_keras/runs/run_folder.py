@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 VERIFY_COMMAND = "mm-keras verify"
-FORMAT_VERSION = 1  # of run.json and what it says of the other files
+FORMAT_VERSION = 2  # of run.json and what it says of the other files
 
 OWN_FILES = (
     "config.gin",

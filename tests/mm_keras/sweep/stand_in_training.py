@@ -28,7 +28,7 @@ if broken.exists() and broken.read_text() in ("", str(size)):
 (folder / "checkpoints").mkdir(exist_ok=True)
 (folder / "checkpoints" / "step-0000000001.safetensors").touch()
 (folder / "metrics.jsonl").unlink(missing_ok=True)
-facts = {"format_version": 1, "followed": "val_top_1", "parameters": 1000, "weight_bytes": 4000}
+facts = {"format_version": 2, "followed": "val_top_1", "parameters": 1000, "weight_bytes": 4000}
 (folder / "run.json").write_text(json.dumps(facts | {"seconds": {"total": 10.0 + seed}}))
 (folder / "training.json").touch()
 holding = [workdir / "hold", *([workdir / "hold_large"] if size > 90 else [])]
