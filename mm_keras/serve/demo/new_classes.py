@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import threading
+from pathlib import Path
+
+import keras
 
 from mm_keras.model import head
 from mm_keras.runs.class_embeddings import ClassEncoder
+from mm_keras.runs.load_model import load_model
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import DEFAULT, EMBED, ServingModule
 from mm_keras.runs.thresholds import load_thresholds
 from mm_keras.serve.model_version import ModelVersion
+
+
+def _apart(model: keras.Model) -> keras.Model:
+    """A copy that shares no layer: one that shares some with another model cannot be cut in towers."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return load_model(path)
 
 
 class NewClasses:
@@ -52,7 +65,7 @@ class NewClasses:
             if label in features.labels or label in self.texts:
                 raise ValueError(f"{label!r} is a class already")
             texts = {**self.texts, label: text}
-            model = head.add_classes(model, encoder(list(texts.values())))
+            model = _apart(head.add_classes(model, encoder(list(texts.values()))))
             tuned = load_thresholds(self._run, features)
             thresholds = [*tuned.values, *[0.5] * len(texts)] if tuned else None
             features = dataclasses.replace(features, labels=(*features.labels, *texts))
