@@ -174,6 +174,7 @@ def test_server_may_read_the_export(exported):
     assert exported[1].stat().st_mode & 0o005 == 0o005
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["words", "wordpiece", "captions"])
 def test_client_gets_the_trained_models_probabilities(answers, examples, request, kind):
     name = {"words": "exported", "wordpiece": "exported_bert", "captions": "exported_captions"}[kind]
@@ -189,11 +190,13 @@ def test_client_gets_the_trained_models_probabilities(answers, examples, request
     np.testing.assert_allclose(found, expected * given[:, np.newaxis], atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["words", "wordpiece", "captions"])
 def test_batch_of_one_gets_the_same_answer(answers, kind):
     np.testing.assert_allclose(answers[kind]["first"], answers[kind]["scores"][:1], atol=1e-6)
 
 
+@pytest.mark.ci
 def test_best_labels_come_first(answers, features):
     answer = answers["words"]
     for probabilities, labels, best in zip(*(answer[key] for key in ("scores", "labels", "probabilities")), strict=True):

@@ -38,14 +38,17 @@ def solved(request, dataset, multi_label_dataset, train_solved, tmp_path_factory
     return folder
 
 
-def test_solved_run_is_evaluated_and_exported_like_any_other(solved):
+def test_solved_run_is_evaluated_like_any_other(solved):
     rows = {row["inputs"]: row for row in evaluate(solved)["rows"]}
     measure = "mAP" if "mAP" in next(iter(rows.values())) else "top_1"
     best = rows.popitem()[1][measure]
     assert best > (0.4 if measure == "mAP" else 0.05)
     assert best >= max(row[measure] for row in rows.values()) - 0.07  # of 60 examples
-    if measure == "top_1":  # the export of several labels is that of any model of several labels
-        assert export(solved).is_dir()
+
+
+@pytest.mark.ci
+def test_solved_run_is_exported_like_any_other(solved):
+    assert export(solved).is_dir()
 
 
 def test_run_says_what_was_solved(solved, capsys):
