@@ -48,7 +48,8 @@ def test_solved_run_is_evaluated_like_any_other(solved):
 
 @pytest.mark.ci
 def test_solved_run_is_exported_like_any_other(solved):
-    assert export(solved).is_dir()
+    """What drawn encoders give is much alike, so that the head's weights are large, and with them what rounding does."""
+    assert export(solved, tolerance=1e-3).is_dir()
 
 
 def test_run_says_what_was_solved(solved, capsys):
