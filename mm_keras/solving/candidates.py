@@ -23,6 +23,7 @@ _ASKED = 250  # of these, held out of logistic regressions
 _GAMMAS = (0.5, 1.0, 2.0)
 _PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _FIRST_PENALTY = 4  # the search begins in the middle
+_LEAST_OF_GAUSSIAN = 2  # with less, each landmark says so much that what rounding does to its kernel is seen in the answers
 _LEAST_CURVATURE = 0.05  # with that of many rare classes, the first steps of L-BFGS would be far too long
 
 
@@ -189,10 +190,10 @@ class Regressions:
                 losses[index] = _judged(raw, self._rows, asked)[2]
             return losses[index]
 
-        best = _FIRST_PENALTY
+        best, least = _FIRST_PENALTY, 0 if kernel.gamma is None else _LEAST_OF_GAUSSIAN
         for step in (-1, 1):
             index = _FIRST_PENALTY + step
-            while 0 <= index < len(_PENALTIES) and at(index) < at(best):
+            while least <= index < len(_PENALTIES) and at(index) < at(best):
                 best, index = index, index + step
         return at(best), _PENALTIES[best]
 

@@ -48,9 +48,8 @@ def test_solved_run_is_evaluated_like_any_other(solved):
 
 @pytest.mark.ci
 def test_solved_run_is_exported_like_any_other(solved):
-    """What drawn encoders give is much alike, so that the head's weights are large, and with them what rounding does."""
-    several = RunFolder(solved).load_model()[1].multi_label
-    assert export(solved, tolerance=1e-3 if several else 1e-5).is_dir()
+    """Drawn encoders give what is much alike, so that little regularisation is best, and rounding counts most."""
+    assert export(solved, tolerance=1e-5).is_dir()
 
 
 def test_run_says_what_was_solved(solved, capsys):
