@@ -1,5 +1,6 @@
 """What tests of both packages need."""
 
+import gc
 import io
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from PIL import Image
 from tfrecords_tools.dataset.schema import decode_example
 from tfrecords_tools.dataset.shards import iter_records
 from tfrecords_tools.progress import showing
+
+gc.set_threshold(50_000, 20, 50)  # what traced graphs leave is looked through too often otherwise: a tenth of the time
 
 
 @pytest.fixture(autouse=True, scope="session")

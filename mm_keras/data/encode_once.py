@@ -81,7 +81,7 @@ class FrozenEncoder:
         def spec(tensor: keras.KerasTensor) -> tf.TensorSpec:
             return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
-        return tf.function(encode).get_concrete_function(tf.nest.map_structure(spec, self._model.input))
+        return tf.function(encode, autograph=False).get_concrete_function(tf.nest.map_structure(spec, self._model.input))
 
 
 class TextPreprocessor:
@@ -94,7 +94,7 @@ class TextPreprocessor:
     def __call__(self, spec: TextSpec, texts: Sequence[bytes]) -> dict[str, tf.Tensor]:
         if spec.key not in self._graphs:
             text = functools.partial(self._preprocessor.text, spec)
-            self._graphs[spec.key] = tf.function(text, input_signature=[tf.TensorSpec([None], tf.string)])
+            self._graphs[spec.key] = tf.function(text, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         return self._graphs[spec.key](tf.constant(texts))
 
     @functools.cached_property

@@ -159,6 +159,7 @@ class FeatureCache:
         tables = self._tables | {_LABELS: (IMAGE, self.labels)} | ({_WEIGHTS: (IMAGE, self.weights)} if weigh else {})
         lookups = {name: (of, _lookup(table)) for name, (of, table) in tables.items()}
 
+        @tf.autograph.experimental.do_not_convert
         def batch(row: dict[str, tf.Tensor]) -> tuple:
             inputs = {name: look_up(row[of]) for name, (of, look_up) in lookups.items()}
             labels, weights = inputs.pop(_LABELS), inputs.pop(_WEIGHTS) if weigh else row[_WEIGHTS]

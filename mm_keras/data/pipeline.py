@@ -23,6 +23,7 @@ from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.schema import TEXT_PREFIX, parse_example
 
 _CALLS = 2 * (os.cpu_count() or 1)  # at a time: they keep their order, and no core shall wait for a slow one
+_unconverted = tf.autograph.experimental.do_not_convert  # nothing here is for AutoGraph, and looking takes it seconds
 _READ_TOGETHER = 32
 
 
@@ -91,6 +92,7 @@ def make_training_batches(
     read_size = own_size if own_files else batch_size
     num_read = sum(shard.num_examples for shard in own_files) if own_files else split.num_labelled
 
+    @_unconverted
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(1)  # of this function's graph alone: the order depends on nothing but (seed, epoch)
         epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
@@ -125,10 +127,11 @@ def make_training_batches(
 
     steps_left = steps * epochs - start
     dataset = _finished(dataset, preprocessor, features, steps_left, augmented if augmentation else None)
-    ids = numbered.map(lambda _, serialized: _record_id(serialized)).batch(own_size, drop_remainder=True)
+    ids = numbered.map(_record_id).batch(own_size, drop_remainder=True)
     return Batches(dataset, steps, steps * batch_size, batch_size, ids)
 
 
+@_unconverted
 def _parse_at_random(
     index: tf.Tensor, serialized: tf.Tensor, features: FeatureSpec, augmentation: Augmentation | None, seed: int
 ) -> dict:
@@ -187,6 +190,7 @@ def make_evaluation_batches(
     steps = -(-num_examples // batch_size)
     preprocessor = Preprocessor(features)
 
+    @_unconverted
     def parse(serialized: tf.Tensor) -> dict:
         record = parse_example(serialized, [text.field for text in features.texts])
         parsed = _labels_and_weight(record, features)
@@ -221,8 +225,9 @@ def make_image_batches(files: Sequence[Path], features: FeatureSpec, batch_size:
     """
     records = tf.data.TFRecordDataset([str(file) for file in files])
     if not features.multi_label:
-        records = records.filter(lambda serialized: tf.size(parse_example(serialized, [])["label_ids"]) > 0)
+        records = records.filter(_is_labelled)
 
+    @_unconverted
     def pixels(serialized: tf.Tensor) -> tf.Tensor:
         return _stored_image(parse_example(serialized, [])["image"], features.image)
 
@@ -235,18 +240,22 @@ def iter_texts(split: Split, fields: list[str], max_examples: int = 200_000) -> 
     split.check_files()
     records = tf.data.TFRecordDataset([str(file) for file in split.files]).take(max_examples)
     records = promised(records, min(max_examples, split.num_examples))
-    texts = records.map(lambda serialized: _all_texts(parse_example(serialized, fields)), num_parallel_calls=_CALLS)
+    texts = records.map(functools.partial(_all_texts, fields=fields), num_parallel_calls=_CALLS)
     with naming_damage(split):
         for batch in _not_autotuned(texts.unbatch().batch(1024)).as_numpy_iterator():
             end_if_asked()
             yield batch.tolist()
 
 
-def _record_id(serialized: tf.Tensor) -> tf.Tensor:
+@_unconverted
+def _record_id(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
+    del index
     return parse_example(serialized, [])["id"]
 
 
-def _all_texts(record: dict[str, tf.Tensor]) -> tf.Tensor:
+@_unconverted
+def _all_texts(serialized: tf.Tensor, fields: list[str]) -> tf.Tensor:
+    record = parse_example(serialized, fields)
     return tf.concat([value for key, value in record.items() if key.startswith(TEXT_PREFIX)], axis=0)
 
 
@@ -282,6 +291,7 @@ def _finished(
 ) -> tf.data.Dataset:
     """Raw batches become `(features, labels, weights)`; `augmented` is applied at the end, if there is one."""
 
+    @_unconverted
     def finish(raw: dict):
         inputs = preprocessor.texts(raw["texts"])
         if features.image:
@@ -304,10 +314,15 @@ def _not_autotuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
+@_unconverted
+def _is_labelled(serialized: tf.Tensor) -> tf.Tensor:
+    return tf.size(parse_example(serialized, [])["label_ids"]) > 0
+
+
 def _drop_unlabelled(records: tf.data.Dataset, split: Split) -> tf.data.Dataset:
     if split.num_labelled == split.num_examples:
         return records
-    return records.filter(lambda serialized: tf.size(parse_example(serialized, [])["label_ids"]) > 0)
+    return records.filter(_is_labelled)
 
 
 def _check(dataset: Dataset, features: FeatureSpec) -> None:

@@ -44,7 +44,7 @@ class Preprocessor(tf.Module):
         """The features and the presence flag of one text field; `texts` is string [B]."""
         stripped = strip_texts(texts)
         is_present = tf.strings.length(stripped) > 0
-        if isinstance(spec, TokenText):  # no `match`: AutoGraph cannot read it
+        if isinstance(spec, TokenText):
             tokenize = self._makers[self._specs.index(spec.tokenizer)]
             token_ids, padding_mask = tokenize(stripped, spec.max_tokens)
             inputs = {"token_ids": token_ids, "padding_mask": padding_mask}

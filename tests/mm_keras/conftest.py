@@ -13,8 +13,12 @@ import tensorflow as tf
 
 import mm_keras
 from mm_keras.features import FeatureSpec, ImageSpec, TokenizerSpec, TokenText
+from mm_keras.runs import export
+from mm_keras.runs.fresh_process import FreshProcess
+from tests.mm_keras.same_process import SameProcess
 from tests.mm_keras.shared_folder import shared_folder
 from tests.mm_keras.tiny_bert import write_tiny_bert
+from tests.mm_keras.tiny_use import write_tiny_use
 from tfrecords_tools.packing.images import ImageOptions
 from tfrecords_tools.packing.pack import PackOptions, pack
 from tfrecords_tools.sources import sample
@@ -40,6 +44,13 @@ def pytest_collection_modifyitems(items):
         if HERE in item.path.parents:
             for line in UNAVOIDABLE:
                 item.add_marker(pytest.mark.filterwarnings(line), append=False)
+
+
+def pytest_runtest_setup(item):
+    """Grappler takes longer than small graphs run; whole programs and slow tests have it, and fresh processes for exports."""
+    whole = any(item.get_closest_marker(name) for name in ("ci", "slow"))
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not whole})
+    export.FreshProcess = FreshProcess if whole else SameProcess
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -238,28 +249,8 @@ def save_use(tmp_path_factory):
     Without a signature it is called itself, as hub models of TensorFlow 2 are; with one, by that name alone.
     """
 
-    class Encoder(tf.Module):
-        def __init__(self, width):
-            super().__init__()
-            self.table = tf.Variable(tf.random.stateless_normal([64, width], [0, 1]))
-            self.scale = tf.Variable(1.0)  # whose gradient is no number once there is an empty text
-
-        def embed(self, texts):
-            ids = tf.strings.to_hash_bucket_fast(tf.strings.split(tf.strings.lower(texts)), 64)
-            return tf.reduce_mean(tf.ragged.map_flat_values(lambda each: tf.gather(self.table, each), ids), axis=1) * self.scale
-
-    class CallableEncoder(Encoder):
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def __call__(self, texts):
-            return self.embed(texts)
-
     def save(width=8, signature=None, make_outputs=lambda embedding: {"outputs": embedding}):
-        folder = str(tmp_path_factory.mktemp("models") / "use")
-        module = Encoder(width) if signature else CallableEncoder(width)
-        function = tf.function(lambda inputs: make_outputs(module.embed(inputs)))
-        texts = tf.TensorSpec([None], tf.string, name="inputs")
-        tf.saved_model.save(module, folder, {signature: function.get_concrete_function(texts)} if signature else None)
-        return folder
+        return write_tiny_use(str(tmp_path_factory.mktemp("models") / "use"), width, signature, make_outputs)
 
     return save
 

@@ -90,12 +90,7 @@ SAMPLE = [
 ]
 # What trainings and exports of other tests are made of is slow here.
 MARKED = [
-    pytest.param(
-        case,
-        id=" + ".join(case),
-        marks=[pytest.mark.slow] if case[1] in ENCODERS_OF_OTHER_TESTS else [pytest.mark.ci] * (case[1] != "LSTM"),
-    )
-    for case in SAMPLE
+    pytest.param(case, id=" + ".join(case), marks=[pytest.mark.slow] * (case[1] in ENCODERS_OF_OTHER_TESTS)) for case in SAMPLE
 ]
 
 
@@ -182,6 +177,7 @@ def _check(case, make_encoder, encode_image, folder):
     np.testing.assert_allclose(served, tf.sigmoid(after) if features.multi_label else tf.nn.softmax(after), atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("case", MARKED)
 def test_sampled_combination_trains_saves_loads_and_serves(case, make_encoder, encode_image, tmp_path):
     """With two convolutions in MobileNetV2's place, with which the slow test builds every combination."""
@@ -202,6 +198,7 @@ def test_every_combination_trains_saves_loads_and_serves(case, make_encoder, enc
     _check(case, make_encoder, encode_image, tmp_path)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "case",
     [pytest.param(case, id=" + ".join(case), marks=[pytest.mark.slow] * (case != SAMPLE[4])) for case in SAMPLE],

@@ -73,6 +73,7 @@ def test_training_leaves_its_configs_in_the_run_folder(run, tiny_config):
     assert json.loads((workdir / "run.json").read_text())["batch_size"] == 64
 
 
+@pytest.mark.ci
 def test_training_that_is_asked_to_end_says_so_by_its_status_and_is_resumed(run, tiny_config, monkeypatch):
     """In the folder that is named after the config, without an evaluation."""
     monkeypatch.chdir(tiny_config.parent)
@@ -102,6 +103,7 @@ def test_training_that_is_asked_to_end_says_so_by_its_status_and_is_resumed(run,
     assert Path("runs/tiny/config.gin").read_text() == given
 
 
+@pytest.mark.ci
 def test_ctrl_c_ends_a_training_with_one_line(tiny_config):
     """The only one on standard error: starting up and training are quiet."""
     metrics = tiny_config.parent / "runs" / "tiny" / "metrics.jsonl"

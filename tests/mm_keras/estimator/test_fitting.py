@@ -82,6 +82,7 @@ def test_solved_run_goes_on_with_another_class(unfitted, solved_run, capsys):
     assert unfitted.predict(_frame(6, classes=3)).tolist() == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.ci
 def test_trained_run_goes_on_with_more_rows_and_classes(trained_run, capsys):
     classifier = MultimodalClassifier(text="name", verbose=2)
     with pytest.raises(ValueError, match=r"the rows bring the classes \['2'\] and lack \['1'\], compared with"):
@@ -95,6 +96,7 @@ def test_trained_run_goes_on_with_more_rows_and_classes(trained_run, capsys):
     assert "# goes on from" in classifier.to_gin()
 
 
+@pytest.mark.ci
 def test_packed_rows_are_found_again(unfitted, words, tmp_path):
     frame = _frame(20)
     unfitted.fit(frame, "kind")
@@ -124,6 +126,7 @@ def test_library_says_as_much_as_is_asked(unfitted, capsys, verbose, said):
     assert err == ""
 
 
+@pytest.mark.ci
 def test_command_and_class_make_the_same_model(tiny_bert, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _frame(60).to_csv("shop.csv", index=False)

@@ -43,6 +43,7 @@ def added(tmp_path_factory, pack_examples, encode_image, train_small, build_smal
     return more, draw(sorted(COLOURS), LabelVocabulary.load(more / "labels.txt"))
 
 
+@pytest.mark.ci
 def test_shots_make_an_added_class_known_and_old_ones_are_not_forgotten(added):
     report = measure_few_shots(*added, shots=(0, 10), repeats=1)
     rows = {(row["shots"], row["method"]): row for row in report["rows"]}

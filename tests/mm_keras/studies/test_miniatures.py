@@ -26,6 +26,7 @@ def test_miniature_runs_to_its_results_and_is_not_done_twice(name, tmp_path, mon
     assert "$ " not in capsys.readouterr().out  # no command was run again
 
 
+@pytest.mark.ci
 def test_some_steps_of_a_miniature_run_to_a_table_and_are_not_done_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     few = ["study", "multilabel-captions", "--miniature", "--set=train.epochs=1", "--only=draw,lstm_0"]

@@ -84,6 +84,7 @@ def test_training_on_the_activations_at_a_cut_learns_what_training_on_pixels_doe
     np.testing.assert_array_equal(tower.get_layer("norm_0").gamma, np.ones(8))
 
 
+@pytest.mark.ci
 def test_last_layers_of_a_text_encoder_are_trained_on_the_states_before_them(
     dataset, tmp_path, tiny_bert, train_small, make_small_features, build_small_model
 ):
