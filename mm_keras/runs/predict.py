@@ -7,14 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from mm_keras.data.preprocess import Preprocessor
 from mm_keras.features import IMAGE, FeatureSpec, safe_name
-from mm_keras.model.split_at_embeddings import build_embedder
 from mm_keras.runs.example_rows import InputOptions
 from mm_keras.runs.predict_input import open_examples
 from mm_keras.runs.predict_many import Wanted, predict_all
@@ -51,9 +48,8 @@ class Predictor:
         tuned = load_thresholds(run, self.features)
         self.thresholds = tuned.values if tuned else np.full(len(self.features.labels), 0.5)
         self._images = ImageOptions(**run.facts().get("images") or {"short_side": None})
-        self._embedder: keras.Model | None = None
-        self._preprocessor = Preprocessor(self.features)
-        self._serve = ServingModule(self.model, self.features, self.thresholds, answer_empty=True).signature()
+        self._module = ServingModule(self.model, self.features, self.thresholds, answer_empty=True)
+        self._serve = self._module.signature()
 
     def read(self, example: Mapping[str, str | float | bytes], image_roots: Sequence[Path] = ()) -> dict[str, bytes]:
         """Checks an example and reads its image.
@@ -96,8 +92,7 @@ class Predictor:
             {"predicted": [names]}, all labels whose probability exceeds their threshold, in the order of their ids.
             {"error": reason} for an example that the model cannot answer.
         """
-        answer = {name: value.numpy() for name, value in self._ask(batch).items()}
-        embeddings = self.embeddings(batch, embed) if embed else None
+        answer = {name: value.numpy() for name, value in (self._embed(batch, embed) if embed else self._ask(batch)).items()}
         order = np.argsort(-answer["scores"], axis=1, kind="stable")[:, :top]
         labels, answers = self.features.labels, []
         for row, best in enumerate(order):
@@ -114,7 +109,7 @@ class Predictor:
             if self.features.multi_label:
                 answers[-1]["predicted"] = [labels[index] for index in answer["predicted"][row].nonzero()[0]]
             if embed:
-                answers[-1]["embedding"] = embeddings[row].tolist()
+                answers[-1]["embedding"] = answer["embedding"][row].tolist()
         return answers
 
     def probabilities(self, batch: Sequence[dict[str, bytes]]) -> np.ndarray:
@@ -126,18 +121,12 @@ class Predictor:
 
         Args:
             batch: the examples.
-            of: "fused": of all inputs together; or an input, of which the tuned embedding is given.
+            of: "fused": of all inputs together; or an input, of which the tuned embedding is given, or zeros.
 
         Raises:
             ValueError: for another name, or a late fusion, which has no fused embedding.
         """
-        if self._embedder is None:
-            self._embedder = build_embedder(self.model, self.features.modalities)
-        names = {"fused": "fused"} | {name: f"{safe_name(name)}_embedding" for name in self.features.modalities}
-        if of not in names:
-            raise ValueError(f"there are embeddings of {', '.join(map(repr, names))}. Received: {of!r}")
-        inputs = self._preprocessor.raw(self.tensors(batch))
-        return keras.ops.convert_to_numpy(self._embedder(inputs, training=False)[names[of]])
+        return self._embed(batch, of)["embedding"].numpy()
 
     def tensors(self, batch: Sequence[dict[str, bytes]]) -> dict[str, tf.Tensor]:
         """Examples that `read` has checked, as an export takes them: string [B] for each input by its `safe_name`."""
@@ -145,6 +134,14 @@ class Predictor:
 
     def _ask(self, batch: Sequence[dict[str, bytes]]) -> dict[str, tf.Tensor]:
         return self._serve(**self.tensors(batch))
+
+    def _embed(self, batch: Sequence[dict[str, bytes]], of: str) -> dict[str, tf.Tensor]:
+        """What `_ask` gives, and "embedding" float32 [B, D]."""
+        names = {"fused": "fused"} | {name: f"{safe_name(name)}_embedding" for name in self.features.modalities}
+        if of not in names:
+            raise ValueError(f"there are embeddings of {', '.join(map(repr, names))}. Received: {of!r}")
+        answer = self._module.answers_and_embeddings()(**self.tensors(batch))
+        return answer | {"embedding": answer[names[of]]}
 
 
 def _given(value, name: str):

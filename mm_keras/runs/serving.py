@@ -76,6 +76,14 @@ class ServingModule(tf.Module):
         """The concrete function `serving_default`, of any batch size, with named inputs."""
         return self._served.default
 
+    def answers_and_embeddings(self) -> Callable[..., dict[str, tf.Tensor]]:
+        """A concrete function that gives what `serving_default` and `embed` give, and runs the towers once.
+
+        Raises:
+            ValueError: for a late fusion, which has no fused embedding.
+        """
+        return self._served.answers_and_embeddings
+
     def signatures(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
         """All concrete functions by name. They share their graphs, so that a further one costs little."""
         return self._served.all()
@@ -151,10 +159,28 @@ class _Served:
 
         return _trace(read, self._strings(self._keys))
 
-    def _serve(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
+    @functools.cached_property
+    def answers_and_embeddings(self) -> Callable:
+        if not self._answer.embeds:
+            raise ValueError("a late fusion joins answers and not embeddings; embed with the runs that it was made of")
+
+        def both(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+            inputs, error, answer = self._ask(raw)
+            return self._embeddings(inputs, error, answer) | self._answers(error, answer["scores"])
+
+        return _trace(both, self._strings(self._keys))
+
+    def _ask(self, raw: Mapping[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], tf.Tensor, dict[str, tf.Tensor]]:
+        """(the features of a batch, why an example is not answered, what the model says)."""
         inputs = dict(self._read(**raw))
         error = inputs.pop("error")
-        scores = self._answer(inputs)["scores"]
+        return inputs, error, self._answer(inputs)
+
+    def _serve(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        _, error, answer = self._ask(raw)
+        return self._answers(error, answer["scores"])
+
+    def _answers(self, error: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities, indices = tf.math.top_k(scores, min(TOP, len(self._features.labels)))
         labels = tf.gather(tf.constant(self._features.labels), indices)
         answer = {"labels": labels, "probabilities": probabilities, "scores": scores}
@@ -167,9 +193,11 @@ class _Served:
         return self.default(**{key: given.get(key, empty) for key in self._keys})
 
     def _embed(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
-        inputs = dict(self._read(**raw))
-        error = inputs.pop("error")
-        answer = self._answer(inputs)
+        return self._embeddings(*self._ask(raw))
+
+    def _embeddings(
+        self, inputs: Mapping[str, tf.Tensor], error: tf.Tensor, answer: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
         embeddings = {"error": error, "fused": answer["fused"]}
         for modality in self._features.modalities:
             value = answer[f"{safe_name(modality)}_embedding"]

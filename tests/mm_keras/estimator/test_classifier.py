@@ -150,6 +150,7 @@ def test_what_cannot_be_learned_is_an_error(arguments, y, message):
         MultimodalClassifier(**arguments, preset="scratch", verbose=0).fit(_frame(5, seed=0), y)
 
 
+@pytest.mark.ci
 def test_report_is_of_the_rows_that_are_given(classifier, new, tmp_path, monkeypatch):
     monkeypatch.setattr("mm_keras.report.report.PARTS_BY_DEFAULT", ("verdict", "inputs"))
     assert classifier.report(new, tmp_path / "a" / "page.html") == tmp_path / "a" / "page.html"

@@ -50,16 +50,23 @@ def test_names_of_signatures_stay_apart():
     assert (names["image_title"], names["image_title_"]) == (("image_title",), ("image", "title"))
 
 
-def _expected(model, features, raw):
-    inputs = Preprocessor(features).raw({name: tf.constant(values) for name, values in raw.items()})
+@pytest.fixture(scope="module")
+def good(raw):
+    """The examples that can be answered."""
+    return {name: values[:3] for name, values in raw.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(served, good):
+    """(the features of these, what the model makes of them)."""
+    model, features, _ = served
+    inputs = Preprocessor(features).raw({name: tf.constant(values) for name, values in good.items()})
     return inputs, tf.nn.softmax(model(inputs)).numpy()
 
 
-def test_default_answers_what_the_model_answers(served, raw):
-    model, features, signatures = served
-    good = {name: values[:3] for name, values in raw.items()}
-    answer = _ask(signatures["serving_default"], **good)
-    np.testing.assert_allclose(answer["scores"], _expected(model, features, good)[1], atol=1e-6)
+def test_default_answers_what_the_model_answers(served, good, expected):
+    answer = _ask(served[2]["serving_default"], **good)
+    np.testing.assert_allclose(answer["scores"], expected[1], atol=1e-6)
     for scores, labels, probabilities in zip(*(answer[name] for name in ("scores", "labels", "probabilities")), strict=True):
         order = np.argsort(-scores)
         assert labels.tolist() == [b"label %d" % index for index in order]
@@ -95,9 +102,8 @@ def test_each_signature_is_the_default_with_the_other_inputs_empty(served, raw):
             np.testing.assert_array_equal(answer[output], values, err_msg=f"{name} {output}")
 
 
-def test_tensors_take_a_batch_of_features_padded_or_not(served, raw):
-    model, features, signatures = served
-    inputs, expected = _expected(model, features, {name: values[:3] for name, values in raw.items()})
+def test_tensors_take_a_batch_of_features_padded_or_not(served, expected):
+    signatures, (inputs, expected) = served[2], expected
     np.testing.assert_allclose(_ask(signatures["tensors"], **inputs)["scores"], expected, atol=1e-6)
     short = {name: value[:, :20] if "token" in name or "mask" in name else value for name, value in inputs.items()}
     np.testing.assert_allclose(_ask(signatures["tensors"], **short)["scores"], expected, atol=1e-6)
@@ -118,11 +124,10 @@ def _operations(graph):
             seen |= called
 
 
-def test_embed_gives_each_embedding_and_zeros_for_what_is_missing(served, raw):
+def test_embed_gives_each_embedding_and_zeros_for_what_is_missing(served, good, expected):
     model, features, signatures = served
-    good = {name: values[:3] for name, values in raw.items()}
     answer = _ask(signatures["embed"], **good)
-    expected = build_embedder(model, features.modalities)(_expected(model, features, good)[0])
+    expected = build_embedder(model, features.modalities)(expected[0])
     assert set(answer) == {*expected, "error"}
     np.testing.assert_allclose(answer["fused"], expected["fused"], atol=1e-5)
     np.testing.assert_allclose(answer["image_embedding"][[0, 2]], expected["image_embedding"].numpy()[[0, 2]], atol=1e-5)

@@ -152,7 +152,7 @@ def test_constant_feature_is_no_obstacle(draw_rows):
 
 
 def test_many_examples_are_solved_from_landmarks(draw_rows, monkeypatch):
-    rows, new = draw_rows(count=600), draw_rows(seed=1)
+    rows, new = draw_rows(count=400), draw_rows(seed=1)
     exact = _score(_answers(solve(rows, 0), new), new)
     monkeypatch.setattr(candidates, "MOST_EXACT", 200)
     monkeypatch.setattr(candidates, "MOST_LANDMARKS", 100)

@@ -41,7 +41,7 @@ print(scale)
     ("precision", "frozen"),
     [
         ("mixed_bfloat16", False),
-        ("mixed_float16", True),
+        pytest.param("mixed_float16", True, marks=pytest.mark.ci),
         pytest.param("mixed_bfloat16", True, marks=pytest.mark.slow),
         pytest.param("mixed_float16", False, marks=pytest.mark.slow),
     ],

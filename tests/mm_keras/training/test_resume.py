@@ -186,6 +186,7 @@ def test_averages_of_weights_are_not_mistaken_for_the_weights(tmp_path, dataset,
     _assert_same(model.get_weights(), tmp_path / "run", expected)
 
 
+@pytest.mark.ci
 def test_training_that_is_asked_to_end_saves_its_step_and_says_how_to_go_on(tmp_path, dataset, unbroken, monkeypatch):
     folder, case = tmp_path / "run", "on cached features"
     with monkeypatch.context() as patch, pytest.raises(Preempted) as caught:

@@ -21,7 +21,10 @@ def _worker_processes(group):
     return sum(int(line[0]) == group and "spawn_main" in line[1] for line in lines)
 
 
-@pytest.mark.parametrize("seconds_after_start_of_workers", [0.4, pytest.param(2.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seconds_after_start_of_workers",
+    [pytest.param(0.4, marks=pytest.mark.ci), pytest.param(2.0, marks=pytest.mark.slow)],
+)
 def test_ctrl_c_ends_packing_and_its_workers_with_one_line(tmp_path, seconds_after_start_of_workers):
     Image.effect_noise((1500, 1500), 90).save(tmp_path / "noise.png", compress_level=0)  # takes long to pack, not to list
     (tmp_path / "pictures.csv").write_text("image\n" + "noise.png\n" * 3000)
