@@ -37,6 +37,7 @@ def test_run_folder_alone_can_be_exported(run, moved_run):
     assert (moved_run / "export" / "1" / "saved_model.pb").is_file()
 
 
+@pytest.mark.ci
 def test_runs_are_fused_and_not_overwritten_unasked(run, moved_run, trained_run):
     fuse = ("fuse", "moved", trained_run, "--output=fused", "--method=vote")
     status, out, err = run(*fuse)
@@ -49,6 +50,7 @@ def test_runs_are_fused_and_not_overwritten_unasked(run, moved_run, trained_run)
     assert (status, len(out.splitlines())) == (0, 5), err
 
 
+@pytest.mark.ci
 def test_class_is_added_from_its_text_and_predicted(run, classes_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "new.jsonl").write_text('{"label": "oak stool", "text": "oak stool"}\n')

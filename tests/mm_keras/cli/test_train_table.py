@@ -20,6 +20,7 @@ def table(tmp_path_factory):
     return folder / "shop.csv"
 
 
+@pytest.mark.ci
 def test_table_is_packed_trained_and_kept_with_its_config(table, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     columns = [f"--table={table}", "--image=photo", "--text=product title", "--label=sort", "--split=part"]

@@ -6,6 +6,7 @@ import pytest
 from mm_keras.report.compare import compare
 
 
+@pytest.mark.ci
 def test_runs_are_compared_on_the_same_examples(tmp_path, trained_run, train_small, dataset, read_page, content):
     first = shutil.copytree(trained_run, tmp_path / "a" / "both")
     train_small(dataset, tmp_path / "b" / "both", modalities=("title",))

@@ -98,6 +98,7 @@ def _frozen(build, *args, **options):
     return model
 
 
+@pytest.mark.ci
 def test_frozen_encoders_run_once_for_all_evaluations(tmp_path, dataset, train_small, build_small_model, monkeypatch):
     dataset = shutil.copytree(dataset, tmp_path / "data")
     shutil.rmtree(dataset / CACHE_FOLDER, ignore_errors=True)
@@ -249,6 +250,7 @@ def test_unlabelled_and_imageless_examples_of_the_dataset_are_handled(run, tmp_p
     assert not any("ceiling" in row for row in report["rows"])
 
 
+@pytest.mark.ci
 def test_answers_with_several_texts_are_averaged(run, tmp_path, pack_examples, features):
     rng = np.random.default_rng(0)
     materials = ["oak", "steel", "wool", "glass"]

@@ -19,7 +19,11 @@ from tfrecords_tools.packing.images import ImageOptions, prepare_image
 
 @pytest.fixture(scope="module")
 def predictor(trained_run):
-    return Predictor(trained_run)
+    """Of the trained run, which `predict` takes instead of loading the run again."""
+    loaded = Predictor(trained_run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mm_keras.runs.predict.Predictor", lambda run: loaded if run == trained_run else Predictor(run))
+        yield loaded
 
 
 @pytest.fixture

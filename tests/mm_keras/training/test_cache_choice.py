@@ -68,6 +68,7 @@ def test_what_changes_from_epoch_to_epoch_is_not_cached(make_spec, build_half_fr
     assert choose_cached(build_half_frozen(features), features, augment, "cut", 100) == ()
 
 
+@pytest.mark.ci
 def test_training_on_the_activations_at_a_cut_learns_what_training_on_pixels_does(
     dataset, tmp_path, train_small, build_half_frozen
 ):

@@ -160,6 +160,7 @@ def test_training_goes_on_from_the_last_steps_of_epochs(tmp_path, dataset, unbro
     _assert_same(model.get_weights(), tmp_path / "run", unbroken("last epoch kept"))
 
 
+@pytest.mark.ci
 def test_training_that_lacks_nothing_but_its_end_comes_to_it(tmp_path, dataset, monkeypatch):
     """The broken off run is a copy of the folder just before the last model is saved."""
     run, broken_off, options = tmp_path / "run", tmp_path / "broken_off", CASES["last epoch kept"]
