@@ -23,7 +23,7 @@ _ASKED = 250  # of these, held out of logistic regressions
 _GAMMAS = (0.5, 1.0, 2.0)
 _PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _FIRST_PENALTY = 4  # the search begins in the middle
-_LEAST_OF_GAUSSIAN = 2  # with less, each landmark says so much that what rounding does to its kernel is seen in the answers
+_MOST_LENGTH = 500.0  # of what a label takes from landmarks: of more, rounding in their kernel is seen in the answers
 _LEAST_CURVATURE = 0.05  # with that of many rare classes, the first steps of L-BFGS would be far too long
 
 
@@ -123,7 +123,7 @@ class Regressions:
             tried = [(*self._search(kernel, loss, sample), kernel) for kernel in kernels]
             _, penalty, kernel = min(tried, key=lambda attempt: attempt[0])
             if loss == "ridge" and self._is_exact:
-                raw = self._exact(kernel, used)(penalty)
+                raw, _ = self._exact(kernel, used)(penalty)
             else:
                 raw = self._folds(kernel, used, self._landmarks_of(used, MOST_LANDMARKS)).held_out(loss, penalty)
             calibration, answers, value = _judged(raw, rows, used)
@@ -158,15 +158,15 @@ class Regressions:
         matrix = self._similarities.matrix(kernel, used, landmarks)
         return KernelFeatures.of(matrix, np.searchsorted(used, landmarks))
 
-    def _exact(self, kernel: Kernel, used: np.ndarray) -> Callable[[float], np.ndarray]:
-        """`(penalty) -> raw logits float32 [n, L]` of each example from the folds without it."""
+    def _exact(self, kernel: Kernel, used: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
+        """`(penalty) -> (raw logits of each example from the folds without it, what all of them give)`, float32 [n, L] each."""
         matrix = self._similarities.matrix(kernel, used, used)
         problem = self._rows.problem(used, matrix)
 
-        def held_out(penalty: float) -> np.ndarray:
+        def held_out(penalty: float) -> tuple[np.ndarray, np.ndarray]:
             solver = ExactRidge(matrix, problem.weights, penalty)
-            differences = solver.held_out(problem.targets - problem.prior(), self._rows.folds[used])
-            return differences / _spread(problem) + problem.log_prior()
+            differences, dual = solver.held_out(problem.targets - problem.prior(), self._rows.folds[used])
+            return differences / _spread(problem) + problem.log_prior(), dual / _spread(problem)
 
         return held_out
 
@@ -183,17 +183,23 @@ class Regressions:
             asked = sample[folds.first_rows(_ASKED)]
         losses: dict[int, float] = {}
 
+        def attempt(penalty: float) -> float:
+            if loss == "logistic":
+                return _judged(folds.held_out(loss, penalty, _ASKED), self._rows, asked)[2]
+            raw, dual = exact(penalty)
+            calibration, _, value = _judged(raw, self._rows, asked)
+            long = np.linalg.norm(dual * calibration.scale, axis=0).max() > _MOST_LENGTH
+            return np.inf if long and kernel.gamma is not None else value
+
         def at(index: int) -> float:
             if index not in losses:
-                penalty = _PENALTIES[index]
-                raw = exact(penalty) if loss == "ridge" else folds.held_out(loss, penalty, _ASKED)
-                losses[index] = _judged(raw, self._rows, asked)[2]
+                losses[index] = attempt(_PENALTIES[index])
             return losses[index]
 
-        best, least = _FIRST_PENALTY, 0 if kernel.gamma is None else _LEAST_OF_GAUSSIAN
+        best = _FIRST_PENALTY
         for step in (-1, 1):
             index = _FIRST_PENALTY + step
-            while least <= index < len(_PENALTIES) and at(index) < at(best):
+            while 0 <= index < len(_PENALTIES) and at(index) < at(best):
                 best, index = index, index + step
         return at(best), _PENALTIES[best]
 

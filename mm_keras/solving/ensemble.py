@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.special import log_softmax
 
 _MOST_STEPS = 24
-_LEAST_GAIN = 1e-3  # of the loss, relative, that a further candidate has to bring
+_LEAST_GAIN = 1e-3  # of the loss, relative, that a further step has to bring
 _TIE = 2e-4  # a simpler candidate is taken if its loss is this near to the best one's, relative
+_MOST_ANSWERS = 2_000_000  # examples x labels on which mixtures are compared
+_PARTS = (0.05, 0.1, 0.2, 0.35, 0.5)  # that a candidate can be given of the ensemble
 
 
 def mean_loss(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, multi_label: bool) -> float:
@@ -31,13 +34,16 @@ def mean_loss(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, mult
 def choose_ensemble(
     candidates: Sequence[np.ndarray], targets: np.ndarray, weights: np.ndarray, multi_label: bool
 ) -> dict[int, float]:
-    """Adds candidates to an average of logits, with repetition, as long as its log-loss on held-out examples falls.
+    """Mixes candidates into an average of logits, as long as its log-loss on held-out examples falls.
 
-    Reference: Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selection from Libraries of Models" (2004), section 2.2; of
-    candidates that are equally good, the first one is taken.
+    It begins with the best candidate. Each step mixes in a part of the one, and as much of it, that lowers the loss most; a
+    candidate may be taken again. Where all parts are 1 / (step + 1), this is the selection with repetition of Caruana,
+    Niculescu-Mizil, Crew and Ksikes, "Ensemble Selection from Libraries of Models" (2004), section 2.2, which ends too early
+    where half of the second candidate is too much and a fifth of it is not.
 
     Args:
-        candidates: the held-out logits float [N, L] of each candidate, simple ones first.
+        candidates: the held-out logits float [N, L] of each candidate, simple ones first; of equally good ones, the first is
+            taken.
         targets: 0 and 1 [N, L].
         weights: float [N].
         multi_label: sigmoid (True) or softmax.
@@ -49,14 +55,25 @@ def choose_ensemble(
         >>> choose_ensemble([good_logits, bad_logits], targets, weights, multi_label=False)
         {0: 1.0}
     """
-    total, best, chosen = np.zeros_like(candidates[0]), np.inf, []
-    for step in range(_MOST_STEPS):
-        losses = [mean_loss((total + candidate) / (step + 1), targets, weights, multi_label) for candidate in candidates]
-        lowest = min(losses)
-        if lowest > best * (1 - _LEAST_GAIN):
+
+    some = slice(None, None, -(-targets.size // _MOST_ANSWERS))
+    candidates, targets, weights = [candidate[some] for candidate in candidates], targets[some], weights[some]
+
+    def best_of(mixtures: Iterable[np.ndarray]) -> tuple[int, float]:
+        """(the first one that is as good as the best, its loss)."""
+        losses = [mean_loss(mixture, targets, weights, multi_label) for mixture in mixtures]
+        taken = next(number for number, loss in enumerate(losses) if loss <= min(losses) * (1 + _TIE))
+        return taken, losses[taken]
+
+    first, best = best_of(candidates)
+    total, shares = candidates[first], {first: 1.0}
+    tried = list(itertools.product(range(len(candidates)), _PARTS))
+    for _ in range(_MOST_STEPS):
+        taken, loss = best_of((1 - part) * total + part * candidates[number] for number, part in tried)
+        if loss > best * (1 - _LEAST_GAIN):
             break
-        taken = next(number for number, loss in enumerate(losses) if loss <= lowest * (1 + _TIE))
-        best = losses[taken]
-        chosen.append(taken)
-        total += candidates[taken]
-    return {number: chosen.count(number) / len(chosen) for number in sorted(set(chosen))}
+        best, (number, part) = loss, tried[taken]
+        total = (1 - part) * total + part * candidates[number]
+        shares = {known: share * (1 - part) for known, share in shares.items()}
+        shares[number] = shares.get(number, 0.0) + part
+    return dict(sorted(shares.items()))

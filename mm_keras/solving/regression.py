@@ -92,8 +92,8 @@ class ExactRidge:
         """Targets float32 [N, L] -> the coefficients of the kernel [N, L]."""
         return self._inverse @ targets
 
-    def held_out(self, targets: np.ndarray, folds: np.ndarray) -> np.ndarray:
-        """float32 [N, L]: what each example is answered by the regression without its fold.
+    def held_out(self, targets: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What each example is answered by the regression without its fold, and `dual` of all examples; float32 [N, L] each.
 
         Args:
             targets: float32 [N, L].
@@ -103,7 +103,7 @@ class ExactRidge:
         for fold in np.unique(folds):
             rows = np.flatnonzero(folds == fold)
             answers[rows] -= np.linalg.solve(self._inverse[np.ix_(rows, rows)], dual[rows])
-        return answers
+        return answers, dual
 
 
 def ridge(problem: Problem, factor: Factor) -> np.ndarray:

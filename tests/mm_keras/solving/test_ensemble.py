@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mm_keras.solving import ensemble
 from mm_keras.solving.calibration import calibrate
 from mm_keras.solving.ensemble import choose_ensemble, mean_loss
 
@@ -31,6 +32,26 @@ def test_candidates_that_know_different_things_are_mixed(multi_label):
     assert set(shares) == {0, 1}
     assert sum(shares.values()) == pytest.approx(1)
     assert mean_loss(0.5 * (one + other), targets, weights, multi_label) < mean_loss(one, targets, weights, multi_label)
+
+
+def test_candidate_of_which_half_would_be_too_much_has_a_small_share():
+    targets, logits, weights = _drawn(False)
+    rng = np.random.default_rng(1)
+    good = logits + rng.normal(size=logits.shape).astype("float32")
+    poor = logits + 2.5 * rng.normal(size=logits.shape).astype("float32")
+    assert mean_loss((good + poor) / 2, targets, weights, False) > mean_loss(good, targets, weights, False)
+    shares = choose_ensemble([good, poor], targets, weights, False)
+    assert 0.02 < shares[1] < 0.4
+    mixed = shares[0] * good + shares[1] * poor
+    assert mean_loss(mixed, targets, weights, False) < mean_loss(good, targets, weights, False) * 0.99
+
+
+def test_of_many_examples_some_decide(monkeypatch):
+    targets, logits, weights = _drawn(False)
+    odd = np.where(np.arange(2000)[:, None] % 2, logits, -logits)  # right for every second example alone
+    assert choose_ensemble([odd, logits], targets, weights, False) == {1: 1.0}
+    monkeypatch.setattr(ensemble, "_MOST_ANSWERS", 3000)  # those of the first, third, … example
+    assert choose_ensemble([-odd, logits], targets, weights, False) == {0: 1.0}
 
 
 def test_weights_decide_what_counts():

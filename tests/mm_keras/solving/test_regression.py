@@ -54,7 +54,7 @@ def test_held_out_answers_are_those_of_regressions_without_the_fold():
     problem, penalty = _problem(), 0.8
     targets, folds = problem.targets - problem.prior(), np.arange(120) % 5
     kernel = problem.features @ problem.features.T
-    held_out = ExactRidge(kernel, problem.weights, penalty).held_out(targets, folds)
+    held_out, _ = ExactRidge(kernel, problem.weights, penalty).held_out(targets, folds)
     for fold in range(5):
         kept, rows = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         dual = ExactRidge(kernel[np.ix_(kept, kept)], problem.weights[kept], penalty).dual(targets[kept])

@@ -6,8 +6,9 @@ from scipy.special import softmax
 
 import mm_keras.solving.candidates as candidates
 from mm_keras.model.solved_head import build_solved_head
-from mm_keras.solving.blocks import Block
+from mm_keras.solving.blocks import Block, unit_rows
 from mm_keras.solving.ensemble import mean_loss
+from mm_keras.solving.rows import Rows
 from mm_keras.solving.solve import patterns_of, score, solve
 from mm_keras.solving.validation import Validation
 
@@ -159,6 +160,19 @@ def test_many_examples_are_solved_from_landmarks(draw_rows, monkeypatch):
     solution = solve(rows, 0)
     assert all(len(values) == 100 for values in solution.kernels.landmarks.values())
     assert _score(_answers(solution, new), new) > exact - 0.04
+
+
+def test_embeddings_that_are_much_alike_get_no_huge_weights():
+    """Their differences would be told by weights of thousands, with which rounding makes the export answer something else."""
+    rng = np.random.default_rng(0)
+    targets = np.eye(4, dtype="float32")[np.arange(240) % 4]
+    told = targets @ rng.normal(size=(4, 16)) + 0.3 * rng.normal(size=(240, 16))
+    alike = Block("part 0", 0, unit_rows(rng.normal(size=16) + 0.02 * told))
+    rows = Rows([alike], np.ones((240, 1), bool), targets, np.ones(240, np.float32), False, rng.permutation(240) % 5)
+    candidate = next(c for c in solve(rows, 0).candidates if c.kernel.gamma)
+    dual = candidates.Regressions(rows, np.arange(240)).fit(candidate).dual
+    assert np.linalg.norm(dual, axis=0).max() < 600
+    assert _score(candidate.held_out, rows) > 0.6
 
 
 def test_weights_of_examples_count(draw_rows):
