@@ -18,6 +18,7 @@ _TRAINING = ("train_and_evaluate", "train")
 _MODES_OF_OPTIONS = {
     **dict.fromkeys(("strategy", "local_workers", "dry_run", "resume"), _TRAINING),
     "overwrite": (*_TRAINING, "late_fusion"),
+    "gin_bindings": (*_TRAINING, "evaluate", "export"),
     **dict.fromkeys(("dataset", "split"), ("evaluate", "export", "late_fusion")),
     **dict.fromkeys(("image", "text", "examples", "allow_outside"), ("predict",)),
     **dict.fromkeys(("classes", "output"), ("add_classes",)),

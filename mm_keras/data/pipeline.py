@@ -73,8 +73,7 @@ def make_training_batches(
         seed: another seed draws another order, augmentation and texts.
         augment: the result of `make_augmentation`; True crops and mirrors images at random; False changes nothing.
         shuffle_buffer: number of records in the shuffle buffer (an encoded record has about 30 KB).
-        start: number of batches, counted from the first epoch on, that a resumed training has seen. They are skipped, and
-            their pictures are not decoded.
+        start: number of batches that a resumed training has seen. They are skipped, and their pictures are not decoded.
         worker: this worker, which gets its part of every batch. If the split's files can be dealt out so that each worker has
             enough records for all steps, it reads only its own files. Otherwise every worker reads all records and decodes
             its own ones, and the batches are the parts of those that a single worker would have.

@@ -95,8 +95,7 @@ def train(
         precision: the dtype policy: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", with a scaled loss.
         modalities: show the model only these modalities of the features, which makes a baseline.
         patience: epochs in a row without a better first metric on `val_split` after which the training stops; None: never.
-        minutes: minutes after which a training by gradient ends with the best epoch so far, counted from this call, building
-            and caching included; None: there is no limit.
+        minutes: after so many minutes of this call, a training by gradient ends with its best epoch; None: there is no limit.
         checkpoint_minutes: minutes between two checkpoints within an epoch, at least 0. Each epoch ends with one, too.
         resume: go on with the run that is in the folder; it ends as if it had never stopped. If there is none, begin one.
         overwrite: delete a run that is already in the folder.
@@ -106,7 +105,6 @@ def train(
         config: the config that the training comes from, to be kept in the run folder.
 
     Returns: the model, with the weights that were kept.
-
     Raises:
         FileExistsError: if a run in the folder is neither to be resumed nor overwritten.
         CheckpointError: if the run to resume has another model, configuration or dataset, or no checkpoint that is whole.

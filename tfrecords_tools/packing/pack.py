@@ -179,10 +179,7 @@ def pack(
         by_label = source.stratify if options.stratify is None else options.stratify
         drawing = (options.fractions, options.seed, progress, keep, options.check_images, by_label)
         spool = Spool(staging.path / SPOOL_FILE, source, *drawing)
-        if labels is None:
-            labels = (
-                LabelVocabulary(source.labels) if source.labels is not None else LabelVocabulary.from_names(spool.label_names)
-            )
+        labels = _vocabulary(source, spool) if labels is None else labels
         fingerprint = _fingerprint(spool, source, options, labels)
         staging.begin(fingerprint)
         job = Job(spool, staging.path, _settings(source, options, labels), fingerprint, options, progress)
@@ -217,6 +214,10 @@ def pack(
         write_checksums(staging.path, of_index)
         staging.publish()
     return info
+
+
+def _vocabulary(source: Source, spool: Spool) -> LabelVocabulary:
+    return LabelVocabulary.from_names(spool.label_names) if source.labels is None else LabelVocabulary(source.labels)
 
 
 def _settings(source: Source, options: PackOptions, labels: LabelVocabulary) -> Settings:

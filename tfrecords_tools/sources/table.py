@@ -97,6 +97,11 @@ def make_source(
     stems = [table.stem for table in opened]
     if columns.id is None and len(set(stems)) < len(stems):
         raise TableError(f"tables of one name give equal ids; name an id column (--id). Received: {stems}")
+    options = dataclasses.asdict(columns) | {
+        "label_separator": label_separator,
+        "image_root": str(image_root) if image_root else None,
+        "derived_from_label": list(derived_from_label),
+    }
     unusual = {
         "multi_label": multi_label,
         "encoding": encoding,
@@ -106,14 +111,6 @@ def make_source(
         "no_quotes": not quotes,
         "empty_means_none": empty_means_none,
         "frames": [frame_digest(table, needed) for table in tables if not isinstance(table, str | Path)],
-    }
-    roles = dataclasses.asdict(columns)
-    for name in ("labels", "group"):  # datasets that were packed before they could be named do not know them
-        unusual[name] = roles.pop(name)
-    options = roles | {
-        "label_separator": label_separator,
-        "image_root": str(image_root) if image_root else None,
-        "derived_from_label": list(derived_from_label),
     }
     return Source(
         name="table",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -87,12 +87,6 @@ def late_fusion(
     model = build_late_fusion(answers, combination)
     fused = _combine(combination, logits, voting)
 
-    new.start(overwrite)
-    features.save(new.path)
-    with atomic_file(new.best) as temporary:
-        model.save(temporary)
-    facts = {"dataset": str(held_out.folder.absolute()), "modalities": features.modalities}
-    new.save_facts(**facts, images=held_out.info.images)
     content = {
         "method": method,
         "runs": [str(part.path.absolute()) for part in parts],
@@ -101,22 +95,36 @@ def late_fusion(
         "learned_from": sorted({*learned_from, split}),
         **_fitted(method, values, features.labels),
     }
-    write_text(new.late_fusion, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    new.start(overwrite)
+    _write(new, features, model, held_out, content)
     if features.multi_label and method != "vote":
         save_thresholds(new, features, best_thresholds(fused, labels), split)
     fitted = "weights given, and measured" if weights else "fitted"
     logging.info(
         f"{new.path}: {len(parts)} runs fused by {method}, {fitted} on {len(labels):,} examples of split {split!r}. On these:"
     )
-    metric = "micro_f1" if features.multi_label else "top_1"
-    for index, part in enumerate(parts):
-        weight = "" if method == "vote" else f", weight {_mean_weights(values)[index]:.3f}"
-        value = evaluate_logits(logits[:, index], labels, features.multi_label)[metric]
-        logging.info(f"  {part.path}: {metric} {value:.3f}{weight}")
-    logging.info(f"  fused: {metric} {evaluate_logits(fused, labels, features.multi_label)[metric]:.3f}")
+    shares = [""] * len(parts) if method == "vote" else [f", weight {weight:.3f}" for weight in _mean_weights(values)]
+    _tell_scores([*(part.path for part in parts), "fused"], [*np.moveaxis(logits, 1, 0), fused], labels, [*shares, ""])
     folders = shlex.join(str(each.path) for each in (new, *parts))
     logging.info(f"whether that is more than chance, on the split test: mm-keras report {folders}")
     return new.path
+
+
+def _write(new: RunFolder, features: FeatureSpec, model: keras.Model, held_out: Dataset, content: Mapping) -> None:
+    features.save(new.path)
+    with atomic_file(new.best) as temporary:
+        model.save(temporary)
+    facts = {"dataset": str(held_out.folder.absolute()), "modalities": features.modalities}
+    new.save_facts(**facts, images=held_out.info.images)
+    write_text(new.late_fusion, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _tell_scores(names: Sequence, logits: Sequence[np.ndarray], labels: np.ndarray, shares: Sequence[str]) -> None:
+    """Says how good each run is, and all of them together, from their logits [N, L] each."""
+    multi_label = labels.ndim == 2
+    metric = "micro_f1" if multi_label else "top_1"
+    for name, answers, share in zip(names, logits, shares, strict=True):
+        logging.info(f"  {name}: {metric} {evaluate_logits(answers, labels, multi_label)[metric]:.3f}{share}")
 
 
 def _fit(

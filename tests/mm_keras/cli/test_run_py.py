@@ -73,6 +73,10 @@ def test_options_become_a_command(old, new):
         (["--config=quickstart.gin", "--resume", "--overwrite"], "--resume goes on with a run; --overwrite does not"),
         (["--mode=export", "--workdir=none", "--classes=new.jsonl"], "--classes goes with --mode=add_classes"),
         (
+            ["--mode=predict", "--workdir=none", "--gin_bindings=x.y=1"],
+            "--gin_bindings goes with --mode=train",
+        ),
+        (
             ["--mode=late_fusion", "--workdir=x", "--method=vote"],
             "--mode=late_fusion needs --runs=FOLDER,FOLDER,… and --workdir=FOLDER",
         ),

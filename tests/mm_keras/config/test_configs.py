@@ -22,10 +22,8 @@ def towers(request):
         yield
 
 
-@pytest.fixture(scope="module")
-def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision, dataset, multi_label_dataset):
-    """Config -> the bindings with which it runs on sample data, in small."""
-    folder = tmp_path_factory.mktemp("config_data")
+def _write_data(folder):
+    """What the configs are bound to: tables of drawn products, of pairs, and of class texts, pictures, a tower's weights."""
     rows = ["id,image,title,description,category,tags"]
     for example in sample.iter_examples(80, seed=0):
         (folder / f"{example.id}.jpg").write_bytes(example.image)
@@ -39,6 +37,13 @@ def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision, dataset, 
     (folder / "pairs.csv").write_text("\n".join(["id,text,label,split", *pairs]) + "\n")
     classes = [f"{material} {item},a {item} of {material}" for item in sample.ITEMS for material in sample.MATERIALS]
     (folder / "class_texts.csv").write_text("\n".join(["label,description", *classes]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def bindings(towers, tmp_path_factory, tiny_bert, save_use, webvision, dataset, multi_label_dataset):
+    """Config -> the bindings with which it runs on sample data, in small."""
+    folder = tmp_path_factory.mktemp("config_data")
+    _write_data(folder)
     of_imaged = ["IMAGE_WEIGHTS = None", "make_features.image_size = (32, 32)", "train.batch_size = 16"]
     few = ["sample_dataset.num_examples = 100", "train.batch_size = 16"]
     of_webvision = [

@@ -42,6 +42,7 @@ def test_one_example_is_printed_best_first(trained_run, picture, capsys, predict
     assert predict(trained_run, example) is None
     rows = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()]
     (answer,) = predictor([predictor.read(example)])
+    assert set(answer) == {"labels", "probabilities"}  # no thresholds where one label is right
     assert [label for _, label in rows] == answer["labels"]
     assert [float(probability) for probability, _ in rows] == pytest.approx(answer["probabilities"], abs=1e-4)
     assert answer["probabilities"] == sorted(answer["probabilities"], reverse=True)
@@ -346,8 +347,3 @@ def test_dataset_is_answered_record_by_record(predict_shop, dataset, read_split,
 def test_what_cannot_be_written_is_an_error(predict_shop, name, options, wanted, message):
     with pytest.raises(ValueError, match=message):
         predict_shop(name, InputOptions(**options), **wanted)
-
-
-def test_multi_class_answers_have_no_thresholds(predictor):
-    (answer,) = predictor([predictor.read({"title": "oak"})])
-    assert set(answer) == {"labels", "probabilities"}
