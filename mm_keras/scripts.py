@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 # First and last characters of Unicode's blocks, without their decimal digits, which stay together as numbers.
-_RANGES = (
+RANGES = (
     *((0x0E00, 0x0E4F), (0x0E5A, 0x0ECF), (0x0EDA, 0x0EFF)),  # Thai, Lao
     *((0x1000, 0x103F), (0x104A, 0x108F), (0x109A, 0x109F), (0xA9E0, 0xA9EF), (0xA9FA, 0xA9FF), (0xAA60, 0xAA7F)),  # Myanmar
     *((0x1780, 0x17DF), (0x17EA, 0x17FF)),  # Khmer
@@ -23,7 +23,7 @@ _RANGES = (
     *((0x3105, 0x312F), (0x31A0, 0x31BF), (0xA000, 0xA48F)),  # Bopomofo, Yi
     *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2FA1F), (0x30000, 0x3347F)),  # Han
 )
-SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in _RANGES)  # the inside of a character class
+SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in RANGES)  # the inside of a character class
 _SPACELESS = re.compile(f"[{SPACELESS}]")
 
 

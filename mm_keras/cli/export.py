@@ -10,18 +10,37 @@ from mm_keras.cli.start_up import import_tensorflow
 SUMMARY = "write a SavedModel of a trained run, for TensorFlow Serving"
 DESCRIPTION = """Write a trained run as a SavedModel, RUN/export/<next version>, whose inputs are encoded images and
 plain strings. It is then loaded in a fresh process and compared with the trained model on the first
-records of a split."""
+records of a split.
+
+--format=onnx and --format=litert write RUN/export_<format>/<next version> for runtimes without TensorFlow:
+the model of pixels and token ids, preprocess.json, which says how an example becomes these, and client.py,
+which does it."""
 EXAMPLES = """  mm-keras export runs/quickstart
+  mm-keras export runs/quickstart --format=onnx --precision=int8
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="the folder of a trained run")
+    parser.add_argument("--format", choices=("savedmodel", "onnx", "litert"), default="savedmodel", help="default: savedmodel")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="of the weights of an ONNX or LiteRT model; refused where the accuracy falls by more than 0.01",
+    )
     add_examples_options(parser, "the records to compare on")
     add_config_of_a_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     import_tensorflow()
-    configured("export", options.config, options.gin_bindings)(options.run_folder, **given_examples(options))
+    given = given_examples(options)
+    if options.format == "savedmodel":
+        if options.precision != "float32":
+            raise ValueError(f"--precision goes with --format=onnx or litert. Received: --precision={options.precision}")
+        configured("export", options.config, options.gin_bindings)(options.run_folder, **given)
+    else:
+        export_portable = configured("export_portable", options.config, options.gin_bindings)
+        export_portable(options.run_folder, options.format, options.precision, **given)
     return 0

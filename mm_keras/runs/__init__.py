@@ -2,6 +2,6 @@
 
 Import `RunFolder` from `run_folder` and each action from the module of its name; none of them needs the run's config.
 
-May import: features, input_names, data, model, objectives, distribution, tf_text_model, keras_internals,
+May import: features, input_names, scripts, data, model, objectives, distribution, tf_text_model, keras_internals,
 tfrecords_tools.packing, tfrecords_tools.sources.
 """

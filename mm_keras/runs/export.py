@@ -75,7 +75,7 @@ def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, t
     features = FeatureSpec.load(run.path)
     with contextlib.closing(FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces
         model, _ = run.load_model()
-        with _staging_folder(run.export) as staging:
+        with staging_folder(run.export) as staging:
             thresholds = load_thresholds(run, features)
             module = ServingModule(model, features, thresholds and thresholds.values)
             signatures = module.signatures()
@@ -144,7 +144,7 @@ def _compare(
 
 
 @contextlib.contextmanager
-def _staging_folder(folder: Path) -> Iterator[Path]:
+def staging_folder(folder: Path) -> Iterator[Path]:
     """Gives a new folder below `folder`, which is deleted unless it was renamed; so are those that killed exports left."""
     folder.mkdir(exist_ok=True)
     for left in folder.glob(f"{UNFINISHED}*/"):

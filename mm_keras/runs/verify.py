@@ -56,7 +56,7 @@ def _find_kept(folder: Path) -> list[Path]:
         raise ValueError(f"{folder} is a dataset folder; check it with: tfrecords-tools verify {folder}")
     if _is_run(folder):
         baselines = [kept for path in sorted(folder.glob("baselines/*/")) for kept in _find_kept(path)]
-        return [folder, *baselines, *(path for path in sorted(folder.glob("export/*/")) if path.name.isdecimal())]
+        return [folder, *baselines, *(path for path in sorted(folder.glob("export*/*/")) if path.name.isdecimal())]
     if (folder / _SAVED_MODEL).is_file() or (folder / CHECKSUMS_FILE).is_file():
         return [folder]
     raise FileNotFoundError(

@@ -17,7 +17,7 @@ from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.data.preprocess import Preprocessor
 from mm_keras.features import FeatureSpec
 from mm_keras.objectives.metrics import probabilities_of
-from mm_keras.runs.export import _staging_folder, export
+from mm_keras.runs.export import export, staging_folder
 from mm_keras.runs.parity import ParityError
 from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.serving import ServingModule
@@ -146,7 +146,7 @@ def test_nothing_of_an_export_stays_in_memory(monkeypatch):
 
 
 def test_staging_of_an_export_that_runs_is_left_alone(tmp_path):
-    with _staging_folder(tmp_path) as first, _staging_folder(tmp_path):
+    with staging_folder(tmp_path) as first, staging_folder(tmp_path):
         assert first.is_dir()
     assert list(tmp_path.iterdir()) == []
 
