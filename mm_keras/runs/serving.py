@@ -38,8 +38,9 @@ class ServingModule(tf.Module):
         error            string  [B]               why an example is not answered: its picture is damaged, too large or of
                                                    another format, or it has no input. Its scores are then 0, its labels empty
 
-    The others of the batch are answered. Of a batch of one, a picture with damaged data fails the call. A modality that no
-    example of a batch has costs nothing, and texts are padded to the longest one of the batch. The other signatures:
+    The others of the batch are answered. Of a batch of one, a JPEG that has its end and is damaged inside may fail the call. A
+    modality that no example of a batch has costs nothing, and texts are padded to the longest one of the batch. The other
+    signatures:
 
         image, title, image_title, …   `serving_default` with the other inputs empty: see `signature_names`
         embed                          the same inputs -> `<modality>_embedding` float32 [B, D], zeros where it is missing, and
