@@ -57,9 +57,8 @@ def test_lines_outlast_a_verbosity_that_was_set_for_a_moment(capsys):
 
 
 def test_library_prints_nothing_by_itself():
-    assert not [
-        line for path in _modules() for line in path.read_text("utf-8").splitlines() if line.lstrip().startswith("print(")
-    ]
+    modules = [path for path in _modules() if path.name != "portable_client.py"]  # a program, which exports carry along
+    assert not [line for path in modules for line in path.read_text("utf-8").splitlines() if line.lstrip().startswith("print(")]
 
 
 def _modules():
