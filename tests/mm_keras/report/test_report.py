@@ -106,6 +106,7 @@ def test_model_card_has_the_fields_of_the_hub(reported, content):
         assert f"## {title}" in body
 
 
+@pytest.mark.ci
 def test_parts_are_left_out_and_old_tables_deleted(run, read_page):
     evaluate(run, split="val")
     report(run, parts=["classes"])  # of what was evaluated last

@@ -313,6 +313,7 @@ def test_where_there_is_nothing_to_resume_a_run_begins(on_cached_features):
     assert RunFolder(on_cached_features.folder).best.is_file()
 
 
+@pytest.mark.ci
 def test_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(broken_off, dataset, unbroken):
     for path in checkpoints(broken_off / "checkpoints"):
         path.unlink()
@@ -320,6 +321,7 @@ def test_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(broken_off
     _assert_same(model.get_weights(), broken_off, unbroken("on cached features"))
 
 
+@pytest.mark.ci
 def test_training_stops_when_patience_is_at_its_end_and_is_not_taken_up_again(tmp_path, dataset, monkeypatch, capsys):
     options = {"cached": True, "epochs": 30, "patience": 2, "make_optimizer": lambda steps, model: keras.optimizers.SGD(0.0)}
 

@@ -135,6 +135,7 @@ def test_records_are_shuffled_and_another_seed_shuffles_otherwise(packed, rows, 
     assert given not in orders
 
 
+@pytest.mark.ci
 def test_any_number_of_workers_in_any_process_writes_the_same_bytes(tmp_path, bytes_of):
     """Over 256 examples, so that worker processes are used; among them bad ones, so that reports are compared too."""
 
