@@ -11,6 +11,8 @@ from mm_keras.features import IMAGE, FeatureSpec, present, safe_name
 from mm_keras.model.late_fusion import Combination, fused_models, who_votes
 from mm_keras.model.two_tower_parts import TwoTowerParts, part_name
 
+NOT_EMBEDDED = "a late fusion joins answers and not embeddings; embed with the runs that it was made of"
+
 
 def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[keras.Model, keras.Model]:
     """Cuts a two-tower model, or every model of a late fusion, behind the tuned embeddings.
@@ -46,7 +48,7 @@ def build_embedder(model: keras.Model, modalities: Sequence[str]) -> keras.Model
         ValueError: for a late fusion, which has no fused embedding.
     """
     if fused_models(model):
-        raise ValueError("a late fusion joins answers and not embeddings; embed with the runs that it was made of")
+        raise ValueError(NOT_EMBEDDED)
     parts = TwoTowerParts(model.layers)
     tuned = {modality: parts.tuned_tensor(modality) for modality in modalities}
     embeddings = {modality: parts.join_words(modality, tensor, model.input) for modality, tensor in tuned.items()}

@@ -96,12 +96,7 @@ def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, t
             if run.card.is_file():  # of a report that was made before
                 checksums.check(run.card)
                 shutil.copy(run.card, extra)
-            files = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
-            checksums.begin(staging, VERIFY_COMMAND, files)
-            staging.chmod(0o755)
-            versions = [int(path.name) for path in run.export.iterdir() if path.name.isdecimal()]
-            exported = run.export / str(max(versions, default=0) + 1)
-            staging.replace(exported)
+            exported = publish_version(staging)
             write_serving_files(run.export, model_name(run.path))
     logging.info(
         f"exported {exported}: equal to the trained model on {check.num_records} records, by {len(signatures)} signatures "
@@ -141,6 +136,17 @@ def _compare(
     if problem:
         raise ParityError(f"{problem}, on {where}")
     return operations, difference
+
+
+def publish_version(staging: Path) -> Path:
+    """Enters the files of a staged export into checksums, and gives it the next version as its name, which is returned."""
+    files = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
+    checksums.begin(staging, VERIFY_COMMAND, files)
+    staging.chmod(0o755)
+    versions = [int(path.name) for path in staging.parent.iterdir() if path.name.isdecimal()]
+    exported = staging.with_name(str(max(versions, default=0) + 1))
+    staging.replace(exported)
+    return exported
 
 
 @contextlib.contextmanager

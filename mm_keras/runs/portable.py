@@ -18,15 +18,14 @@ from mm_keras.data.pipeline import make_evaluation_batches
 from mm_keras.data.text import PRETRAINED_KINDS
 from mm_keras.distribution.preemption import end_if_asked
 from mm_keras.features import IMAGE, FeatureSpec, TokenizerSpec, TokenText, present
-from mm_keras.objectives.metrics import evaluate_logits
+from mm_keras.objectives.metrics import evaluate_logits, probabilities_of
 from mm_keras.runs import portable_client
-from mm_keras.runs.export import staging_folder
+from mm_keras.runs.export import publish_version, staging_folder
 from mm_keras.runs.parity import ParityError
 from mm_keras.runs.portable_formats import FILES, Format, NotConvertibleError, Precision, check_packages, convert
-from mm_keras.runs.run_folder import VERIFY_COMMAND, RunFolder
+from mm_keras.runs.run_folder import RunFolder
 from mm_keras.runs.thresholds import load_thresholds
 from mm_keras.scripts import RANGES
-from tfrecords_tools.dataset import checksums
 from tfrecords_tools.dataset.folder import Split
 
 _TIMED = 20  # examples of which the time is told
@@ -75,8 +74,7 @@ def export_portable(
     model, features = run.load_model()
     _check_inputs(features)
     checked = run.dataset(dataset).split(split)
-    folder = run.path / f"export_{form}"
-    with staging_folder(folder) as staging:
+    with staging_folder(run.path / f"export_{form}") as staging:
         content = convert(model, features, form, precision)
         end_if_asked()
         (staging / FILES[form]).write_bytes(content)
@@ -87,11 +85,7 @@ def export_portable(
         text = json.dumps(facts | {"measured": measured}, ensure_ascii=False, indent=1) + "\n"
         (staging / "preprocess.json").write_text(text, "utf-8")
         shutil.copy(portable_client.__file__, staging / "client.py")
-        checksums.begin(staging, VERIFY_COMMAND, [FILES[form], "preprocess.json", "client.py"])
-        staging.chmod(0o755)
-        versions = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
-        exported = folder / str(max(versions, default=0) + 1)
-        staging.replace(exported)
+        exported = publish_version(staging)
     logging.info(
         f"exported {exported}: {len(content) / 1e6:,.1f} MB in {precision}, {measured['milliseconds']:.1f} ms an example; on "
         f"{measured['records']} records {measured['metric']} {measured['exported']:.4f} (the trained model: "
@@ -118,15 +112,14 @@ def _compare(
     exported, trained, labels, seconds = [], [], [], []
     for inputs, targets, weights in batches.dataset:
         end_if_asked()
-        logits = model(inputs, training=False)
-        scores = keras.ops.sigmoid(logits) if features.multi_label else keras.ops.softmax(logits)
+        logits = keras.ops.convert_to_numpy(model(inputs, training=False))
         rows = np.flatnonzero(keras.ops.convert_to_numpy(weights) > 0)[: num_checked - len(labels)]
         given = {name: value.numpy() for name, value in inputs.items()}
         for row in rows:
             began = time.perf_counter()
             exported.append(ask({name: value[row : row + 1] for name, value in given.items()})[0])
             seconds.append(time.perf_counter() - began)
-        trained.extend(keras.ops.convert_to_numpy(scores)[rows])
+        trained.extend(probabilities_of(logits[rows], features.multi_label))
         labels.extend(targets.numpy()[rows])
         if len(labels) >= num_checked:
             break

@@ -14,7 +14,7 @@ from mm_keras.data.preprocess import Preprocessor
 from mm_keras.features import FeatureSpec, StringText, TokenText, present, safe_name
 from mm_keras.keras_internals import all_layers
 from mm_keras.model.late_fusion import fused_models
-from mm_keras.model.split_at_embeddings import split_in_towers
+from mm_keras.model.split_at_embeddings import NOT_EMBEDDED, split_in_towers
 from mm_keras.model.two_tower_parts import TwoTowerParts
 from mm_keras.tf_text_model.encoder import SavedModelEncoder
 
@@ -163,7 +163,7 @@ class _Served:
     @functools.cached_property
     def answers_and_embeddings(self) -> Callable:
         if not self._answer.embeds:
-            raise ValueError("a late fusion joins answers and not embeddings; embed with the runs that it was made of")
+            raise ValueError(NOT_EMBEDDED)
 
         def both(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
             inputs, error, answer = self._ask(raw)
