@@ -26,7 +26,7 @@ test-ci: .venv/developing
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ci and not slow"
 
 test-slow: .venv/developing
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: .venv/developing
 	$(BIN)/ruff check .

@@ -188,3 +188,25 @@ def test_checks_see_what_they_look_for(tmp_path):
     assert len(_problems(path, _at_module_level(tree), lambda name: name.startswith("tensorflow"), "no")) == 1
     relative = ast.parse("from ..data import text\nfrom mm_keras import data\n")
     assert len(_problems(path, ast.walk(relative), lambda name: name.startswith("mm_keras.data"), "no")) == 2
+
+
+def _private_of_ours(path):
+    """What a test takes of a module of ours by a name that begins with one underscore, other than constants."""
+    tree, ours, taken = ast.parse(path.read_text()), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("mm_keras", "tfrecords_tools"):
+            taken += [f"{node.module}.{alias.name}" for alias in node.names if re.match("_[a-z]", alias.name)]
+            ours |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ours:
+            named_tuple = node.attr in ("_replace", "_asdict", "_fields")
+            taken += [f"{ours[node.value.id]}.{node.attr}"] * bool(re.match("_[a-z]", node.attr) and not named_tuple)
+        if isinstance(node, ast.Constant) and re.fullmatch(r"(mm_keras|tfrecords_tools)[\w.]*\._[a-z]\w*", str(node.value)):
+            taken.append(node.value)
+    return taken
+
+
+def test_tests_use_what_is_public():
+    """A function that deserves a test of its own has a name of its own; the others are tested through those."""
+    found = {str(path.relative_to(PACKAGE.parent)): _private_of_ours(path) for path in Path(__file__).parent.rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}

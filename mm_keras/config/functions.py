@@ -21,7 +21,7 @@ def configurable_functions() -> dict[str, Callable]:
         RuntimeError: if two functions have one name.
     """
     functions: dict[str, Callable] = {}
-    for module in _modules():
+    for module in configurable_modules():
         for name, function in vars(module).items():
             is_marked = inspect.isfunction(function) and getattr(function, "configurable", False)
             if not is_marked or function.__module__ != module.__name__:
@@ -32,7 +32,7 @@ def configurable_functions() -> dict[str, Callable]:
     return dict(sorted(functions.items()))
 
 
-def _modules():
+def configurable_modules():
     for room in _ROOMS:
         module = importlib.import_module(f"{mm_keras.__name__}.{room}")
         yield module

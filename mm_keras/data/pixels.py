@@ -79,19 +79,19 @@ def _grey(image: tf.Tensor) -> tf.Tensor:
     return tf.tensordot(image, tf.constant(_TO_YIQ[0]), 1)[..., tf.newaxis]
 
 
-def _brightness(image: tf.Tensor, factor) -> tf.Tensor:
+def change_brightness(image: tf.Tensor, factor) -> tf.Tensor:
     return _away_from(image, 0.0, factor)
 
 
-def _contrast(image: tf.Tensor, factor) -> tf.Tensor:
+def change_contrast(image: tf.Tensor, factor) -> tf.Tensor:
     return _away_from(image, tf.reduce_mean(_grey(image)), factor)
 
 
-def _saturation(image: tf.Tensor, factor) -> tf.Tensor:
+def change_saturation(image: tf.Tensor, factor) -> tf.Tensor:
     return _away_from(image, _grey(image), factor)
 
 
-def _sharpness(image: tf.Tensor, factor) -> tf.Tensor:
+def change_sharpness(image: tf.Tensor, factor) -> tf.Tensor:
     kernel = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     kernel = tf.tile(kernel[:, :, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
     padded = tf.pad(image, [[1, 1], [1, 1], [0, 0]], "SYMMETRIC")
@@ -117,45 +117,45 @@ def _warp(image: tf.Tensor, along_x, along_y, shift=(0.0, 0.0)) -> tf.Tensor:
     )[0]
 
 
-def _rotate(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def rotate(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     angle = sign * strength * math.radians(30)
     return _warp(image, (tf.cos(angle), -tf.sin(angle)), (tf.sin(angle), tf.cos(angle)))
 
 
-def _shear_x(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def shear_x(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     return _warp(image, (1.0, 0.3 * strength * sign), (0.0, 1.0))
 
 
-def _shear_y(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def shear_y(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     return _warp(image, (1.0, 0.0), (0.3 * strength * sign, 1.0))
 
 
-def _move_x(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def move_x(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     return _warp(image, (1.0, 0.0), (0.0, 1.0), (0.45 * strength * sign * tf.cast(tf.shape(image)[1], tf.float32), 0.0))
 
 
-def _move_y(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def move_y(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     return _warp(image, (1.0, 0.0), (0.0, 1.0), (0.0, 0.45 * strength * sign * tf.cast(tf.shape(image)[0], tf.float32)))
 
 
-def _posterize(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def posterize(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     del sign
     step = 2.0 ** round(4 * strength)
     return tf.floor(image / step) * step
 
 
-def _solarize(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def solarize(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     del sign
     return tf.where(image < 256 * (1 - strength), image, 255 - image)
 
 
-def _autocontrast(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def autocontrast(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     del strength, sign
     low, high = (reduce(image, axis=[0, 1]) for reduce in (tf.reduce_min, tf.reduce_max))
     return tf.where(high > low, (image - low) * tf.math.divide_no_nan(255.0, high - low), image)
 
 
-def _equalize(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
+def equalize(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
     """Each colour channel's values become about equally frequent."""
     del strength, sign
 
@@ -176,14 +176,14 @@ def _scaled(change):
 
 _OPERATIONS = (
     lambda image, strength, sign: image,
-    _autocontrast,
-    _equalize,
-    _rotate,
-    _solarize,
-    _posterize,
-    *map(_scaled, (_saturation, _contrast, _brightness, _sharpness)),
-    _shear_x,
-    _shear_y,
-    _move_x,
-    _move_y,
+    autocontrast,
+    equalize,
+    rotate,
+    solarize,
+    posterize,
+    *map(_scaled, (change_saturation, change_contrast, change_brightness, change_sharpness)),
+    shear_x,
+    shear_y,
+    move_x,
+    move_y,
 )

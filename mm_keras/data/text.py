@@ -204,14 +204,14 @@ def make_word_tokenizer(
     return TokenizerSpec("words", (_PAD, _UNKNOWN, *words))
 
 
-def _check_words(stop_words: StopWords, reduction: Reduction) -> None:
+def check_words(stop_words: StopWords, reduction: Reduction) -> None:
     """Raises FileNotFoundError for data of NLTK that are not installed."""
     if reduction in get_args(Reduction) and stop_words in get_args(StopWords):
         CaptionWords(stop_words=stop_words, reduction=reduction).words("two dogs")
 
 
 @configurable
-@checked_early(_check_words)
+@checked_early(check_words)
 def make_caption_tokenizer(
     texts: Iterable[list[bytes]],
     lowercase: bool = True,

@@ -59,8 +59,8 @@ def measure_agreement(
         (inputs,), labels, behind = encode_split(run, model, features, opened.split(name))
         probabilities = probabilities_of(behind.predict(inputs, batch_size=1024, verbose=0), False)
         rows = np.arange(len(labels))
-        scores[name] = (probabilities[rows, labels], probabilities[rows, _false_claims(labels, seed)])
-    threshold = _best_threshold(*scores[tune_on])
+        scores[name] = (probabilities[rows, labels], probabilities[rows, false_claims(labels, seed)])
+    threshold = best_threshold(*scores[tune_on])
     true, false = scores[split]
     report = {
         "split": split,
@@ -206,11 +206,11 @@ class ClaimChecker:
                 "says": self.features.labels[best],
                 "probability": round(float(probabilities[best]), 6),
             }
-        reason = _reason(claim, agrees, inputs, self.features.labels[int(whole.argmax())], float(whole.max()))
+        reason = find_reason(claim, agrees, inputs, self.features.labels[int(whole.argmax())], float(whole.max()))
         return {"claimed": claim, "score": round(score, 6), "agrees": agrees, "reason": reason, "inputs": inputs}
 
 
-def _reason(claim: str, agrees: bool, inputs: Mapping[str, Mapping], best: str, probability: float) -> str:
+def find_reason(claim: str, agrees: bool, inputs: Mapping[str, Mapping], best: str, probability: float) -> str:
     """Why a claim is believed or not, as a clause for people."""
     for_it = [f"{name} ({facts['score']:.2f})" for name, facts in inputs.items() if facts["says"] == claim]
     against = [
@@ -236,7 +236,7 @@ def _check_multi_class(run: RunFolder, features: FeatureSpec) -> None:
         raise ValueError(f"{run.path} is multi-label: a claim is one class. Ask it with mm-keras predict")
 
 
-def _false_claims(labels: np.ndarray, seed: int) -> np.ndarray:
+def false_claims(labels: np.ndarray, seed: int) -> np.ndarray:
     """For each example the label of another one, drawn until it is a different class.
 
     Raises:
@@ -251,7 +251,7 @@ def _false_claims(labels: np.ndarray, seed: int) -> np.ndarray:
     return claims
 
 
-def _best_threshold(true: np.ndarray, false: np.ndarray) -> float:
+def best_threshold(true: np.ndarray, false: np.ndarray) -> float:
     """The score with the best mean of true claims at or above it and false claims below it."""
     scores = np.sort(np.concatenate([true, false]))
     between = np.concatenate([scores[:1], (scores[1:] + scores[:-1]) / 2])

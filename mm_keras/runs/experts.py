@@ -50,14 +50,14 @@ def measure_experts(
     measured = run.dataset(dataset).split(split)
     (inputs,), labels, behind = encode_split(run, model, features, measured)
     metric = "micro_f1" if features.multi_label else "top_1"
-    drawn = _draw_classes(labels, len(features.labels), num_classes, seed)
+    drawn = draw_classes(labels, len(features.labels), num_classes, seed)
     rows = []
     for name, hidden in _ablations(features.modalities).items():
         end_if_asked()
         flags = {present(modality): np.zeros(len(labels), bool) for modality in hidden}
         logits = behind.predict(inputs | flags, batch_size=1024, verbose=0)
         metrics = evaluate_logits(logits, labels, features.multi_label)
-        of_classes = {features.labels[c]: _score_of(c, logits, labels, features.multi_label) for c in drawn}
+        of_classes = {features.labels[c]: score_of(c, logits, labels, features.multi_label) for c in drawn}
         extra = {"top_5": metrics["top_5"]} if "top_5" in metrics else {}
         rows.append({"inputs": name, metric: metrics[metric], **extra, "classes": of_classes})
     report = {
@@ -137,13 +137,13 @@ def _ablations(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return rows | {ALL_INPUTS: ()}
 
 
-def _draw_classes(labels: np.ndarray, num_labels: int, number: int, seed: int) -> list[int]:
+def draw_classes(labels: np.ndarray, num_labels: int, number: int, seed: int) -> list[int]:
     present_ids = np.flatnonzero(labels.any(axis=0)) if labels.ndim == 2 else np.unique(labels)
     drawn = np.random.default_rng(seed).permutation(present_ids)[:number]
     return sorted(int(label) for label in drawn if label < num_labels)
 
 
-def _score_of(label: int, logits: np.ndarray, labels: np.ndarray, multi_label: bool) -> float:
+def score_of(label: int, logits: np.ndarray, labels: np.ndarray, multi_label: bool) -> float:
     """Of one class: the fraction of its examples that are answered right, or the F1 of the label."""
     if not multi_label:
         return float((logits[labels == label].argmax(axis=1) == label).mean())

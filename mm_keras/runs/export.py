@@ -65,12 +65,12 @@ def export(
         OSError: if the disk is full or fails; nothing half is left.
     """
     try:
-        return _export(RunFolder(workdir), dataset, split, num_checked, tolerance)
+        return make_export(RunFolder(workdir), dataset, split, num_checked, tolerance)
     finally:
         gc.collect()  # models and traced functions refer to each other in circles (13 MB), which Python seldom looks for
 
 
-def _export(run: RunFolder, dataset: str | None, split: str, num_checked: int, tolerance: float) -> Path:
+def make_export(run: RunFolder, dataset: str | None, split: str, num_checked: int, tolerance: float) -> Path:
     checked = run.dataset(dataset).split(split)
     features = FeatureSpec.load(run.path)
     with contextlib.closing(FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces

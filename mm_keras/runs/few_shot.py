@@ -125,9 +125,9 @@ def measure_few_shots(
         found: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
         for repeat in range(repeats if number else 1):
             end_if_asked()
-            drawn = _draw(learned, is_new, number, np.random.default_rng((seed, repeat)))
+            drawn = draw_shots(learned, is_new, number, np.random.default_rng((seed, repeat)))
             for method, logits in _answers(head, linear, drawn, is_new, measured.fused, number, seed + repeat).items():
-                found[method].append(_score(logits, measured.labels, is_new))
+                found[method].append(score_logits(logits, measured.labels, is_new))
         for method, scores in found.items():
             rows.append({"shots": number, "method": method, **{key: [score[key] for score in scores] for key in scores[0]}})
     report = {"classes_added": len(added["labels"]), "classes": len(is_new), "split": split, "rows": rows}
@@ -164,7 +164,7 @@ def _fuse(run: RunFolder, model: keras.Model, features: FeatureSpec, split: Spli
     return Examples(without_head.predict(inputs, batch_size=1024, verbose=0), labels)
 
 
-def _draw(learned: Examples, is_new: np.ndarray, number: int, rng: np.random.Generator) -> Examples:
+def draw_shots(learned: Examples, is_new: np.ndarray, number: int, rng: np.random.Generator) -> Examples:
     """`number` examples of each class, new and old; of a class that has fewer, all."""
     places = [rng.permutation(np.flatnonzero(learned.labels == label))[:number] for label in range(len(is_new))]
     chosen = np.concatenate(places)
@@ -247,7 +247,7 @@ def _ask(model: keras.Model, inputs: np.ndarray, rows: int = 4096) -> np.ndarray
     return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
 
 
-def _score(logits: np.ndarray, labels: np.ndarray, is_new: np.ndarray) -> dict[str, float]:
+def score_logits(logits: np.ndarray, labels: np.ndarray, is_new: np.ndarray) -> dict[str, float]:
     """Accuracies of the examples of new and of old classes; one that is tied goes to the first, so that zeros win nothing."""
     of_new = is_new[labels]
     right = logits.argmax(axis=1) == labels

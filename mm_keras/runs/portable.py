@@ -168,14 +168,14 @@ def _describe(features: FeatureSpec, thresholds) -> dict:
             }
             for text in features.texts
         ],
-        "tokenizers": [_describe_tokenizer(spec) for spec in tokenizers],
+        "tokenizers": [describe_tokenizer(spec) for spec in tokenizers],
         "labels": list(features.labels),
         "multi_label": features.multi_label,
         "thresholds": None if thresholds is None else [float(value) for value in thresholds],
     }
 
 
-def _describe_tokenizer(spec: TokenizerSpec) -> dict:
+def describe_tokenizer(spec: TokenizerSpec) -> dict:
     facts = {"kind": spec.kind, "vocabulary": list(spec.vocabulary)}
     if spec.kind in PRETRAINED_KINDS:
         names = ("family", "lowercase", "strip_accents", "start_id", "end_id", "merges")

@@ -36,7 +36,7 @@ class Client:
     def __init__(self, folder: str | Path):
         self.facts = json.loads(Path(folder, "preprocess.json").read_text("utf-8"))
         self._run = open_model(Path(folder, self.facts["model"]))
-        tokenizers = [_make_tokenizer(facts) for facts in self.facts["tokenizers"]]
+        tokenizers = [make_tokenizer(facts) for facts in self.facts["tokenizers"]]
         self._texts = [(text, tokenizers[text["tokenizer"]]) for text in self.facts["texts"]]
 
     def __call__(self, example: Mapping[str, bytes | str]) -> list[tuple[str, float]]:
@@ -139,7 +139,7 @@ def _area(old: int, new: int, antialias: bool) -> np.ndarray:
     return (np.maximum(overlap, 0) / scale).astype("float32")
 
 
-def _make_tokenizer(facts: Mapping) -> Callable[[str, int], list[int]]:
+def make_tokenizer(facts: Mapping) -> Callable[[str, int], list[int]]:
     if facts["kind"] == "wordpiece":
         return _word_pieces(facts)
     if facts["kind"] == "words":

@@ -214,7 +214,7 @@ def make_part(task: Task, model: Model) -> str:
     import pyarrow
     import pyarrow.parquet
 
-    answer = _load(model)
+    answer = load_model(model)
     rows = _records(task.file, answer.features) if task.is_shard else _rows(task.file, model)
     answers = list(answer(rows))
     kinds = {"id": pyarrow.string(), "labels": pyarrow.list_(pyarrow.string())}
@@ -294,7 +294,7 @@ class _Answer:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(model: Model) -> _Answer:
+def load_model(model: Model) -> _Answer:
     """Once a process."""
     return _Answer(model)
 
@@ -318,7 +318,7 @@ def estimate(run_or_export: str | Path, examples: str | Path, total: float, opti
         total: the number of examples to estimate for.
     """
     model = Model.find(run_or_export)
-    answer = _load(model)
+    answer = load_model(model)
     source = Path(examples)
     if (source / DATASET_FILE).is_file():
         dataset = Dataset.open(source)

@@ -111,7 +111,7 @@ def run_server(
         timeout_keep_alive=30,
         lifespan="on",
     )
-    listening = _listen(options.host, options.port)
+    listening = listen(options.host, options.port)
     with contextlib.closing(listening):
         address, port = listening.getsockname()[:2]
         host = f"[{address}]" if ":" in address else address
@@ -119,7 +119,7 @@ def run_server(
         asyncio.run(_Ended(config).serve([listening]))
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -91,12 +91,12 @@ def _find_folder(source: str) -> Path:
         return Path(kagglehub.model_download(source.removeprefix(handle)))
 
 
-def _check_source(source: str) -> None:
+def check_source(source: str) -> None:
     _find_folder(source)
 
 
 @configurable
-@checked_early(_check_source)
+@checked_early(check_source)
 def make_saved_model_embedder(source: str, trainable: bool = False) -> EmbedderSpec:
     """Finds a SavedModel of texts, and the width of its vectors.
 

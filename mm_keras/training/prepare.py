@@ -86,11 +86,11 @@ def prepare(request: Request) -> Prepared:
     steps = count_steps(train, features, max(1, batch_size), sampled)
     for split in ([val] if val else []) + later:
         count_labelled(split, features)
-    _tell_of_absent_labels([train, *([val] if val else []), *later])
+    tell_of_absent_labels([train, *([val] if val else []), *later])
     return Prepared(request, strategy, worker, run, resumes, features, train, val, sampled, steps)
 
 
-def _tell_of_absent_labels(splits: Sequence[Split]) -> None:
+def tell_of_absent_labels(splits: Sequence[Split]) -> None:
     """Prints which labels have no example in a split: they are not learned, or not measured."""
     once: dict[tuple[Path, str], Split] = {}
     for split in splits:

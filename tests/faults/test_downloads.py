@@ -33,14 +33,14 @@ def _kaggle(monkeypatch):
 
     fails = SimpleNamespace(model_download=mock.Mock(side_effect=RuntimeError("503 Server Error\n  for url")))
     monkeypatch.setitem(sys.modules, "kagglehub", fails)
-    embedder._check_source("kaggle://google/universal-sentence-encoder/tensorFlow2/large")
+    embedder.check_source("kaggle://google/universal-sentence-encoder/tensorFlow2/large")
 
 
 def _tfhub(monkeypatch):
     from mm_keras.tf_text_model import embedder
 
     monkeypatch.setitem(sys.modules, "tensorflow_hub", SimpleNamespace(resolve=mock.Mock(side_effect=OSError("timed out"))))
-    embedder._check_source("https://tfhub.dev/google/universal-sentence-encoder/4")
+    embedder.check_source("https://tfhub.dev/google/universal-sentence-encoder/4")
 
 
 CASES = {  # what is fetched -> what the one line of the error says: what, from where, why, what instead
@@ -77,8 +77,8 @@ def test_our_own_mistakes_are_not_taken_for_those_of_the_network():
 
 def test_data_of_nltk_that_are_not_installed_are_told_first(monkeypatch):
     from mm_keras import caption_words
-    from mm_keras.data.text import _check_words
+    from mm_keras.data.text import check_words
 
     monkeypatch.setattr(caption_words, "load_stop_words", mock.Mock(side_effect=FileNotFoundError("NLTK's 'stopwords' data")))
     with pytest.raises(FileNotFoundError, match="NLTK's 'stopwords' data"):
-        _check_words("nltk", "stem")
+        check_words("nltk", "stem")

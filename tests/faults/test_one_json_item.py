@@ -6,7 +6,7 @@ import pytest
 
 from tfrecords_tools.sources.files import SourceError, parse_json, read_class_texts
 from tfrecords_tools.sources.json_stream import iter_json
-from tfrecords_tools.sources.webvision_metadata import _load
+from tfrecords_tools.sources.webvision_metadata import load_entries
 
 BAD = {
     "100,000 brackets": "[" * 100_000 + "]" * 100_000,
@@ -42,7 +42,7 @@ def test_text_of_a_class_is_left_out_and_the_others_are_read(tmp_path, name):
 @pytest.mark.parametrize("name", BAD)
 def test_metadata_of_webvision_is_a_problem_of_that_file(tmp_path, name):
     (tmp_path / "q0001.json").write_text(BAD[name])
-    entries, problem = _load(tmp_path / "q0001.json", "google/q0001.json")
+    entries, problem = load_entries(tmp_path / "q0001.json", "google/q0001.json")
     assert entries == []
     assert problem.startswith("broken metadata: google/q0001.json")
 

@@ -7,7 +7,7 @@ from mm_keras.experiment import train_and_evaluate
 from mm_keras.runs.evaluate import evaluate
 from mm_keras.runs.export import export
 from mm_keras.runs.run_folder import SavedConfig
-from mm_keras.training.prepare import _tell_of_absent_labels
+from mm_keras.training.prepare import tell_of_absent_labels
 from mm_keras.training.train import train as real_train
 from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.sources.example import SourceExample
@@ -103,5 +103,5 @@ def test_labels_without_an_example_are_told(capsys, tmp_path, pack_examples):
     splits = ["train", "train", "train", "val"]
     examples = [SourceExample(f"{i}", f"t:{i}", texts={"title": ["a"]}, labels=["abcb"[i]], split=splits[i]) for i in range(4)]
     dataset = Dataset.open(pack_examples(tmp_path / "ds", examples))
-    _tell_of_absent_labels([dataset.split("train"), dataset.split("val")])
+    tell_of_absent_labels([dataset.split("train"), dataset.split("val")])
     assert capsys.readouterr().out == "2 of 3 labels have no example in split 'val' and are not measured: 'a', 'c'\n"

@@ -94,7 +94,7 @@ def make_engine(arguments: list[str], exchange: str | None = None, path_map: dic
         if waiting:
             try:
                 with Pipeline(options=options) as pipeline:
-                    pipeline | Create(waiting) | Reshuffle() | Map(_make_shard, places=places, settings=job.settings)
+                    pipeline | Create(waiting) | Reshuffle() | Map(make_shard, places=places, settings=job.settings)
             except Exception as error:  # runners wrap what happened on a worker in errors of many kinds
                 raise PipelineError(
                     f"the Beam pipeline failed: {error}. Run the same command again to go on; finished shards are kept"
@@ -140,7 +140,7 @@ def _write_tasks(job: Job, plans: Iterable[ShardPlan], places: Places) -> tuple[
     return names, waiting
 
 
-def _make_shard(task: str, places: Places, settings: Settings) -> None:
+def make_shard(task: str, places: Places, settings: Settings) -> None:
     """Makes the shard of a task. It runs on a worker."""
     use_one_thread()
     with FileSystems.open(task) as file:  # unpickling is safe: the program that started the pipeline wrote it

@@ -110,7 +110,7 @@ class _QueryFiles:
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             return [], f"missing metadata: {name} does not exist"
-        return _load(path, name)
+        return load_entries(path, name)
 
 
 def _pick(entries: list, position: int | None, image_id: str, name: str) -> tuple[dict | None, str]:
@@ -128,7 +128,7 @@ def _pick(entries: list, position: int | None, image_id: str, name: str) -> tupl
     return (entry, "") if isinstance(entry, dict) else (None, f"broken metadata: entry {position} of {name} is no object")
 
 
-def _load(path: Path, name: str) -> tuple[list, str]:
+def load_entries(path: Path, name: str) -> tuple[list, str]:
     try:
         entries = parse_json(path.read_bytes())
     except (ValueError, OSError) as error:
@@ -166,7 +166,7 @@ def _fill(index: DiskIndex, options: Options) -> list[str]:
         folders = [root / source, root / f"{source}_json", root / "metadata" / source]
         for path in sorted(path for folder in folders if folder.is_dir() for path in folder.glob("*.json")):
             matched = True
-            entries, problem = _load(path, f"{source}/{path.name}")
+            entries, problem = load_entries(path, f"{source}/{path.name}")
             problems += [problem] if problem else []
             for entry in entries:
                 if isinstance(entry, dict) and entry.get("id") is not None:

@@ -67,7 +67,7 @@ async def explain_inputs(ask: Ask, example: Example, labels: Sequence[str], mult
         {"name": name, "added": added, "without": float(less[best]), "alone": _top(single, labels)}
         for name, single, less, added in zip(given, alone, without, lost, strict=True)
     ]
-    warning = _disagreement(dict(zip(given, alone, strict=True)).get(IMAGE), of_texts if texts else None, labels)
+    warning = disagreement(dict(zip(given, alone, strict=True)).get(IMAGE), of_texts if texts else None, labels)
     return {"label": labels[best], "probability": float(whole[best]), "inputs": inputs, "warning": warning}
 
 
@@ -76,7 +76,7 @@ def _top(scores: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     return {"label": labels[best], "probability": float(scores[best])}
 
 
-def _disagreement(picture: np.ndarray | None, texts: np.ndarray | None, labels: Sequence[str]) -> str | None:
+def disagreement(picture: np.ndarray | None, texts: np.ndarray | None, labels: Sequence[str]) -> str | None:
     if picture is None or texts is None or picture.argmax() == texts.argmax():
         return None
     seen, read = _top(picture, labels), _top(texts, labels)

@@ -19,7 +19,7 @@ def test_marked_functions_are_found_wherever_they_stand():
 
 
 def test_two_functions_of_one_name_are_an_error(monkeypatch):
-    modules = list(functions._modules())
-    monkeypatch.setattr(functions, "_modules", lambda: [*modules, *modules])
+    modules = list(functions.configurable_modules())
+    monkeypatch.setattr(functions, "configurable_modules", lambda: [*modules, *modules])
     with pytest.raises(RuntimeError, match=r"is configurable in .* and .*: rename one"):
         configurable_functions.__wrapped__()

@@ -50,7 +50,7 @@ def test_picture_with_a_size_that_is_not_known_beforehand_is_changed():
 
 def test_strength_zero_changes_nothing():
     np.testing.assert_allclose(jitter_colors(IMAGE, _seed(0), 0.0), IMAGE, atol=1e-3)
-    for change in (pixels._rotate, pixels._shear_x, pixels._move_y, pixels._solarize):
+    for change in (pixels.rotate, pixels.shear_x, pixels.move_y, pixels.solarize):
         np.testing.assert_allclose(change(tf.constant(IMAGE), 0.0, UP), IMAGE, atol=0.01)
 
 
@@ -78,41 +78,41 @@ def test_jitter_turns_the_hue_of_colours_by_at_most_a_tenth_of_the_circle():
 
 
 def test_operations_move_things_where_they_should():
-    assert _white(pixels._rotate(_marked(10, 25), 1.0, UP)) == (5, 24)
-    assert _white(pixels._rotate(_marked(10, 25), 1.0, DOWN)) == (15, 24)
-    assert _white(pixels._shear_x(_marked(0, 15), 1.0, UP)) == (0, 18)
-    assert _white(pixels._shear_y(_marked(10, 25), 1.0, UP)) == (7, 25)
-    assert _white(pixels._move_x(_marked(10, 15), 4 / 31 / 0.45, UP)) == (10, 11)
-    assert _white(pixels._move_y(_marked(10, 15), 4 / 21 / 0.45, DOWN)) == (14, 15)
+    assert _white(pixels.rotate(_marked(10, 25), 1.0, UP)) == (5, 24)
+    assert _white(pixels.rotate(_marked(10, 25), 1.0, DOWN)) == (15, 24)
+    assert _white(pixels.shear_x(_marked(0, 15), 1.0, UP)) == (0, 18)
+    assert _white(pixels.shear_y(_marked(10, 25), 1.0, UP)) == (7, 25)
+    assert _white(pixels.move_x(_marked(10, 15), 4 / 31 / 0.45, UP)) == (10, 11)
+    assert _white(pixels.move_y(_marked(10, 15), 4 / 21 / 0.45, DOWN)) == (14, 15)
 
 
 def test_what_comes_in_at_the_edges_is_grey():
-    moved = pixels._move_x(tf.constant(IMAGE), 1.0, UP).numpy()
+    moved = pixels.move_x(tf.constant(IMAGE), 1.0, UP).numpy()
     np.testing.assert_array_equal(moved[:, -10:], np.full((24, 10, 3), 128, np.float32))
 
 
 def test_operations_on_values_are_their_definitions():
     image = tf.constant(IMAGE)
-    np.testing.assert_array_equal(pixels._posterize(image, 1.0, UP), np.floor(IMAGE / 16) * 16)
-    np.testing.assert_allclose(pixels._solarize(image, 1.0, UP), 255 - IMAGE, atol=1e-4)
-    np.testing.assert_allclose(pixels._solarize(image, 0.5, UP), np.where(IMAGE < 128, IMAGE, 255 - IMAGE), atol=1e-4)
-    np.testing.assert_allclose(pixels._brightness(image, 0.5), IMAGE / 2, atol=1e-4)
+    np.testing.assert_array_equal(pixels.posterize(image, 1.0, UP), np.floor(IMAGE / 16) * 16)
+    np.testing.assert_allclose(pixels.solarize(image, 1.0, UP), 255 - IMAGE, atol=1e-4)
+    np.testing.assert_allclose(pixels.solarize(image, 0.5, UP), np.where(IMAGE < 128, IMAGE, 255 - IMAGE), atol=1e-4)
+    np.testing.assert_allclose(pixels.change_brightness(image, 0.5), IMAGE / 2, atol=1e-4)
     grey = IMAGE @ np.float32([0.299, 0.587, 0.114])
-    np.testing.assert_allclose(pixels._saturation(image, 0.0), np.repeat(grey[..., None], 3, -1), atol=0.01)
-    np.testing.assert_allclose(pixels._contrast(image, 0.0), np.full(IMAGE.shape, grey.mean()), rtol=1e-4)
+    np.testing.assert_allclose(pixels.change_saturation(image, 0.0), np.repeat(grey[..., None], 3, -1), atol=0.01)
+    np.testing.assert_allclose(pixels.change_contrast(image, 0.0), np.full(IMAGE.shape, grey.mean()), rtol=1e-4)
     flat = tf.fill([5, 5, 3], 90.0)
-    np.testing.assert_allclose(pixels._sharpness(flat, 1.9), flat, atol=1e-3)
+    np.testing.assert_allclose(pixels.change_sharpness(flat, 1.9), flat, atol=1e-3)
 
 
 def test_autocontrast_and_equalize_fill_the_range():
     narrow = tf.constant(100 + IMAGE / 10)
-    for change in (pixels._autocontrast, pixels._equalize):
+    for change in (pixels.autocontrast, pixels.equalize):
         changed = change(narrow, 1.0, UP).numpy()
         np.testing.assert_allclose(changed.min(axis=(0, 1)), 0, atol=1e-3)
         np.testing.assert_allclose(changed.max(axis=(0, 1)), 255, atol=1e-3)
     skewed = tf.constant(IMAGE**3 / 255**2)
-    histogram, _ = np.histogram(pixels._equalize(skewed, 1.0, UP), bins=4, range=(0, 256))
+    histogram, _ = np.histogram(pixels.equalize(skewed, 1.0, UP), bins=4, range=(0, 256))
     assert histogram.min() > 0.15 * IMAGE.size
-    for change in (pixels._autocontrast, pixels._equalize):
+    for change in (pixels.autocontrast, pixels.equalize):
         flat = tf.fill([5, 5, 3], 90.0)
         np.testing.assert_array_equal(change(flat, 1.0, UP), flat)

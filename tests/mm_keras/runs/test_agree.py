@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mm_keras.runs.agree import _best_threshold, _false_claims, _reason, check_claims, measure_agreement
+from mm_keras.runs.agree import best_threshold, check_claims, false_claims, find_reason, measure_agreement
 from tfrecords_tools.sources import sample
 
 
@@ -62,16 +62,16 @@ def test_reasons_name_who_is_for_it_and_who_is_against_it():
         "image": {"score": 0.88, "says": "mug", "probability": 0.88},
         "title": {"score": 0.01, "says": "chair", "probability": 0.97},
     }
-    assert _reason("mug", False, of, "chair", 0.8) == "title says 'chair' (0.97; 'mug' 0.01), though image (0.88) agrees"
-    assert _reason("mug", True, of, "mug", 0.8) == "image (0.88) agrees, though title says 'chair' (0.97; 'mug' 0.01)"
+    assert find_reason("mug", False, of, "chair", 0.8) == "title says 'chair' (0.97; 'mug' 0.01), though image (0.88) agrees"
+    assert find_reason("mug", True, of, "mug", 0.8) == "image (0.88) agrees, though title says 'chair' (0.97; 'mug' 0.01)"
     both = {name: {"score": 0.4, "says": "mug", "probability": 0.4} for name in of}
-    assert _reason("mug", False, both, "mug", 0.4) == "image (0.40) and title (0.40) agree, but none is sure enough"
+    assert find_reason("mug", False, both, "mug", 0.4) == "image (0.40) and title (0.40) agree, but none is sure enough"
 
 
 def test_false_claims_are_of_other_classes_and_the_threshold_parts_the_two():
     labels = np.array([0] * 50 + [1] * 3 + [2])
-    claims = _false_claims(labels, seed=0)
+    claims = false_claims(labels, seed=0)
     assert (claims != labels).all() and set(claims) <= {0, 1, 2}
-    assert _best_threshold(np.array([0.9, 0.8, 0.7]), np.array([0.1, 0.2, 0.6, 0.6])) == pytest.approx(0.65)
+    assert best_threshold(np.array([0.9, 0.8, 0.7]), np.array([0.1, 0.2, 0.6, 0.6])) == pytest.approx(0.65)
     with pytest.raises(ValueError, match="two classes or more"):
-        _false_claims(np.zeros(4, int), seed=0)
+        false_claims(np.zeros(4, int), seed=0)

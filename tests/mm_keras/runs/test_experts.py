@@ -6,7 +6,7 @@ import pytest
 from mm_keras.features import present
 from mm_keras.model.expert import build_expert
 from mm_keras.runs.evaluate import evaluate
-from mm_keras.runs.experts import _draw_classes, _score_of, measure_experts, write_experts
+from mm_keras.runs.experts import draw_classes, measure_experts, score_of, write_experts
 from mm_keras.runs.run_folder import RunFolder
 
 
@@ -51,13 +51,13 @@ def test_experts_are_runs_that_evaluate_to_what_the_table_says(run, tmp_path, ca
 
 def test_of_a_class_its_own_examples_count_and_of_a_label_its_f1():
     logits, labels = np.eye(3)[[0, 0, 1, 1]], np.array([0, 1, 1, 2])
-    assert [_score_of(label, logits, labels, False) for label in range(3)] == [1.0, 0.5, 0.0]
+    assert [score_of(label, logits, labels, False) for label in range(3)] == [1.0, 0.5, 0.0]
     answers, truth = np.array([[1.0, -1.0], [1.0, -1.0]]), np.array([[1, 0], [0, 0]])
-    assert [_score_of(label, answers, truth, True) for label in range(2)] == [pytest.approx(2 / 3), 0.0]
+    assert [score_of(label, answers, truth, True) for label in range(2)] == [pytest.approx(2 / 3), 0.0]
 
 
 def test_classes_are_drawn_among_those_that_the_split_has():
     labels = np.array([3, 3, 5, 8])
-    assert _draw_classes(labels, 10, 5, seed=0) == [3, 5, 8]
-    assert len(_draw_classes(labels, 10, 2, seed=0)) == 2
-    assert {tuple(_draw_classes(labels, 10, 1, seed)) for seed in range(20)} == {(3,), (5,), (8,)}
+    assert draw_classes(labels, 10, 5, seed=0) == [3, 5, 8]
+    assert len(draw_classes(labels, 10, 2, seed=0)) == 2
+    assert {tuple(draw_classes(labels, 10, 1, seed)) for seed in range(20)} == {(3,), (5,), (8,)}

@@ -136,7 +136,7 @@ def test_nothing_of_an_export_stays_in_memory(monkeypatch):
             self.function = lambda: self
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr("mm_keras.runs.export._export", lambda *_: type(Model()))
+    monkeypatch.setattr("mm_keras.runs.export.make_export", lambda *_: type(Model()))
     gc.disable()
     try:
         export("run")

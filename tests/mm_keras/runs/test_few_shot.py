@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mm_keras.runs.add_classes import add_classes
-from mm_keras.runs.few_shot import Examples, _draw, _score, hold_out_classes, measure_few_shots
+from mm_keras.runs.few_shot import Examples, draw_shots, hold_out_classes, measure_few_shots, score_logits
 from tfrecords_tools.dataset.labels import LabelVocabulary
 from tfrecords_tools.sources.example import SourceExample
 
@@ -78,7 +78,7 @@ def test_classes_are_held_out_by_seed(tmp_path):
 def test_scores_are_of_new_and_old_examples_apart():
     is_new = np.array([False, False, True, True])
     logits = np.eye(4)[[0, 0, 0, 3]] + 0.1 * np.eye(4)[[1, 1, 2, 2]]
-    scores = _score(logits, np.array([0, 1, 2, 3]), is_new)
+    scores = score_logits(logits, np.array([0, 1, 2, 3]), is_new)
     assert scores == {"new": 0.5, "new_among_new": 1.0, "old": 0.5, "harmonic": 0.5}
-    drawn = _draw(Examples(np.zeros((10, 2)), np.array([0] * 7 + [1] * 2 + [3])), is_new, 3, np.random.default_rng(0))
+    drawn = draw_shots(Examples(np.zeros((10, 2)), np.array([0] * 7 + [1] * 2 + [3])), is_new, 3, np.random.default_rng(0))
     assert np.bincount(drawn.labels).tolist() == [3, 2, 0, 1]

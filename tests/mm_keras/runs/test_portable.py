@@ -21,7 +21,7 @@ from mm_keras.model.tuning_dnn import build_tuning_dnn
 from mm_keras.runs import portable_client
 from mm_keras.runs.export_assets import first_records
 from mm_keras.runs.parity import ParityError
-from mm_keras.runs.portable import _describe_tokenizer, export_portable
+from mm_keras.runs.portable import describe_tokenizer, export_portable
 from mm_keras.runs.portable_formats import FILES, NotConvertibleError, check_packages, convert
 from mm_keras.runs.predict import Predictor
 from mm_keras.runs.run_folder import RunFolder
@@ -183,7 +183,7 @@ def test_client_tokenizes_as_the_graph_does(kind, make_spec, tiny_bert, dataset)
     else:
         spec = make_spec().texts[0].tokenizer
         spec = type(spec)("words", (*spec.vocabulary, "杯", "茶", "éclair", "2", "กา", "ก", "naïve"))
-    tokenize = portable_client._make_tokenizer(_describe_tokenizer(spec))
+    tokenize = portable_client.make_tokenizer(describe_tokenizer(spec))
     ids, mask = (value.numpy() for value in make_tokenizer(spec)(tf.constant([text.strip() for text in TEXTS]), 12))
     for text, row, kept in zip(TEXTS, ids, mask, strict=True):
         assert (tokenize(text.strip(), 12) if text.strip() else []) == row[kept].tolist(), text

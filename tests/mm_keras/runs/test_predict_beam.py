@@ -106,4 +106,4 @@ def test_estimate_tells_hours(run, table):
 
 def test_model_is_loaded_once_a_process(run):
     model = Model.find(run)
-    assert predict_beam._load(model) is predict_beam._load(Model.find(run / "export" / "1"))
+    assert predict_beam.load_model(model) is predict_beam.load_model(Model.find(run / "export" / "1"))

@@ -10,7 +10,7 @@ from mm_keras.serve.client import Client, ServerError
 from mm_keras.serve.models import Models, ModelSource
 from mm_keras.serve.observing import Metrics
 from mm_keras.serve.options import ServerOptions
-from mm_keras.serve.run_server import _listen, find_source
+from mm_keras.serve.run_server import find_source, listen
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def address(exported):
     options, metrics = ServerOptions(poll=0), Metrics()
     models = Models([ModelSource("reviews", exported[0])], make_batcher_of(options, metrics))
     running = uvicorn.Server(uvicorn.Config(make_app(Server(models, options, metrics)), log_config=None))
-    listening = _listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", 0)
     thread = threading.Thread(target=running.run, args=([listening],))
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mm_keras.serve.demo.explain import _disagreement, explain_regions, log_odds
+from mm_keras.serve.demo.explain import disagreement, explain_regions, log_odds
 from mm_keras.serve.demo.routes import add_demo
 from mm_keras.serve.models import ModelSource
 
@@ -106,11 +106,11 @@ def test_regions_are_where_the_label_comes_from(encode_image):
 
 def test_inputs_that_contradict_each_other_for_sure_are_told_of():
     labels = ("mug", "lamp")
-    told = _disagreement(np.array([0.9, 0.1]), np.array([0.2, 0.8]), labels)
+    told = disagreement(np.array([0.9, 0.1]), np.array([0.2, 0.8]), labels)
     assert told == "Picture and text disagree: the picture alone says mug (90%), the text alone lamp (80%)."
-    assert _disagreement(np.array([0.9, 0.1]), np.array([0.6, 0.4]), labels) is None
-    assert _disagreement(np.array([0.45, 0.4, 0.15]), np.array([0.1, 0.8, 0.1]), (*labels, "pot")) is None
-    assert _disagreement(None, np.array([0.2, 0.8]), labels) is None
+    assert disagreement(np.array([0.9, 0.1]), np.array([0.6, 0.4]), labels) is None
+    assert disagreement(np.array([0.45, 0.4, 0.15]), np.array([0.1, 0.8, 0.1]), (*labels, "pot")) is None
+    assert disagreement(None, np.array([0.2, 0.8]), labels) is None
 
 
 def test_what_cannot_be_explained_is_told(demo):

@@ -16,7 +16,7 @@ from mm_keras.serve.demo.routes import add_demo
 from mm_keras.serve.models import Models
 from mm_keras.serve.observing import Metrics
 from mm_keras.serve.options import ServerOptions
-from mm_keras.serve.run_server import _listen, find_source
+from mm_keras.serve.run_server import find_source, listen
 from tests.mm_keras.serve.browser import CHROMIUM, Browser
 
 pytestmark = [
@@ -40,7 +40,7 @@ def address(classes_run, tmp_path_factory):
     options, metrics = ServerOptions(poll=0), Metrics()
     server = Server(Models([find_source(str(run.path))], make_batcher_of(options, metrics)), options, metrics)
     running = uvicorn.Server(uvicorn.Config(make_app(server, add_demo), log_config=None))
-    listening = _listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", 0)
     thread = threading.Thread(target=running.run, args=([listening],))
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"

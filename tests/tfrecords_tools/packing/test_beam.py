@@ -70,7 +70,7 @@ def test_beam_goes_on_where_a_killed_pipeline_stopped(source, engine, unbroken, 
     from tfrecords_tools.packing import beam
 
     made = tmp_path / "made"  # a file: Beam runs a copy of the function
-    make_shard = beam._make_shard
+    make_shard = beam.make_shard
 
     def fail_at_the_fourth(task, places, settings):
         done = made.read_text().split()
@@ -85,7 +85,7 @@ def test_beam_goes_on_where_a_killed_pipeline_stopped(source, engine, unbroken, 
     for exchange in (None, str(tmp_path / "exchange")):
         output = tmp_path / f"beam-{bool(exchange)}" / "dataset"
         made.write_text("")
-        monkeypatch.setattr(beam, "_make_shard", fail_at_the_fourth)
+        monkeypatch.setattr(beam, "make_shard", fail_at_the_fourth)
         with pytest.raises(OSError, match=r"the Beam pipeline failed: (.|\n)*Run the same command again to go on"):
             make(output)
         assert not output.exists()

@@ -125,8 +125,8 @@ def test_position_of_another_images_entry_is_told_and_the_id_decides(release):
 
 def test_json_files_are_parsed_once_where_images_come_query_by_query(release, monkeypatch):
     opened = Counter()
-    load = webvision_metadata._load
-    monkeypatch.setattr(webvision_metadata, "_load", lambda path, name: (opened.update([name]), load(path, name))[1])
+    load = webvision_metadata.load_entries
+    monkeypatch.setattr(webvision_metadata, "load_entries", lambda path, name: (opened.update([name]), load(path, name))[1])
     read_webvision(release(), splits=("train",))
     assert opened == {"google/q0001.json": 1, "flickr/q0001.json": 1, "flickr/q0007.json": 1}
 
