@@ -199,7 +199,9 @@ def _solve(features, inputs, labels, widths, train, test, seed) -> tuple[Callabl
     rows = Rows(learned, there[train], _targets(features, labels)[train], weights, features.multi_label, folds)
     solution = solve(rows, seed)
     sizes = [block.values.shape[1] for block in learned]
-    head = build_solved_head(sizes, len(features.modalities), solution.kernels, solution.answers, solution.pattern_of)
+    head = build_solved_head(
+        sizes, len(features.modalities), solution.kernels, solution.answers, solution.pattern_of, features.multi_label
+    )
     dense = np.concatenate([b.values if not b.is_words else b.values.toarray() for b in asked], axis=1)
 
     def answer(shown: Sequence[str]) -> np.ndarray:

@@ -71,7 +71,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         >>> config.functions["train_and_evaluate"]("runs/quickstart")
     """
     bindings = [*(parse_file(path) if path else ()), *parse_lines(overrides)]
-    resolver = Resolver({binding.key: binding for binding in bindings})
+    resolver = Resolver(bindings)
     problems = [*resolver.unknown_names(), *resolver.circles()]
     if not problems:
         problems = [*resolver.follow(complete=path is not None), *resolver.misfits()]

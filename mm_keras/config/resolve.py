@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mm_keras.config.bound import Bound, Call
@@ -23,11 +23,12 @@ class Resolver:
     """Finds the problems of a config's bindings, and the functions and values that they result in.
 
     Args:
-        bindings: maps the key of each binding to the binding.
+        bindings: in the order in which they are read; of those with one key, the last one wins.
     """
 
-    def __init__(self, bindings: Mapping[str, Binding]):
-        self._bindings = bindings
+    def __init__(self, bindings: Sequence[Binding]):
+        self._bindings = {binding.key: binding for binding in bindings}
+        self._replaced = [binding for binding in bindings if self._bindings[binding.key] is not binding]
         self._known = configurable_functions()
         self._functions: dict[str, Bound | Callable] = {}
 
@@ -82,24 +83,36 @@ class Resolver:
         if not complete:
             return
         used, macros = set(), set()
-        waiting: list[Reference | Macro] = [Reference("", ROOT, False)]
-        while waiting:
-            target = waiting.pop()
-            for binding in self._of(target):
-                used.add(binding.key)
-                for reference in _references(binding.value):
-                    if str(reference) == f"%{REQUIRED}":
-                        yield f"{binding.key} is required; give it with {COMMAND_LINE}='{binding.key}=…'"
-                    elif str(reference) not in used:
-                        used.add(str(reference))
-                        macros |= {reference.name} if isinstance(reference, Macro) else set()
-                        waiting.append(_inside(reference, binding.scope))
+        for binding in self._bindings_behind([Reference("", ROOT, False)]):
+            if binding.key in used:
+                continue
+            used.add(binding.key)
+            for reference in _references(binding.value):
+                if str(reference) == f"%{REQUIRED}":
+                    yield f"{binding.key} is required; give it with {COMMAND_LINE}='{binding.key}=…'"
+                elif isinstance(reference, Macro):
+                    macros.add(reference.name)
         for macro in sorted(macros - set(self._bindings)):
             yield f"%{macro} is used and not given; give it with {COMMAND_LINE}='{macro}=…'"
+        # What a replaced part was bound to is no mistake: a config that includes another one may take another tower.
+        once = [_inside(reference, binding.scope) for binding in self._replaced for reference in _references(binding.value)]
+        used |= {binding.key for binding in self._bindings_behind(once)}
         for key, binding in self._bindings.items():
             if key not in used:
                 reference = f"@{key.rpartition('.')[0]}" if binding.parameter else f"%{key}"
                 yield f"{key} is bound, but nothing uses it; refer to {reference} or delete the line"
+
+    def _bindings_behind(self, targets: Iterable[Reference | Macro]) -> Iterator[Binding]:
+        """The bindings of some functions and macros, and of all that they refer to."""
+        waiting, seen = list(targets), set()
+        while waiting:
+            target = waiting.pop()
+            if str(target) in seen:
+                continue
+            seen.add(str(target))
+            for binding in self._of(target):
+                yield binding
+                waiting += [_inside(reference, binding.scope) for reference in _references(binding.value)]
 
     def misfits(self) -> Iterator[str]:
         """Says which values do not fit their parameters."""

@@ -14,6 +14,7 @@ from mm_keras.configurable import Fraction, PositiveInt, checked_early, configur
 from mm_keras.downloads import check_preset, fetching
 from mm_keras.features import ImageSpec
 from mm_keras.model.architectures import ARCHITECTURES, UNIT, Architecture, Pixels, standardise
+from mm_keras.model.folding import fold_frozen
 from mm_keras.model.vision_transformer import VisionTransformer
 from mm_keras.model.vision_transformer_weights import load_transformer_weights
 
@@ -51,7 +52,8 @@ def build_image_tower(
     """A pretrained architecture without its head: its features, pooled over all places, or a transformer's own embedding.
 
     The tower itself brings pixels into the range that its weights were trained with. Frozen layers run as in inference: batch
-    normalisation uses its moving statistics, and nothing drops out.
+    normalisation uses its moving statistics, within the convolution before it where it can (`fold_frozen`), and nothing drops
+    out.
 
     On a CPU, TensorFlow computes the gradient of ResNeXt's grouped convolutions about a hundred times slower than the
     convolutions themselves: freeze these towers there.
@@ -97,7 +99,9 @@ def build_image_tower(
     backbone = _build_backbone(entry, architecture, (*spec.size, 3), weights, weights_sha256)
     _freeze(backbone, 0.5 if freeze_fraction is None else freeze_fraction, freeze_up_to)
 
-    if isinstance(backbone, VisionTransformer):
+    if not isinstance(backbone, VisionTransformer):
+        backbone = fold_frozen(backbone)
+    else:
         if pooling not in ("avg", "none") or (pooling == "none" and len(backbone.backbone.output.shape) == 2):
             raise ValueError(f"{architecture} has an embedding of its own: pooling is of other towers. Received: {pooling!r}")
         backbone.places = pooling == "none"

@@ -17,16 +17,37 @@ from mm_keras.features import present, safe_name
 
 
 @dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """Landmarks that vote for their labels, the nearest one with one vote, the others with as much as their kernel is of its.
+
+    Attributes:
+        kernel: the number of the kernel.
+        voters: float32 [K]: what the vote of each landmark counts; 0 of one that is not asked.
+        prior: float32 [num_labels], within (0, 1): the share of each label among all.
+        pull: how many votes are given to the prior.
+    """
+
+    kernel: int
+    voters: np.ndarray
+    prior: np.ndarray
+    pull: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Kernels:
     """Gaussian kernels: exp(-gamma x the mean, over some blocks, of the squared distance to a landmark).
 
     Attributes:
         landmarks: number of a block -> float32 [K, D], the block of each landmark; all kernels have the same landmarks.
         kernels: for each kernel (the numbers of its blocks, gamma, which is above 0).
+        targets: 0 and 1, float32 [K, num_labels], the labels of the landmarks; None without neighbours.
+        neighbours: which of the landmarks vote.
     """
 
     landmarks: Mapping[int, np.ndarray]
     kernels: Sequence[tuple[tuple[int, ...], float]]
+    targets: np.ndarray | None = None
+    neighbours: Sequence[Neighbours] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +58,14 @@ class Answer:
         modalities: the modalities that it reads, by their numbers.
         linear: number of a block -> float32 [D, num_labels].
         kernels: number of a kernel -> float32 [K, num_labels].
+        neighbours: number of neighbours -> float32 [num_labels], what their logits are multiplied with.
         bias: float32 [num_labels].
     """
 
     modalities: tuple[int, ...]
     linear: Mapping[int, np.ndarray]
     kernels: Mapping[int, np.ndarray]
+    neighbours: Mapping[int, np.ndarray]
     bias: np.ndarray
 
 
@@ -122,7 +145,9 @@ class SolvedAnswers(keras.layers.Layer):
         widths: the width of each block.
         kernels: for each kernel {"blocks", "gamma"}.
         num_landmarks: K.
-        answers: for each answer {"linear": its blocks, "kernels": its kernels}.
+        neighbours: for each of `Neighbours` {"kernel", "pull"}.
+        multi_label: whether the logits of neighbours are log-odds, or logarithms of shares.
+        answers: for each answer {"linear": its blocks, "kernels": its kernels, "neighbours": its neighbours}.
         pattern_of: the number of an answer for each set of modalities. The set is a number of M bits, of which the first
             modality is the lowest.
     """
@@ -133,6 +158,8 @@ class SolvedAnswers(keras.layers.Layer):
         widths: Sequence[int],
         kernels: Sequence[Mapping],
         num_landmarks: int,
+        neighbours: Sequence[Mapping],
+        multi_label: bool,
         answers: Sequence[Mapping],
         pattern_of: Sequence[int],
         **kwargs,
@@ -142,6 +169,8 @@ class SolvedAnswers(keras.layers.Layer):
         self.widths = list(widths)
         self.kernels = [dict(kernel) for kernel in kernels]
         self.num_landmarks = num_landmarks
+        self.neighbours = [dict(each) for each in neighbours]
+        self.multi_label = multi_label
         self.answers = [dict(answer) for answer in answers]
         self.pattern_of = list(pattern_of)
         self._modalities = (len(self.pattern_of) - 1).bit_length()
@@ -155,13 +184,18 @@ class SolvedAnswers(keras.layers.Layer):
         self.landmarks = {  # by strings, as Keras tracks the weights of a dict
             str(block): weight(f"landmarks_{block}", self.num_landmarks, self.widths[block]) for block in read
         }
-        self.linear, self.dual, self.bias = [], [], []
+        if self.neighbours:
+            self.targets = weight("targets", self.num_landmarks, self.num_labels)
+        self.voters = [weight(f"voters_{number}", self.num_landmarks) for number in range(len(self.neighbours))]
+        self.prior = [weight(f"prior_{number}", self.num_labels) for number in range(len(self.neighbours))]
+        self.linear, self.dual, self.vote, self.bias = [], [], [], []
         for number, answer in enumerate(self.answers):
             width = sum(self.widths[block] for block in answer["linear"])
             self.linear.append(weight(f"linear_{number}", width, self.num_labels))
             self.dual.append(
                 [weight(f"dual_{number}_{index}", self.num_landmarks, self.num_labels) for index in answer["kernels"]]
             )
+            self.vote.append([weight(f"vote_{number}_{index}", self.num_labels) for index in answer["neighbours"]])
             self.bias.append(weight(f"bias_{number}", self.num_labels))
 
     def call(self, fused):
@@ -170,10 +204,12 @@ class SolvedAnswers(keras.layers.Layer):
         places = np.cumsum(self.widths)[:-1].tolist()
         blocks = ops.split(values, places, axis=-1) if places else [values]
         distances = {block: _squared_distances(blocks[int(block)], landmarks) for block, landmarks in self.landmarks.items()}
-        similar = [
-            ops.exp(-kernel["gamma"] / len(kernel["blocks"]) * sum(distances[str(block)] for block in kernel["blocks"]))
+        exponents = [
+            -kernel["gamma"] / len(kernel["blocks"]) * sum(distances[str(block)] for block in kernel["blocks"])
             for kernel in self.kernels
         ]
+        similar = [ops.exp(each) for each in exponents]
+        votes = [self._votes(number, exponents[each["kernel"]]) for number, each in enumerate(self.neighbours)]
         bits = ops.convert_to_tensor([2**bit for bit in range(self._modalities)], dtype="int32")
         pattern = ops.take(
             ops.convert_to_tensor(self.pattern_of, dtype="int32"), ops.sum(ops.cast(flags > 0.5, "int32") * bits, axis=-1)
@@ -185,14 +221,27 @@ class SolvedAnswers(keras.layers.Layer):
                 logits = logits + ops.concatenate([blocks[block] for block in answer["linear"]], axis=-1) @ self.linear[number]
             for kernel, dual in zip(answer["kernels"], self.dual[number], strict=True):
                 logits = logits + similar[kernel] @ dual
+            for index, scale in zip(answer["neighbours"], self.vote[number], strict=True):
+                logits = logits + votes[index] * scale
             total = total + ops.cast(pattern == number, "float32")[:, None] * logits
         return total
+
+    def _votes(self, number: int, exponents):
+        """[B, K] -> logits [B, num_labels] of some neighbours."""
+        voters, prior, pull = self.voters[number], self.prior[number], self.neighbours[number]["pull"]
+        asked = ops.where(voters > 0, exponents, -1e9)
+        # Relative to the nearest one, since the kernel itself may be too small for a float.
+        votes = ops.exp(asked - ops.max(asked, axis=-1, keepdims=True)) * voters
+        yes = ops.log(votes @ self.targets + pull * prior)
+        if self.multi_label:
+            return yes - ops.log(votes @ (1 - self.targets) + pull * (1 - prior))
+        return yes - ops.log(ops.sum(votes, axis=-1, keepdims=True) + pull)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_labels)
 
     def get_config(self):
-        names = ("num_labels", "widths", "kernels", "num_landmarks", "answers", "pattern_of")
+        names = ("num_labels", "widths", "kernels", "num_landmarks", "neighbours", "multi_label", "answers", "pattern_of")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -218,6 +267,7 @@ def build_solved_head(
     kernels: Kernels,
     answers: Sequence[Answer],
     pattern_of: Sequence[int],
+    multi_label: bool,
     centers: Mapping[int, np.ndarray] = MappingProxyType({}),
 ) -> keras.Model:
     """The head of a solved model.
@@ -227,6 +277,7 @@ def build_solved_head(
         num_modalities: M.
         kernels, answers: what was solved.
         pattern_of: the number of the answer for each of the 2**M sets of modalities, see `SolvedAnswers`.
+        multi_label: whether labels are independent of each other, which matters to neighbours.
         centers: number of a block -> float [D], about the mean of the block. The logits do not depend on it, but for rounding.
 
     Returns:
@@ -237,7 +288,9 @@ def build_solved_head(
         widths,
         [{"blocks": list(blocks), "gamma": gamma} for blocks, gamma in kernels.kernels],
         max((len(values) for values in kernels.landmarks.values()), default=0),
-        [{"linear": list(answer.linear), "kernels": list(answer.kernels)} for answer in answers],
+        [{"kernel": each.kernel, "pull": each.pull} for each in kernels.neighbours],
+        multi_label,
+        [{name: list(getattr(answer, name)) for name in ("linear", "kernels", "neighbours")} for answer in answers],
         pattern_of,
         trainable=False,
         dtype="float32",
@@ -249,11 +302,18 @@ def build_solved_head(
     layer.center.assign(np.concatenate(center))
     for block, values in kernels.landmarks.items():
         layer.landmarks[str(block)].assign(values - center[block])
+    if kernels.neighbours:
+        layer.targets.assign(kernels.targets)
+    for number, each in enumerate(kernels.neighbours):
+        layer.voters[number].assign(each.voters)
+        layer.prior[number].assign(each.prior)
     for number, answer in enumerate(answers):
         if answer.linear:
             layer.linear[number].assign(np.concatenate(list(answer.linear.values())))
         for weight, dual in zip(layer.dual[number], answer.kernels.values(), strict=True):
             weight.assign(dual)
+        for weight, scale in zip(layer.vote[number], answer.neighbours.values(), strict=True):
+            weight.assign(scale)
         subtracted = sum(center[block].astype("float64") @ weights for block, weights in answer.linear.items())
         layer.bias[number].assign(answer.bias + subtracted)
     return model

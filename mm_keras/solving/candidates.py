@@ -1,26 +1,27 @@
-"""The candidates of a solved head: regressions on kernels, with their answers on held-out folds."""
+"""The candidates of a solved head: regressions on kernels, and neighbours, with their answers on held-out folds."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mm_keras.solving.blocks import Block
 from mm_keras.solving.calibration import Calibration, calibrate
 from mm_keras.solving.ensemble import mean_loss
 from mm_keras.solving.kernels import Kernel, KernelFeatures, Similarities
+from mm_keras.solving.neighbours import Votes
 from mm_keras.solving.regression import ExactRidge, Factor, Problem, logistic, ridge
 from mm_keras.solving.rows import Rows
 
-Loss = Literal["logistic", "ridge"]
+Method = Literal["logistic", "ridge", "neighbours"]
 MOST_EXACT = 5000  # examples of which a whole kernel is solved
 MOST_LANDMARKS = 2000  # otherwise, and for logistic regressions
 _SAMPLE = 1500  # examples on which penalties and widths are compared; the best ones hardly depend on how many there are
 _ASKED = 250  # of these, held out of logistic regressions
 _GAMMAS = (0.5, 1.0, 2.0)
+_GAMMAS_OF_NEIGHBOURS = (4.0, 8.0, 16.0)
 _PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _FIRST_PENALTY = 4  # the search begins in the middle
 _MOST_LENGTH = 500.0  # of what a label takes from landmarks: of more, rounding in their kernel is seen in the answers
@@ -29,12 +30,12 @@ _LEAST_CURVATURE = 0.05  # with that of many rare classes, the first steps of L-
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A regression on a kernel, and what it answers where it has not learned.
+    """A regression on a kernel, or the votes of neighbours by it, and what it answers where it has not learned.
 
     Attributes:
         kernel: the kernel.
-        loss: which regression.
-        penalty: its L2 penalty, in units of the kernel.
+        method: which regression, or "neighbours".
+        penalty: its L2 penalty, in units of the kernel; of neighbours, the votes of the prior.
         modalities: the modalities that the kernel reads.
         calibration: which its raw answers went through.
         held_out: float32 [N, L], calibrated logits of every example from the folds without it; zeros for examples that have
@@ -43,7 +44,7 @@ class Candidate:
     """
 
     kernel: Kernel
-    loss: Loss
+    method: Method
     penalty: float
     modalities: tuple[int, ...]
     calibration: Calibration
@@ -53,7 +54,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A candidate that was fitted to all examples: calibrated logits are the kernel's `dual` products plus `bias`.
+    """A regression that was fitted to all examples: calibrated logits are the kernel's `dual` products plus `bias`.
 
     Attributes:
         kernel: the kernel.
@@ -68,19 +69,51 @@ class Fitted:
     bias: np.ndarray
 
 
-def kernels_of(blocks: Sequence[Block], modalities: Sequence[int]) -> list[list[Kernel]]:
-    """The kernels that are tried for a set of modalities, simple ones first; of those in one list the best one is taken.
+@dataclasses.dataclass(frozen=True)
+class FittedNeighbours:
+    """Neighbours among all examples.
 
-    Linear ones on the embeddings, on the words, and on both; Gaussian ones of several widths on the embeddings, of which an
-    example needs few to be like another one, while two texts seldom share their words.
+    Attributes:
+        kernel: the kernel.
+        landmarks: int [K], the rows that vote.
+        prior, pull: of `Votes` float32 [L], and a number of votes.
+        calibration: which their logits go through.
     """
+
+    kernel: Kernel
+    landmarks: np.ndarray
+    prior: np.ndarray
+    pull: float
+    calibration: Calibration
+
+
+class Family(NamedTuple):
+    """Kernels of which the best one is taken, for each of some methods."""
+
+    kernels: Sequence[Kernel]
+    methods: Sequence[Method]
+
+
+def families_of(rows: Rows, modalities: Sequence[int]) -> list[Family]:
+    """What is tried for a set of modalities, simple ones first.
+
+    Linear kernels on the embeddings, on the words, and on both; Gaussian ones of several widths on the embeddings, of which an
+    example needs few to be like another one, while two texts seldom share their words. Logistic regressions take longest, and
+    on Gaussian kernels or for several labels they never were the better ones. Neighbours are asked where all examples are
+    landmarks: a part of them would be far away.
+    """
+    blocks = rows.blocks
     numbers = [number for number, block in enumerate(blocks) if block.modality in modalities]
     embeddings = tuple(number for number in numbers if not blocks[number].is_words)
     words = tuple(number for number in numbers if blocks[number].is_words)
     linear = [embeddings]
     if words:
         linear += [embeddings + words, *([words] if len(modalities) == 1 else [])]
-    return [[Kernel(chosen)] for chosen in linear] + [[Kernel(embeddings, gamma) for gamma in _GAMMAS]]
+    families = [Family([Kernel(chosen)], ["ridge"] if rows.multi_label else ["ridge", "logistic"]) for chosen in linear]
+    families.append(Family([Kernel(embeddings, gamma) for gamma in _GAMMAS], ["ridge"]))
+    if len(rows.targets) <= MOST_EXACT:
+        families.append(Family([Kernel(embeddings, gamma) for gamma in _GAMMAS_OF_NEIGHBOURS], ["neighbours"]))
+    return families
 
 
 def choose_landmarks(rows: Rows, seed: int) -> np.ndarray:
@@ -107,35 +140,38 @@ class Regressions:
         self._landmarks = landmarks
         self._similarities = Similarities(rows.blocks, MOST_EXACT)
 
-    def candidates(self, kernels: Sequence[Kernel], modalities: tuple[int, ...]) -> list[Candidate]:
-        """A candidate for each loss, each with its best kernel and penalty.
+    def candidates(self, family: Family, modalities: tuple[int, ...]) -> list[Candidate]:
+        """A candidate for each method of a family, each with its best kernel and penalty.
 
         Args:
-            kernels: one of the lists of `kernels_of`.
-            modalities: those that they read.
+            family: one of `families_of`.
+            modalities: those that it reads.
         """
         rows, used = self._rows, self._rows.with_any(modalities)
         sample = used if len(used) <= _SAMPLE else np.sort(self._landmarks_of(used, _SAMPLE))
-        # Logistic regressions take longest, and on Gaussian kernels or for several labels they never were the better ones.
-        losses = ("ridge",) if kernels[0].gamma is not None or rows.multi_label else ("ridge", "logistic")
         candidates = []
-        for loss in losses:
-            tried = [(*self._search(kernel, loss, sample), kernel) for kernel in kernels]
+        for method in family.methods:
+            tried = [(*self._search(kernel, method, sample), kernel) for kernel in family.kernels]
             _, penalty, kernel = min(tried, key=lambda attempt: attempt[0])
-            if loss == "ridge" and self._is_exact:
+            if method == "neighbours":
+                raw = self._votes(kernel, used).logits(penalty)
+            elif method == "ridge" and self._is_exact:
                 raw, _ = self._exact(kernel, used)(penalty)
             else:
-                raw = self._folds(kernel, used, self._landmarks_of(used, MOST_LANDMARKS)).held_out(loss, penalty)
+                raw = self._folds(kernel, used, self._landmarks_of(used, MOST_LANDMARKS)).held_out(method, penalty)
             calibration, answers, value = _judged(raw, rows, used)
             everyone = np.zeros_like(rows.targets)
             everyone[used] = answers
-            candidates.append(Candidate(kernel, loss, penalty, modalities, calibration, everyone, value))
+            candidates.append(Candidate(kernel, method, penalty, modalities, calibration, everyone, value))
         return candidates
 
-    def fit(self, candidate: Candidate) -> Fitted:
+    def fit(self, candidate: Candidate) -> Fitted | FittedNeighbours:
         """Fits a candidate to all examples."""
         kernel, used = candidate.kernel, self._rows.with_any(candidate.modalities)
-        if candidate.loss == "ridge" and self._is_exact:
+        if candidate.method == "neighbours":
+            prior = self._rows.problem(used, np.empty((len(used), 0), np.float32)).prior()
+            return FittedNeighbours(kernel, used, prior, candidate.penalty, candidate.calibration)
+        if candidate.method == "ridge" and self._is_exact:
             landmarks = used
             problem = self._rows.problem(used, np.empty((len(used), 0), np.float32))
             solver = ExactRidge(self._similarities.matrix(kernel, used, used), problem.weights, candidate.penalty)
@@ -144,7 +180,7 @@ class Regressions:
             landmarks = np.sort(self._landmarks_of(used, MOST_LANDMARKS))
             features = self._features(kernel, used, landmarks)
             problem = self._rows.problem(used, features.values)
-            dual = features.dual(_regress(problem, Factor(problem.gram(), candidate.penalty), candidate.loss))
+            dual = features.dual(_regress(problem, Factor(problem.gram(), candidate.penalty), candidate.method))
         return Fitted(kernel, landmarks, dual * candidate.calibration.scale, candidate.calibration(problem.log_prior()))
 
     @property
@@ -170,22 +206,33 @@ class Regressions:
 
         return held_out
 
+    def _votes(self, kernel: Kernel, used: np.ndarray) -> Votes:
+        """The votes for each example, of all those outside of its fold."""
+        exponents, folds = self._similarities.exponents(kernel, used, used), self._rows.folds[used]
+        exponents[folds[:, None] == folds[None, :]] = -np.inf
+        problem = self._rows.problem(used, np.empty((len(used), 0), np.float32))
+        return Votes.of(exponents, problem.targets, problem.weights, problem.prior(), problem.multi_label)
+
     def _folds(self, kernel: Kernel, used: np.ndarray, landmarks: np.ndarray) -> _Folds:
         features = self._features(kernel, used, np.sort(landmarks)).values
         return _Folds(self._rows.problem(used, features), self._rows.folds[used])
 
-    def _search(self, kernel: Kernel, loss: Loss, sample: np.ndarray) -> tuple[float, float]:
+    def _search(self, kernel: Kernel, method: Method, sample: np.ndarray) -> tuple[float, float]:
         """(the lowest held-out loss, its penalty): from the middle penalty to both sides as long as the loss falls."""
-        if loss == "ridge":
-            exact, asked = self._exact(kernel, sample), sample
+        asked = sample
+        if method == "neighbours":
+            votes = self._votes(kernel, sample)
+        elif method == "ridge":
+            exact = self._exact(kernel, sample)
         else:
             folds = self._folds(kernel, sample, sample)
             asked = sample[folds.first_rows(_ASKED)]
         losses: dict[int, float] = {}
 
         def attempt(penalty: float) -> float:
-            if loss == "logistic":
-                return _judged(folds.held_out(loss, penalty, _ASKED), self._rows, asked)[2]
+            if method != "ridge":
+                raw = votes.logits(penalty) if method == "neighbours" else folds.held_out(method, penalty, _ASKED)
+                return _judged(raw, self._rows, asked)[2]
             raw, dual = exact(penalty)
             calibration, _, value = _judged(raw, self._rows, asked)
             long = np.linalg.norm(dual * calibration.scale, axis=0).max() > _MOST_LENGTH
@@ -231,29 +278,29 @@ class _Folds:
         sizes = np.cumsum([len(rows) for rows in self._held_out])
         return np.concatenate(self._held_out[: int(np.searchsorted(sizes, least)) + 1])
 
-    def held_out(self, loss: Loss, penalty: float, least: int | None = None) -> np.ndarray:
+    def held_out(self, method: Method, penalty: float, least: int | None = None) -> np.ndarray:
         """float32 [n, L]: raw logits of each row, or of `first_rows(least)`, by the regressions without its fold."""
         asked = self.first_rows(least or len(self._problem.targets))
         answers = np.zeros_like(self._problem.targets)
         for rows in self._held_out:
             if rows[0] in asked:
-                answers[rows] = self._answers(rows, loss, penalty)
+                answers[rows] = self._answers(rows, method, penalty)
         return answers[asked] if least else answers
 
-    def _answers(self, rows: np.ndarray, loss: Loss, penalty: float) -> np.ndarray:
+    def _answers(self, rows: np.ndarray, method: Method, penalty: float) -> np.ndarray:
         learned = self._problem.rows(np.setdiff1d(np.arange(len(self._problem.targets)), rows, assume_unique=True))
-        if loss == "ridge":
+        if method == "ridge":
             factor = Factor(self._total - self._problem.rows(rows).gram(), penalty)
         else:  # it only begins from the factor, for which that of all folds together is good enough
             if penalty not in self._factors:
                 self._factors[penalty] = Factor(self._total, penalty)
             factor = self._factors[penalty]
-        return self._problem.features[rows] @ _regress(learned, factor, loss) + learned.log_prior()
+        return self._problem.features[rows] @ _regress(learned, factor, method) + learned.log_prior()
 
 
-def _regress(problem: Problem, factor: Factor, loss: Loss) -> np.ndarray:
+def _regress(problem: Problem, factor: Factor, method: Method) -> np.ndarray:
     """Coefficients float32 [m, L] of logits, beside the offset of the prior; those of ridge regressions are not calibrated."""
-    if loss == "logistic":
+    if method == "logistic":
         curvature = float(np.mean(problem.prior() * (1 - problem.prior())))
         return logistic(problem, factor, max(curvature, _LEAST_CURVATURE))
     return ridge(problem, factor) / _spread(problem)

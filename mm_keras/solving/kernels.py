@@ -49,18 +49,23 @@ class Similarities:
             kernel: the kernel.
             rows, landmarks: int [n] and [K], numbers of examples.
         """
-        total = 0.0
-        for number in kernel.blocks:
-            total = total + self._products(number, rows, landmarks)
-            if kernel.gamma is not None:
-                squares = self._squares[number]
-                total -= (squares[rows][:, None] + squares[landmarks][None, :]) / 2
-        total /= len(kernel.blocks)
         if kernel.gamma is not None:
-            np.multiply(total, 2 * kernel.gamma, out=total)
-            np.exp(np.minimum(total, 0, out=total), out=total)
+            total = self.exponents(kernel, rows, landmarks)
+            np.exp(total, out=total)
+        else:
+            total = sum(self._products(number, rows, landmarks) for number in kernel.blocks) / len(kernel.blocks)
         total += 1
         return total
+
+    def exponents(self, kernel: Kernel, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """float32 [n, K], at most 0: what a Gaussian kernel is the exponential function of."""
+        total = np.zeros((len(rows), len(landmarks)), np.float32)
+        for number in kernel.blocks:
+            squares = self._squares[number]
+            total += self._products(number, rows, landmarks)
+            total -= (squares[rows][:, None] + squares[landmarks][None, :]) / 2
+        total *= 2 * kernel.gamma / len(kernel.blocks)
+        return np.minimum(total, 0, out=total)
 
     def _products(self, number: int, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         values = self._blocks[number].values

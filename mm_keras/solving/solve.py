@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,39 +11,19 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mm_keras.model.solved_head import Answer, Kernels
+from mm_keras.solving.answers import Chosen, answer_of_each_set, joined_answers, make_answers, patterns_of, prior_answer
 from mm_keras.solving.calibration import Calibration, calibrate
-from mm_keras.solving.candidates import MOST_EXACT, Candidate, Fitted, Regressions, choose_landmarks, kernels_of
+from mm_keras.solving.candidates import MOST_EXACT, Candidate, Regressions, choose_landmarks, families_of
 from mm_keras.solving.ensemble import choose_ensemble, mean_loss
 from mm_keras.solving.rows import Rows
 from mm_keras.solving.validation import Validation, answer_logits, calibrate_again, scaled
 from tfrecords_tools.progress import progress_bar
 
-_MOST_MODALITIES = 4  # of which every set gets an answer of its own
 _LEAST_ROWS = 20  # examples, or a quarter of them all, that a set of modalities needs for an ensemble of its own
 # What kernels with landmarks, which make a model large, have to bring: accuracy or mAP, or a share of the log-loss, which tells
 # the same with less noise.
 _EARNED = 0.003
 _EARNED_LOSS = 0.02
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """What was chosen for a set of modalities.
-
-    Attributes:
-        modalities: their numbers.
-        shares: number of a candidate -> its share of the ensemble.
-        calibration: what the ensemble's logits go through.
-        held_out: float32 [N, L], calibrated logits of examples that were not learned from; of examples that lack some of the
-            modalities they are of no use.
-        rows: int, the examples that have all of the modalities, on which the ensemble was chosen.
-    """
-
-    modalities: tuple[int, ...]
-    shares: Mapping[int, float]
-    calibration: Calibration
-    held_out: np.ndarray
-    rows: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +33,7 @@ class Solution:
     Attributes:
         candidates: all candidates.
         chosen: one for each set of modalities that has enough examples.
-        kernels: the Gaussian kernels that were chosen, and their landmarks.
+        kernels: the Gaussian kernels that were chosen, their landmarks, and neighbours among these.
         answers: the head's answers.
         pattern_of: the number of an answer for each set of modalities, see `SolvedAnswers`.
         held_out: float32 [N, L]: what each example would be answered from all that it has, by folds without it. An example
@@ -92,20 +71,20 @@ def solve(rows: Rows, seed: int, validation: Validation | None = None) -> Soluti
             chosen.append(_choose(rows, modalities, candidates, chosen))
         numbers = sorted({number for c in chosen for number in c.shares})
         fitted = dict(zip(numbers, pool.map(lambda number: regressions.fit(candidates[number]), numbers), strict=True))
-    kernels, answers = _assemble(rows, chosen, fitted, np.sort(landmarks))
+    kernels, answers = make_answers(rows, chosen, fitted, np.sort(landmarks))
     if validation:
         pairs = [_calibrated_again(*pair, kernels, rows, validation) for pair in zip(chosen, answers, strict=True)]
         chosen, answers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     values = [_value(rows, c) for c in chosen]
-    answers += _joined_answers(answers, values, rows)
-    pattern_of = _patterns_of(num_modalities, [answer.modalities for answer in answers], values)
-    answers.append(_prior_answer(rows))
+    answers += joined_answers(answers, values, rows)
+    pattern_of = answer_of_each_set(num_modalities, [answer.modalities for answer in answers], values)
+    answers.append(prior_answer(rows))
     held_out = np.empty_like(rows.targets)
     own = _own_answers(rows.present, pattern_of)
     for number, c in enumerate(chosen):
         held_out[own == number] = c.held_out[own == number]
     held_out[own >= len(chosen)] = answers[-1].bias
-    validated = _answer(validation, kernels, answers, pattern_of) if validation else None
+    validated = _answer(validation, kernels, answers, pattern_of, rows.multi_label) if validation else None
     return Solution(candidates, chosen, kernels, answers, pattern_of, held_out, validated)
 
 
@@ -118,8 +97,8 @@ def _try_all(
     rows: Rows, patterns: Sequence[tuple[int, ...]], regressions: Regressions, pool: ThreadPoolExecutor
 ) -> list[Candidate]:
     """The candidates of all kernels of all sets of modalities, in their order."""
-    tasks = [(kernels, modalities) for modalities in patterns for kernels in kernels_of(rows.blocks, modalities)]
-    waiting = [pool.submit(regressions.candidates, kernels, modalities) for kernels, modalities in tasks]
+    tasks = [(family, modalities) for modalities in patterns for family in families_of(rows, modalities)]
+    waiting = [pool.submit(regressions.candidates, family, modalities) for family, modalities in tasks]
     try:
         with progress_bar("solving", "kernels", len(tasks)) as bar:
             for _ in as_completed(waiting):
@@ -129,25 +108,6 @@ def _try_all(
             task.cancel()
         raise
     return [candidate for task in waiting for candidate in task.result()]
-
-
-def patterns_of(present: np.ndarray) -> list[tuple[int, ...]]:
-    """The sets of modalities that get an answer of their own, small ones first.
-
-    These are all sets of up to four modalities. Of more modalities: each alone, all together, each left out, and those that
-    examples have.
-
-    Args:
-        present: bool [N, M].
-    """
-    count = present.shape[1]
-    if count <= _MOST_MODALITIES:
-        sizes = range(1, count + 1)
-        return [chosen for size in sizes for chosen in itertools.combinations(range(count), size)]
-    everything = tuple(range(count))
-    sets = {(number,) for number in everything} | {everything} | set(itertools.combinations(everything, count - 1))
-    sets |= {tuple(np.flatnonzero(row).tolist()) for row in np.unique(present, axis=0) if row.any()}
-    return sorted(sets, key=lambda chosen: (len(chosen), chosen))
 
 
 def score(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, multi_label: bool) -> float:
@@ -217,36 +177,6 @@ def _loss(rows: Rows, chosen: Chosen) -> float:
     return mean_loss(chosen.held_out[at], rows.targets[at], rows.weights[at], rows.multi_label)
 
 
-def _assemble(
-    rows: Rows, chosen: Sequence[Chosen], fitted: Mapping[int, Fitted], landmarks: np.ndarray
-) -> tuple[Kernels, list[Answer]]:
-    """Adds up the candidates of each ensemble: all linear ones become one dense layer."""
-    gaussian = [fit.kernel for fit in fitted.values() if fit.kernel.gamma is not None]
-    numbers = {kernel: number for number, kernel in enumerate(dict.fromkeys(gaussian))}
-    values = {block: rows.blocks[block].values[landmarks] for block in sorted({b for kernel in numbers for b in kernel.blocks})}
-    kernels = Kernels(values, [(kernel.blocks, kernel.gamma) for kernel in numbers])
-    answers = []
-    for c in chosen:
-        linear: dict[int, np.ndarray] = {}
-        duals: dict[int, np.ndarray] = {}
-        bias = c.calibration.offset.copy()
-        for number, share in c.shares.items():
-            candidate = fitted[number]
-            dual = candidate.dual * share * c.calibration.scale
-            # Each kernel has a constant of 1 added, whose part is the sum over the landmarks.
-            bias += candidate.bias * share * c.calibration.scale + dual.sum(axis=0)
-            if candidate.kernel.gamma is not None:
-                place = numbers[candidate.kernel]
-                duals.setdefault(place, np.zeros((len(landmarks), dual.shape[1]), np.float32))
-                duals[place][np.searchsorted(landmarks, candidate.landmarks)] += dual
-                continue
-            for block in candidate.kernel.blocks:
-                weights = rows.blocks[block].values[candidate.landmarks].T @ dual / len(candidate.kernel.blocks)
-                linear[block] = linear.get(block, 0) + weights
-        answers.append(Answer(c.modalities, dict(sorted(linear.items())), dict(sorted(duals.items())), bias))
-    return kernels, answers
-
-
 def _calibrated_again(
     chosen: Chosen, answer: Answer, kernels: Kernels, rows: Rows, validation: Validation
 ) -> tuple[Chosen, Answer]:
@@ -265,60 +195,13 @@ def _own_answers(present: np.ndarray, pattern_of: Sequence[int]) -> np.ndarray:
     return np.array(pattern_of)[present @ (1 << np.arange(present.shape[1]))]
 
 
-def _answer(validation: Validation, kernels: Kernels, answers: Sequence[Answer], pattern_of: Sequence[int]) -> np.ndarray:
+def _answer(
+    validation: Validation, kernels: Kernels, answers: Sequence[Answer], pattern_of: Sequence[int], multi_label: bool
+) -> np.ndarray:
     """What the head says of each validation example, float32 [V, L]."""
     logits = np.empty_like(validation.targets)
     own = _own_answers(validation.present, pattern_of)
     for number in np.unique(own):
         at = np.flatnonzero(own == number)
-        logits[at] = answer_logits(answers[number], kernels, validation.blocks, at)
+        logits[at] = answer_logits(answers[number], kernels, validation.blocks, at, multi_label)
     return logits
-
-
-def _prior_answer(rows: Rows) -> Answer:
-    """What is answered where nothing is known of an example."""
-    everyone = np.arange(len(rows.targets))
-    return Answer((), {}, {}, rows.problem(everyone, np.empty((len(everyone), 0), np.float32)).log_prior())
-
-
-def _joined_answers(answers: Sequence[Answer], values: Sequence[float], rows: Rows) -> list[Answer]:
-    """Answers for sets of modalities that hardly an example has: what the best parts say, as if each knew something else."""
-    prior, joined = _prior_answer(rows).bias, []
-    known = {answer.modalities for answer in answers}
-    for modalities in patterns_of(rows.present):
-        if modalities in known:
-            continue
-        parts: list[Answer] = []
-        for number in np.argsort([-value for value in values], kind="stable"):
-            rest = set(modalities) - {m for part in parts for m in part.modalities}
-            if set(answers[number].modalities) <= rest:
-                parts.append(answers[number])
-        if len(parts) < 2:
-            continue
-        linear: dict[int, np.ndarray] = {}
-        duals: dict[int, np.ndarray] = {}
-        for part in parts:
-            linear |= part.linear  # parts that share no modality share no block
-            duals |= part.kernels
-        bias = np.sum([part.bias for part in parts], axis=0) - (len(parts) - 1) * prior
-        joined.append(Answer(modalities, dict(sorted(linear.items())), dict(sorted(duals.items())), bias))
-    return joined
-
-
-def _patterns_of(num_modalities: int, sets: Sequence[tuple[int, ...]], values: Sequence[float]) -> list[int]:
-    """The number of an answer for each set of modalities: its own one, or of those that read a part of it the best one.
-
-    Args:
-        num_modalities: M.
-        sets: the modalities of each answer.
-        values: the scores of the first answers; the others are for their own set alone.
-    """
-    result = []
-    for bits in range(2**num_modalities):
-        there = tuple(number for number in range(num_modalities) if bits >> number & 1)
-        if there in sets:
-            result.append(sets.index(there))
-            continue
-        parts = [(value, -index) for index, value in enumerate(values) if set(sets[index]) <= set(there)]
-        result.append(-max(parts)[1] if parts else len(sets))
-    return result

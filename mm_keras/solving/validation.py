@@ -10,6 +10,7 @@ import numpy as np
 from mm_keras.model.solved_head import Answer, Kernels
 from mm_keras.solving.blocks import Block
 from mm_keras.solving.calibration import Calibration, calibrate
+from mm_keras.solving.neighbours import Votes
 
 
 class Validation(NamedTuple):
@@ -32,7 +33,7 @@ class Validation(NamedTuple):
         return np.flatnonzero(self.present[:, list(modalities)].all(axis=1))
 
 
-def answer_logits(answer: Answer, kernels: Kernels, blocks: Sequence[Block], rows: np.ndarray) -> np.ndarray:
+def answer_logits(answer: Answer, kernels: Kernels, blocks: Sequence[Block], rows: np.ndarray, multi_label: bool) -> np.ndarray:
     """What an answer says of some examples, as `SolvedAnswers` computes it: float32 [n, L].
 
     Args:
@@ -40,14 +41,24 @@ def answer_logits(answer: Answer, kernels: Kernels, blocks: Sequence[Block], row
         kernels: the kernels that it may read.
         blocks: all blocks of the examples.
         rows: int [n], the examples.
+        multi_label: whether labels are independent of each other.
     """
     logits = np.tile(answer.bias, (len(rows), 1))
     for block, weights in answer.linear.items():
         logits += blocks[block].values[rows] @ weights
-    for number, dual in answer.kernels.items():
+
+    def exponents(number: int) -> np.ndarray:
         of, gamma = kernels.kernels[number]
         distances = sum(_squared_distances(blocks[block].values[rows], kernels.landmarks[block]) for block in of)
-        logits += np.exp(-gamma / len(of) * distances) @ dual
+        return -gamma / len(of) * distances
+
+    for number, dual in answer.kernels.items():
+        logits += np.exp(exponents(number)) @ dual
+    for number, scale in answer.neighbours.items():
+        asked = kernels.neighbours[number]
+        near = np.where(asked.voters > 0, exponents(asked.kernel), -np.inf)
+        votes = Votes.of(near, kernels.targets, asked.voters, asked.prior, multi_label)
+        logits += votes.logits(asked.pull) * scale
     return logits.astype("float32")
 
 
@@ -75,7 +86,7 @@ def calibrate_again(
     at = validation.with_all(answer.modalities)
     if not len(at):
         return None
-    asked = answer_logits(answer, kernels, validation.blocks, at), validation.targets[at], validation.weights[at]
+    asked = answer_logits(answer, kernels, validation.blocks, at, multi_label), validation.targets[at], validation.weights[at]
     return calibrate(*(np.concatenate(pair) for pair in zip(held_out, asked, strict=True)), multi_label)
 
 
@@ -85,7 +96,8 @@ def scaled(answer: Answer, calibration: Calibration) -> Answer:
     def times(weights: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         return {number: values * calibration.scale for number, values in weights.items()}
 
-    return Answer(answer.modalities, times(answer.linear), times(answer.kernels), calibration(answer.bias))
+    parts = (times(values) for values in (answer.linear, answer.kernels, answer.neighbours))
+    return Answer(answer.modalities, *parts, calibration(answer.bias))
 
 
 def _squared_distances(rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -117,7 +117,15 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
     end_if_asked()
     widths = [block.values.shape[1] for block in blocks]
     centers = {number: block.values.mean(axis=0) for number, block in enumerate(blocks) if not block.is_words}
-    head = build_solved_head(widths, len(features.modalities), solution.kernels, solution.answers, solution.pattern_of, centers)
+    head = build_solved_head(
+        widths,
+        len(features.modalities),
+        solution.kernels,
+        solution.answers,
+        solution.pattern_of,
+        features.multi_label,
+        centers,
+    )
     bags = {field: (known.column_of, known.rarity) for field, known in words.items()}
     model = build_solved_two_tower(built.model, features, bags, head)
     described = describe_solution(solution, rows, features.modalities) | {

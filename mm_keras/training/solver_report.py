@@ -101,7 +101,9 @@ def _describe_chosen(
 
 
 def _name(candidate: Candidate, rows: Rows) -> str:
-    kind = candidate.loss if candidate.kernel.gamma is None else f"Gaussian {candidate.kernel.gamma:g}"
+    kind = candidate.method
+    if candidate.kernel.gamma is not None:
+        kind = f"{'Gaussian' if kind == 'ridge' else kind} {candidate.kernel.gamma:g}"
     return f"{kind} on {' + '.join(rows.blocks[block].name for block in candidate.kernel.blocks)}"
 
 

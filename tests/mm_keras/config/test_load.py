@@ -157,6 +157,13 @@ def test_binding_that_nothing_uses_is_an_error(write):
     assert "UNUSED is bound, but nothing uses it; refer to %UNUSED" in message
 
 
+def test_bindings_of_a_part_that_is_replaced_may_stay(write):
+    path = write("build_two_tower.image_tower = @build_small_cnn", "build_small_cnn.widths = %WIDTHS", "WIDTHS = (4,)")
+    other = "build_two_tower.image_tower = @build_image_tower"
+    load_config(path, [other])
+    assert "UNUSED is bound, but nothing uses it" in _message(path, [other, "UNUSED = 3"])
+
+
 def test_override_that_nothing_uses_is_an_error(write):
     assert "build_small_cnn.widths is bound, but nothing uses it" in _message(write(), ["build_small_cnn.widths = (4,)"])
 

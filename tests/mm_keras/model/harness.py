@@ -155,9 +155,16 @@ _LOGITS = _normal(2, 3)
 
 def _solved_answers() -> SolvedAnswers:
     """Two blocks and two flags; the answers are random but for the last one."""
-    kernels = [{"blocks": [0, 1], "gamma": 0.5}]
-    answers = [{"linear": [0], "kernels": []}, {"linear": [0, 1], "kernels": [0]}, {"linear": [], "kernels": []}]
-    return SolvedAnswers(3, [2, 3], kernels, 4, answers, [2, 0, 2, 1], dtype="float32")
+    kernels, neighbours = [{"blocks": [0, 1], "gamma": 0.5}], [{"kernel": 0, "pull": 0.1}]
+    answers = [
+        {"linear": [0], "kernels": [], "neighbours": [0]},
+        {"linear": [0, 1], "kernels": [0], "neighbours": []},
+        {"linear": [], "kernels": [], "neighbours": []},
+    ]
+    layer = SolvedAnswers(3, [2, 3], kernels, 4, neighbours, False, answers, [2, 0, 2, 1], dtype="float32")
+    layer.build((None, 7))
+    layer.prior[0].assign([0.2, 0.3, 0.5])
+    return layer
 
 
 LAYERS = {  # by the names of the classes; all that are registered in mm_keras.model

@@ -162,7 +162,7 @@ def count_trainable():
         with pytest.MonkeyPatch.context() as patch:
             _shrink(patch)
             tower = build_image_tower(SMALL, "resnet50", None, fraction)
-        layers = tower.get_layer("resnet50").layers
+            layers = ARCHITECTURES["resnet50"].build(input_shape=(*SMALL.size, 3), name="resnet50").layers
         trained = layers[round(fraction * len(layers)) :]
         return len(tower.trainable_weights), sum(len(layer.trainable_weights) for layer in trained)
 
@@ -183,7 +183,7 @@ def test_half_is_frozen_unless_said_otherwise(tiny, count_trainable):
 
 def test_tower_is_frozen_up_to_a_cut(tiny):
     tower = build_image_tower(SMALL, "mobilenet_v2", None, freeze_up_to="block_5_add")
-    layers = tower.get_layer("mobilenet_v2").layers
+    layers = [layer for layer in tower.get_layer("mobilenet_v2").layers if layer.weights or layer.name == "block_5_add"]
     index = [layer.name for layer in layers].index("block_5_add")
     assert [layer.trainable for layer in layers] == [False] * (index + 1) + [True] * (len(layers) - index - 1)
     counts = {}
@@ -194,16 +194,28 @@ def test_tower_is_frozen_up_to_a_cut(tiny):
 
 
 def test_training_moves_no_frozen_weight_and_no_frozen_statistic(tiny):
-    tower = build_image_tower(SMALL, "resnet50", None, 0.5)
-    layers = tower.get_layer("resnet50").layers
+    tower = build_image_tower(SMALL, "resnet50_v2", None, 0.5)  # whose normalisations stand before convolutions, too
+    layers = tower.get_layer("resnet50_v2").layers
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
     before = {norm.name: np.asarray(norm.moving_mean).copy() for norm in norms}
+    frozen = [(weight, np.asarray(weight).copy()) for layer in layers if not layer.trainable for weight in layer.weights]
     model = keras.Sequential([tower, keras.layers.Dense(1)])
     model.compile("sgd", "mse", jit_compile=False)
     model.train_on_batch(_pictures(SMALL.size, 4), np.zeros((4, 1)))
     for norm in norms:
-        moved = not np.array_equal(norm.moving_mean, before[norm.name])
-        assert moved == (layers.index(norm) >= round(0.5 * len(layers)))
+        assert norm.trainable != np.array_equal(norm.moving_mean, before[norm.name])
+    assert {norm.trainable for norm in norms} == {True, False}
+    assert all(np.array_equal(weight, old) for weight, old in frozen)
+
+
+def test_frozen_normalisations_are_within_the_convolutions(tiny):
+    def norms(fraction):
+        layers = build_image_tower(SMALL, "mobilenet_v2", None, fraction).get_layer("mobilenet_v2").layers
+        return [layer.trainable for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+    assert all(norms(0))
+    assert 0 < len(norms(0.5)) < len(norms(0))
+    assert norms(1) == []
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ from scipy.special import softmax
 
 import mm_keras.solving.candidates as candidates
 from mm_keras.model.solved_head import build_solved_head
+from mm_keras.solving.answers import make_answers, patterns_of
 from mm_keras.solving.blocks import Block, unit_rows
+from mm_keras.solving.calibration import Calibration
 from mm_keras.solving.ensemble import mean_loss
 from mm_keras.solving.rows import Rows
-from mm_keras.solving.solve import patterns_of, score, solve
-from mm_keras.solving.validation import Validation
+from mm_keras.solving.solve import score, solve
+from mm_keras.solving.validation import Validation, answer_logits
 
 
 def _answers(solution, rows, shown=None):
@@ -21,6 +23,7 @@ def _answers(solution, rows, shown=None):
         solution.kernels,
         solution.answers,
         solution.pattern_of,
+        rows.multi_label,
     )
     blocks = [b.values if isinstance(b.values, np.ndarray) else b.values.toarray() for b in rows.blocks]
     present = rows.present if shown is None else np.tile(np.isin(np.arange(rows.present.shape[1]), shown), (len(blocks[0]), 1))
@@ -204,3 +207,56 @@ def test_sets_of_inputs():
     many[0, :4] = False
     patterns = patterns_of(many)
     assert (4, 5) in patterns and len(patterns) == 6 + 6 + 1 + 1
+
+
+def _only_neighbours(rows, modalities):
+    return [family for family in candidates.families_of(rows, modalities) if family.methods == ["neighbours"]]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_neighbours_answer_in_the_model_as_they_did_when_they_were_chosen(draw_rows, multi_label):
+    rows, new = (draw_rows(multi_label=multi_label, missing=0.2, seed=seed) for seed in (0, 1))
+    solution, everyone = solve(rows, 0), np.arange(240)
+    asked = [number for number, candidate in enumerate(solution.candidates) if candidate.method == "neighbours"]
+    regressions, offset = candidates.Regressions(rows, everyone), np.arange(4, dtype="float32")
+    chosen = [
+        dataclasses.replace(c, shares={number: 1.0}, calibration=Calibration(np.full(4, 0.5), offset))
+        for c, number in zip(solution.chosen, asked, strict=True)
+    ]
+    kernels, answers = make_answers(rows, chosen, {n: regressions.fit(solution.candidates[n]) for n in asked}, everyone)
+    assert [list(answer.neighbours) for answer in answers] == [[0], [1], [2]]
+    changed = dataclasses.replace(solution, kernels=kernels, answers=[*answers, solution.answers[-1]])
+    for number, answer, shown in zip(asked, answers, ([0], [1], [0, 1]), strict=True):
+        has_all = np.flatnonzero(new.present[:, shown].all(axis=1))
+        logits = _answers(changed, new, shown)[has_all]
+        np.testing.assert_allclose(logits, answer_logits(answer, kernels, new.blocks, has_all, multi_label), atol=1e-4)
+        held_out = _score(solution.candidates[number].held_out, rows)
+        assert score(logits - offset, new.targets[has_all], new.weights[has_all], multi_label) > held_out - 0.1 > 0.3
+
+
+def test_neighbours_are_those_outside_of_the_fold(draw_rows):
+    """A copy of each example in its own fold is not asked; one in another fold answers for it."""
+    rows = draw_rows(count=60)
+    labels = np.random.default_rng(0).integers(0, 4, 60)
+    targets = np.eye(4, dtype="float32")[np.tile(labels, 2)]
+    doubled = dataclasses.replace(
+        rows,
+        blocks=[Block(b.name, b.modality, np.tile(np.asarray(b.values), (2, 1))) for b in rows.blocks[:2]],
+        present=np.tile(rows.present, (2, 1)),
+        targets=targets,
+        weights=np.ones(120, np.float32),
+    )
+    scores = []
+    for shift in (0, 1):
+        copies = dataclasses.replace(doubled, folds=np.concatenate([rows.folds, (rows.folds + shift) % 5]))
+        (family,) = _only_neighbours(copies, (0, 1))
+        (candidate,) = candidates.Regressions(copies, np.arange(120)).candidates(family, (0, 1))
+        scores.append(score(candidate.held_out, targets, copies.weights, False))
+    assert scores[0] < 0.5 < 0.95 < scores[1]
+
+
+def test_neighbours_are_asked_where_all_examples_are_landmarks(draw_rows, monkeypatch):
+    rows = draw_rows()
+    assert len(_only_neighbours(rows, (0,))) == 1
+    monkeypatch.setattr(candidates, "MOST_EXACT", 100)
+    assert not _only_neighbours(rows, (0,))

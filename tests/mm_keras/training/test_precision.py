@@ -56,12 +56,12 @@ def test_training_in_16_bits_is_finite_and_can_be_reloaded(
         return model
 
     modalities = ("image", "title")
-    model = train_small(dataset, tmp_path / "run", build_model=build, precision=precision, epochs=2, modalities=modalities)
+    model = train_small(dataset, tmp_path / "run", build_model=build, precision=precision, epochs=4, modalities=modalities)
     assert keras.config.dtype_policy().name == "float32"
     assert model.get_layer("image_tower").get_layer("conv_0").compute_dtype == precision.removeprefix("mixed_")
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert losses[1] < losses[0]
+    assert losses[-1] < losses[0]
     loaded, features = RunFolder(tmp_path / "run").load_model()
     inputs = next(iter(make_evaluation_batches(Split.open(dataset, "test"), features, 16).dataset))[0]
     logits = np.asarray(loaded(inputs))

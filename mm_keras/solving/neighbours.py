@@ -1,0 +1,51 @@
+"""Votes of the nearest examples, and what they say as logits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Votes:
+    """How the examples near some others vote.
+
+    The nearest one has one vote, and the others as much of one as their kernel is of its: so it depends on how near the nearest
+    is whether few or many are asked. A kernel regression (Nadaraya, "On Estimating Regression", 1964, equation 2), of which a
+    share belongs to the prior.
+
+    Attributes:
+        yes: float32 [n, L], the votes for each label.
+        total: float32 [n, 1], all votes; 0 where there is nobody to ask.
+        prior: float32 [L], the share of each label among all examples, within (0, 1).
+        multi_label: whether labels are independent of each other.
+    """
+
+    yes: np.ndarray
+    total: np.ndarray
+    prior: np.ndarray
+    multi_label: bool
+
+    @classmethod
+    def of(cls, exponents: np.ndarray, targets: np.ndarray, voters: np.ndarray, prior: np.ndarray, multi_label: bool) -> Votes:
+        """Counts votes.
+
+        Args:
+            exponents: float32 [n, K], see `Similarities.exponents`; -inf for an example that is not asked. It is overwritten.
+            targets: 0 and 1, float32 [K, L], the labels of those who vote.
+            voters: float32 [K], what the vote of each one counts.
+            prior, multi_label: see the attributes.
+        """
+        nearest = exponents.max(axis=1, keepdims=True)
+        exponents -= np.where(np.isfinite(nearest), nearest, 0)
+        votes = np.exp(exponents, out=exponents)
+        votes *= voters
+        return cls(votes @ targets, votes.sum(axis=1, keepdims=True), prior, multi_label)
+
+    def logits(self, pull: float) -> np.ndarray:
+        """float32 [n, L]: logarithms of shares, or log-odds, where so many votes more are those of the prior."""
+        yes = np.log(self.yes + pull * self.prior)
+        if not self.multi_label:
+            return yes - np.log(self.total + pull)
+        return yes - np.log(np.maximum(self.total - self.yes, 0) + pull * (1 - self.prior))
