@@ -69,6 +69,7 @@ def table_dataset(
     group: str | None = None,
     empty_means_none: bool = False,
     stratify: bool | None = None,
+    hold_out: Rate = 0.0,
 ) -> str:
     """Packs a table (CSV, JSON, JSON Lines, Parquet) into `folder`, or finds it there, and returns the folder.
 
@@ -87,6 +88,8 @@ def table_dataset(
         first_image, encoding, delimiter, quotes: see `tfrecords_tools.sources.table.make_source`.
         labels: columns that say by 0 and 1 whether the label that they are called applies; `label` is then None.
         empty_means_none: see `tfrecords_tools.sources.table.make_source`.
+        hold_out: the fraction of the rows of "train" that becomes "val" where the split column names none, so that a training
+            by gradient knows its best epoch; a head that is solved has no need of it.
         unlabelled, stratify, check_images: see `PackOptions`. By `check_images` a dataset in the folder is compared with the
             image files.
 
@@ -110,7 +113,25 @@ def table_dataset(
     options = PackOptions(
         seed=seed, allow_outside=allow_outside, unlabelled=unlabelled, check_images=check_images, stratify=stratify
     )
+    if hold_out and split and not _names_split(source, "val"):
+        source, fractions = _without_split(source, "train"), {"train": 1 - hold_out, "val": hold_out}
+        logging.info(f"no row of {file} is of split 'val': {hold_out:.0%} of those of 'train' are")
     return pack_once(source, folder, options if fractions is None else dataclasses.replace(options, fractions=dict(fractions)))
+
+
+def _names_split(source: Source, name: str) -> bool:
+    return any(isinstance(example, SourceExample) and example.split == name for example in source.examples())
+
+
+def _without_split(source: Source, name: str) -> Source:
+    """The source, where the split of the examples of split `name` is drawn."""
+
+    def examples():
+        for example in source.examples():
+            drawn = isinstance(example, SourceExample) and example.split == name
+            yield dataclasses.replace(example, split=None) if drawn else example
+
+    return dataclasses.replace(source, examples=examples, options={**source.options, "drawn": name}, stratify=True)
 
 
 @configurable

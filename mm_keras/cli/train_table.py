@@ -12,6 +12,7 @@ from tfrecords_tools.sources.table_file import delimiter_option
 if TYPE_CHECKING:
     from tfrecords_tools.dataset.folder import Dataset
 
+_HELD_OUT = 0.1  # of the training rows, where a training by gradient has no others to tell its best epoch
 _FLAGS = ("multi_label", "empty_means_none", "allow_outside", "first_image")
 _DEFAULTS = {
     **dict.fromkeys(("table", "dataset", "image", "label", "label_separator", "id", "split", "group")),
@@ -105,6 +106,8 @@ def make_table_config(options: argparse.Namespace) -> str:
         print(note)
     if options.table:
         arguments = _table_arguments(options, texts)
+        if options.split and not parts.all_frozen:
+            arguments["hold_out"] = _HELD_OUT
         dataset, fields = Dataset.open(table_dataset(**arguments)), texts
         lines = ["train.dataset = @table_dataset()"]
         lines += [f"table_dataset.{name} = {value!r}" for name, value in arguments.items()]

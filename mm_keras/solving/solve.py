@@ -21,9 +21,10 @@ from tfrecords_tools.progress import progress_bar
 
 _LEAST_ROWS = 20  # examples, or a quarter of them all, that a set of modalities needs for an ensemble of its own
 # What kernels with landmarks, which make a model large, have to bring: accuracy or mAP, or a share of the log-loss, which tells
-# the same with less noise.
+# the same with less noise; neighbours among landmarks that are read anyway bring less.
 _EARNED = 0.003
 _EARNED_LOSS = 0.02
+_EARNED_LOSS_OF_MORE = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +68,8 @@ def solve(rows: Rows, seed: int, validation: Validation | None = None) -> Soluti
         regressions = Regressions(rows, landmarks)
         candidates = _try_all(rows, patterns, regressions, pool)
         chosen: list[Chosen] = []
-        for modalities in patterns:
-            chosen.append(_choose(rows, modalities, candidates, chosen))
+        for mixed in list(pool.map(lambda modalities: _mix(rows, modalities, candidates), patterns)):
+            chosen.append(_choose(rows, mixed, candidates, chosen))
         numbers = sorted({number for c in chosen for number in c.shares})
         fitted = dict(zip(numbers, pool.map(lambda number: regressions.fit(candidates[number]), numbers), strict=True))
     kernels, answers = make_answers(rows, chosen, fitted, np.sort(landmarks))
@@ -125,34 +126,37 @@ def _with_all(rows: Rows, modalities: Sequence[int]) -> np.ndarray:
     return np.flatnonzero(rows.present[:, list(modalities)].all(axis=1))
 
 
-def _choose(rows: Rows, modalities: tuple[int, ...], candidates: Sequence[Candidate], before: Sequence[Chosen]) -> Chosen:
-    """Chooses the ensemble for a set of modalities.
-
-    An ensemble of linear candidates, one with Gaussian kernels if it earns them, or what was chosen for a part of the set, if
-    nothing that reads more is better: so fusion cannot lose to its best part.
-    """
+def _mix(rows: Rows, modalities: tuple[int, ...], candidates: Sequence[Candidate]) -> list[Chosen]:
+    """The ensembles for a set of modalities: of linear candidates, with Gaussian kernels, and with neighbours, too."""
     at = _with_all(rows, modalities)
-    targets, weights = rows.targets[at], rows.weights[at]
     usable = [number for number, c in enumerate(candidates) if set(c.modalities) <= set(modalities)]
-
-    def ensemble(numbers: Sequence[int]) -> Chosen:
-        held_out = [candidates[number].held_out[at] for number in numbers]
-        chosen = choose_ensemble(held_out, targets, weights, rows.multi_label)
-        shares = {numbers[index]: share for index, share in chosen.items()}
-        return _calibrated(rows, modalities, at, shares, candidates)
-
     linear = [number for number in usable if candidates[number].kernel.gamma is None]
-    options = [_calibrated(rows, modalities, at, c.shares, candidates) for c in before if set(c.modalities) < set(modalities)]
-    options += [ensemble(linear), ensemble(usable)]
-    values = [_value(rows, option) for option in options]
-    best = int(np.argmax(values[:-1]))
-    if values[-1] >= values[best] and (
-        not _reads_landmarks(options[-1], candidates)
-        or values[-1] >= values[best] + _EARNED
-        or _loss(rows, options[-1]) <= _loss(rows, options[best]) * (1 - _EARNED_LOSS)
-    ):
-        best = len(options) - 1
-    return options[best]
+    regressions = [number for number in usable if candidates[number].method != "neighbours"]
+    mixed = []
+    for numbers in (linear, regressions, usable):
+        held_out = [candidates[number].held_out[at] for number in numbers]
+        chosen = choose_ensemble(held_out, rows.targets[at], rows.weights[at], rows.multi_label)
+        shares = {numbers[index]: share for index, share in chosen.items()}
+        mixed.append(_calibrated(rows, modalities, at, shares, candidates))
+    return mixed
+
+
+def _choose(rows: Rows, mixed: Sequence[Chosen], candidates: Sequence[Candidate], before: Sequence[Chosen]) -> Chosen:
+    """Chooses one of the ensembles for a set of modalities.
+
+    That of linear candidates, one with Gaussian kernels or neighbours if these earn it, or what was chosen for a part of the
+    set, if nothing that reads more is better: so fusion cannot lose to its best part.
+    """
+    linear, *larger = mixed
+    parts = [c for c in before if set(c.modalities) < set(linear.modalities)]
+    options = [*(_calibrated(rows, linear.modalities, linear.rows, c.shares, candidates) for c in parts), linear]
+    best = max(options, key=lambda option: _value(rows, option))
+    for option in larger:
+        least = _EARNED_LOSS_OF_MORE if any(candidates[n].kernel.gamma is not None for n in best.shares) else _EARNED_LOSS
+        gain = _value(rows, option) - _value(rows, best)
+        if gain >= _EARNED or (gain >= 0 and _loss(rows, option) <= _loss(rows, best) * (1 - least)):
+            best = option
+    return best
 
 
 def _calibrated(
@@ -161,10 +165,6 @@ def _calibrated(
     mixed = sum(share * candidates[number].held_out for number, share in shares.items())
     calibration = calibrate(mixed[at], rows.targets[at], rows.weights[at], rows.multi_label)
     return Chosen(modalities, shares, calibration, calibration(mixed), at)
-
-
-def _reads_landmarks(chosen: Chosen, candidates: Sequence[Candidate]) -> bool:
-    return any(candidates[number].kernel.gamma is not None for number in chosen.shares)
 
 
 def _value(rows: Rows, chosen: Chosen) -> float:

@@ -157,3 +157,17 @@ def test_unlabelled_rows_are_left_out_where_that_is_asked(table, capsys):
     assert "1 without a label were left out, as asked" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds a dataset of another unlabelled: leave_out"):
         _pack_table(table)
+
+
+@pytest.mark.parametrize("others", ["test", "dev"])
+def test_a_part_of_the_training_rows_is_held_out_where_no_row_is_for_validation(tmp_path, others):
+    lines = [f"p{number},thing {number},{number % 2},{others if number < 20 else 'Train'}" for number in range(120)]
+    (tmp_path / "parts.csv").write_text("\n".join(["id,title,kind,part", *lines]))
+    folder = _pack_table(tmp_path / "parts.csv", image=None, split="part", hold_out=0.2)
+    info = DatasetInfo.load(folder)
+    sizes = {split: info.num_examples(split) for split in info.splits}
+    assert sizes == ({"train": 80, "val": 20, "test": 20} if others == "test" else {"train": 100, "val": 20})
+    assert _pack_table(tmp_path / "parts.csv", image=None, split="part", hold_out=0.2) == folder
+    if others == "test":
+        with pytest.raises(ValueError, match="holds a dataset of another"):
+            _pack_table(tmp_path / "parts.csv", image=None, split="part")
