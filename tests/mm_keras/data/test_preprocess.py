@@ -45,6 +45,7 @@ def test_blank_text_is_missing(made):
     assert made["title_padding_mask"].numpy().sum(axis=1).tolist() == [3, 0, 0]
 
 
+@pytest.mark.ci
 def test_graph_of_any_batch_size_makes_the_same(spec, raw, made):
     preprocessor = Preprocessor(spec)
     signature = {name: tf.TensorSpec([None], tf.string) for name in raw}

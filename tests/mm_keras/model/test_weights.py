@@ -47,6 +47,7 @@ def test_saved_weights_load(weights_file):
     _assert_same(other, model)
 
 
+@pytest.mark.ci
 def test_tower_takes_the_weights_of_its_architecture_at_another_size(tmp_path):
     backbone = build_image_tower(SMALL, "mobilenet_v2", None, 0).get_layer("mobilenet_v2")
     backbone.save_weights(tmp_path / "mobilenet.weights.h5")
@@ -242,6 +243,7 @@ def test_name_that_holds_the_digest_as_torch_hub_does_is_verified(tmp_path):
 IMAGENET = SHARED / "weights" / "mobilenet_v2_224_imagenet_notop.weights.h5"
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(not IMAGENET.is_file(), reason="needs ImageNet weights of MobileNetV2 beside the repository")
 def test_real_imagenet_weights_fit_their_tower():
     tower = build_image_tower(ImageSpec((96, 96)), "mobilenet_v2", str(IMAGENET), 1)

@@ -49,6 +49,7 @@ def test_a_weighted_measure_is_that_of_repeated_examples():
         assert measure(counts[np.newaxis].astype("float32"))[0] == pytest.approx(value_of(repeated[name], len(rows)), abs=1e-6)
 
 
+@pytest.mark.ci
 def test_intervals_cover_the_truth_in_95_of_100_drawn_test_sets():
     labels, answers = _draw(300_000, np.random.default_rng(0))
     truth = {name: value_of(measure, len(labels)) for name, measure in make_measures(answers, labels, False).items()}

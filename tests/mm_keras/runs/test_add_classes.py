@@ -57,6 +57,7 @@ def test_new_run_says_what_it_is(classes_run, more):
     assert facts["dataset"] == RunFolder(classes_run).facts()["dataset"]
 
 
+@pytest.mark.ci
 def test_new_run_is_evaluated_on_the_old_dataset_and_on_one_with_the_new_classes(more, tmp_path, pack_examples):
     run = shutil.copytree(more, tmp_path / "run")
     row = evaluate(run)["rows"][-1]

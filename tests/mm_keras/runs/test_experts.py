@@ -30,6 +30,7 @@ def test_expert_answers_as_the_whole_does_with_all_else_missing(trained_run, mak
     assert np.abs(np.asarray(expert(own)) - np.asarray(model(inputs))).max() > 1e-3
 
 
+@pytest.mark.ci
 def test_experts_are_runs_that_evaluate_to_what_the_table_says(run, tmp_path, capsys):
     report = measure_experts(run, num_classes=2)
     of = {row["inputs"]: row for row in report["rows"]}

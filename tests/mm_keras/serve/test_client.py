@@ -27,6 +27,7 @@ def address(exported):
     listening.close()
 
 
+@pytest.mark.ci
 def test_client_asks_in_all_ways(address, exported, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(exported[2]["image"][0])
     with Client(address, model="reviews") as client:

@@ -89,6 +89,7 @@ def test_forms_that_are_none_are_errors(server):
         assert answer.json()["error"]
 
 
+@pytest.mark.ci
 def test_limits_on_bodies_and_texts(start, exported):
     with start(ModelSource("reviews", exported[0]), max_body_mb=0.01, max_text=10) as client:
         long = client.post("/classify", json={"Review Text": "é" * 11})
@@ -134,6 +135,7 @@ def test_metrics_count_requests(server):
     assert server.get("/metrics").text.startswith("# HELP")
 
 
+@pytest.mark.ci
 def test_the_description_names_the_models_inputs(start, exported):
     with start(ModelSource("reviews", exported[0])) as client:
         api = client.get("/openapi.json").json()

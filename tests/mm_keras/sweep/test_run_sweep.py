@@ -93,6 +93,7 @@ def test_changed_sweep_adds_trainings_and_deletes_none(sweep, capsys):
     assert [row["batch_size"] for row in _rows(workdir)] == ["16", "64"]
 
 
+@pytest.mark.ci
 def test_other_bindings_are_other_trainings(sweep):
     workdir = run_sweep(sweep / "sweep.toml", sweep / "runs")
     given = (sweep / "sweep.toml").read_text()

@@ -86,6 +86,7 @@ def test_search_that_was_broken_off_goes_on_with_the_same_training(search):
     assert _states(runs) == ["FAIL", *["COMPLETE"] * 6]
 
 
+@pytest.mark.ci
 def test_training_that_is_worse_than_the_others_is_ended_early(search, capsys):
     class Large(optuna.samplers.TPESampler):
         def sample_independent(self, study, trial, name, distribution):
@@ -108,6 +109,7 @@ def test_training_that_is_worse_than_the_others_is_ended_early(search, capsys):
     assert not list((folder / "checkpoints").iterdir())
 
 
+@pytest.mark.ci
 def test_failed_trainings_are_named_and_others_are_tried_later(search):
     (search / "runs").mkdir()
     (search / "runs" / "broken").touch()

@@ -56,7 +56,8 @@ def test_training_in_16_bits_is_finite_and_can_be_reloaded(
         return model
 
     modalities = ("image", "title")
-    model = train_small(dataset, tmp_path / "run", build_model=build, precision=precision, epochs=4, modalities=modalities)
+    epochs = 4 if precision == "mixed_float16" and not frozen else 2  # of whose first updates a scaled loss leaves some out
+    model = train_small(dataset, tmp_path / "run", build_model=build, precision=precision, epochs=epochs, modalities=modalities)
     assert keras.config.dtype_policy().name == "float32"
     assert model.get_layer("image_tower").get_layer("conv_0").compute_dtype == precision.removeprefix("mixed_")
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}

@@ -12,6 +12,7 @@ def _numbers(pattern, text):
     return [float(number.replace(",", "")) for number in re.search(pattern, text).groups()]
 
 
+@pytest.mark.ci
 def test_estimate_of_a_source_agrees_with_what_packing_it_makes(call, tmp_path):
     status, out, _ = call(main, "pack", "sample", "--num_examples=1200", f"--output={tmp_path / 'sample'}", "--estimate")
     assert status == 0
