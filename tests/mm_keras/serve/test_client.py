@@ -1,5 +1,7 @@
 """The client against a server on a port, and what it needs: Python alone."""
 
+import asyncio
+import socket
 import threading
 
 import pytest
@@ -40,6 +42,22 @@ def test_client_asks_in_all_ways(address, exported, tmp_path):
         assert text["labels"] == [each["label"] for each in client.classify(**{"Review Text": "oak"})["labels"]]
         assert set(client.metadata()["image"]["inputs"]) == {"image"}
         assert client.status()[0]["state"] == "AVAILABLE"
+
+
+def test_answers_are_sent_without_waiting_for_acknowledgements():
+    async def has_no_delay() -> int:
+        option = asyncio.get_running_loop().create_future()
+
+        def accepted(reader, writer):
+            option.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(accepted, sock=listen("127.0.0.1", 0)) as server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.close()
+            return await option
+
+    assert asyncio.run(has_no_delay())
 
 
 def test_client_tells_of_errors(address):
