@@ -99,12 +99,12 @@ def build_image_tower(
     backbone = _build_backbone(entry, architecture, (*spec.size, 3), weights, weights_sha256)
     _freeze(backbone, 0.5 if freeze_fraction is None else freeze_fraction, freeze_up_to)
 
-    if not isinstance(backbone, VisionTransformer):
-        backbone = fold_frozen(backbone)
-    else:
+    if isinstance(backbone, VisionTransformer):
         if pooling not in ("avg", "none") or (pooling == "none" and len(backbone.backbone.output.shape) == 2):
             raise ValueError(f"{architecture} has an embedding of its own: pooling is of other towers. Received: {pooling!r}")
         backbone.places = pooling == "none"
+    else:
+        backbone = fold_frozen(backbone)
 
     expected = UNIT if pixels == "unit" else entry.pixels
     image = keras.Input((*spec.size, 3), name="image")

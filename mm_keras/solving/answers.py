@@ -119,7 +119,7 @@ def _make_kernels(
 def prior_answer(rows: Rows) -> Answer:
     """What is answered where nothing is known of an example."""
     everyone = np.arange(len(rows.targets))
-    return Answer((), {}, {}, {}, rows.problem(everyone, np.empty((len(everyone), 0), np.float32)).log_prior())
+    return Answer((), {}, {}, {}, rows.problem(everyone).log_prior())
 
 
 def joined_answers(answers: Sequence[Answer], values: Sequence[float], rows: Rows) -> list[Answer]:

@@ -169,11 +169,11 @@ class Regressions:
         """Fits a candidate to all examples."""
         kernel, used = candidate.kernel, self._rows.with_any(candidate.modalities)
         if candidate.method == "neighbours":
-            prior = self._rows.problem(used, np.empty((len(used), 0), np.float32)).prior()
+            prior = self._rows.problem(used).prior()
             return FittedNeighbours(kernel, used, prior, candidate.penalty, candidate.calibration)
         if candidate.method == "ridge" and self._is_exact:
             landmarks = used
-            problem = self._rows.problem(used, np.empty((len(used), 0), np.float32))
+            problem = self._rows.problem(used)
             solver = ExactRidge(self._similarities.matrix(kernel, used, used), problem.weights, candidate.penalty)
             dual = solver.dual(problem.targets - problem.prior()) / _spread(problem)
         else:
@@ -210,7 +210,7 @@ class Regressions:
         """The votes for each example, of all those outside of its fold."""
         exponents, folds = self._similarities.exponents(kernel, used, used), self._rows.folds[used]
         exponents[folds[:, None] == folds[None, :]] = -np.inf
-        problem = self._rows.problem(used, np.empty((len(used), 0), np.float32))
+        problem = self._rows.problem(used)
         return Votes.of(exponents, problem.targets, problem.weights, problem.prior(), problem.multi_label)
 
     def _folds(self, kernel: Kernel, used: np.ndarray, landmarks: np.ndarray) -> _Folds:

@@ -41,8 +41,9 @@ class Rows:
         """The examples, int, that have at least one of some modalities."""
         return np.flatnonzero(self.present[:, list(modalities)].any(axis=1))
 
-    def problem(self, used: np.ndarray, features: np.ndarray) -> Problem:
-        """What is regressed for some examples, float32 [n, m] being their features."""
+    def problem(self, used: np.ndarray, features: np.ndarray | None = None) -> Problem:
+        """What is regressed for some examples, float32 [n, m] being their features; None where these do not matter."""
+        features = np.empty((len(used), 0), np.float32) if features is None else features
         return Problem(features, self.targets[used], self.weights[used], self.multi_label)
 
 
