@@ -55,6 +55,12 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w*)\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.parametrize("page", sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")))
+def test_every_block_is_closed(page):
+    fences = re.findall(r"^```(.*)$", (DOCS / page).read_text("utf-8"), re.MULTILINE)
+    assert len(fences) % 2 == 0 and set(fences[1::2]) <= {""}
+
+
 @pytest.mark.parametrize("page", RUN)
 def test_every_block_says_what_it_is(page):
     assert {language for language, _ in blocks(page)} <= LANGUAGES
