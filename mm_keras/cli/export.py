@@ -16,6 +16,8 @@ records of a split.
 the model of pixels and token ids, preprocess.json, which says how an example becomes these, and client.py,
 which does it."""
 EXAMPLES = """  mm-keras export runs/quickstart
+  mm-keras export runs/quickstart --core_ops_only
+  mm-keras export runs/this_week --version_of=runs/shop
   mm-keras export runs/quickstart --format=onnx --precision=int8
 """
 
@@ -29,18 +31,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="of the weights of an ONNX or LiteRT model; refused where the accuracy falls by more than 0.01",
     )
+    parser.add_argument(
+        "--core_ops_only",
+        action="store_true",
+        help="write a SavedModel without the operations of TensorFlow Text, for servers that lack them; of the pretrained "
+        "tokenizers, those of BERT's kind (WordPiece) can do without",
+    )
+    parser.add_argument(
+        "--version_of",
+        metavar="RUN",
+        help="another run with the same inputs, such as the one of last week or one that knew fewer classes: this one becomes "
+        "the next version in its export folder, and a server that serves it takes it up",
+    )
     add_examples_options(parser, "the records to compare on")
     add_config_of_a_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     import_tensorflow()
-    given = given_examples(options)
+    examples = given_examples(options)
     if options.format == "savedmodel":
         if options.precision != "float32":
             raise ValueError(f"--precision goes with --format=onnx or litert. Received: --precision={options.precision}")
-        configured("export", options.config, options.gin_bindings)(options.run_folder, **given)
-    else:
-        export_portable = configured("export_portable", options.config, options.gin_bindings)
-        export_portable(options.run_folder, options.format, options.precision, **given)
+        choices = {name: getattr(options, name) for name in ("core_ops_only", "version_of") if getattr(options, name)}
+        configured("export", options.config, options.gin_bindings)(options.run_folder, **examples, **choices)
+        return 0
+    for name in ("core_ops_only", "version_of"):
+        if getattr(options, name):
+            raise ValueError(f"--{name} goes with --format=savedmodel. Received: --format={options.format}")
+    export_portable = configured("export_portable", options.config, options.gin_bindings)
+    export_portable(options.run_folder, options.format, options.precision, **examples)
     return 0

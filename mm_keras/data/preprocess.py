@@ -14,7 +14,7 @@ from mm_keras.features import IMAGE, EmbeddedText, FeatureSpec, ImageSpec, TextS
 from mm_keras.tf_text_model.embedder import SavedModelEmbedder
 from tfrecords_tools.dataset.schema import MAX_PIXELS
 
-_SMALL = 2**21  # pixels of a picture that is decoded beside others: 32 MB with its copy in floats, 16 at a time at most
+_SMALL = 2**21  # pixels; smaller pictures are decoded in parallel, 16 at a time at most, each in 32 MB with its copy in floats
 
 
 class Preprocessor(tf.Module):
@@ -22,16 +22,18 @@ class Preprocessor(tf.Module):
 
     Args:
         features: what a batch holds.
+        core_ops_only: whether tokenizers do without the operations of TensorFlow Text.
     """
 
-    def __init__(self, features: FeatureSpec):
+    def __init__(self, features: FeatureSpec, core_ops_only: bool = False):
         super().__init__()
         self._features = features
         tokenizers = dict.fromkeys(text.tokenizer for text in features.texts if isinstance(text, TokenText))
         embedders = dict.fromkeys(text.embedder for text in features.texts if isinstance(text, EmbeddedText))
-        # Lists, since a tf.Module looks for what it must save in lists, and in dicts only of strings.
+        # Lists: a tf.Module finds in them what it has to save, but in dicts only if all keys are strings.
         self._specs = [*tokenizers, *embedders]
-        self._makers = [*map(make_tokenizer, tokenizers), *(SavedModelEmbedder(embedder.path) for embedder in embedders)]
+        self._makers = [make_tokenizer(spec, core_ops_only) for spec in tokenizers]
+        self._makers += [SavedModelEmbedder(embedder.path) for embedder in embedders]
 
     def texts(self, texts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The features and presence flags of text fields, given as key -> string [B]. A blank text counts as missing."""
@@ -76,18 +78,19 @@ class Preprocessor(tf.Module):
 
 
 def read_images(encoded: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes and fits pictures, each for itself: a damaged one leaves the others of its batch as they are.
+    """Decodes and fits pictures, each for itself: a damaged picture does not affect the others of its batch.
 
-    No operation of a graph goes on after an error but a dataset's, which leaves out what fails. Pictures are decoded in
-    parallel, but for large ones, which follow each other, so that a batch takes no more memory for them than for its largest.
-    A JPEG that comes alone is spared the 5 ms that a dataset takes to begin, if it ends as a whole one does.
+    In a graph, an error ends every operation except those of a dataset, which can leave out the elements that fail; so the
+    pictures go through a dataset. Small ones are decoded in parallel, large ones one after the other, so that these take only
+    the memory of the largest. A single JPEG that has its end marker is decoded directly, which saves the 5 ms that a dataset
+    takes to start.
 
     Args:
         encoded: string [B]; empty: there is no picture.
         spec: the tower's size, and how pictures are brought to it.
 
     Returns:
-        float32 [B, H, W, 3] within [0, 255], and int32 [B]: why a picture cannot be read, as a place in `PROBLEMS`. Pictures
+        float32 [B, H, W, 3] within [0, 255], and int32 [B]: why a picture cannot be read, as an index in `PROBLEMS`. Pictures
         that are missing or cannot be read are zeros.
 
     Raises:
@@ -113,8 +116,8 @@ def read_images(encoded: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tens
             lambda index, data: (index, data, *read_small(data)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
         )
         readable = pictures.ignore_errors().map(read_large).ignore_errors()
-        nothing = tf.data.Dataset.from_tensors((count, tf.zeros(shape), 0))  # behind the others: a batch is never empty
-        batch = readable.concatenate(nothing).batch(count + 1).with_options(_as_written())
+        filler = tf.data.Dataset.from_tensors((count, tf.zeros(shape), 0))  # comes last, so that no batch is empty
+        batch = readable.concatenate(filler).batch(count + 1).with_options(_as_written())
         indices, pixels, problems = batch.get_single_element()
         indices = indices[:-1, tf.newaxis]
         pixels = tf.scatter_nd(indices, pixels[:-1], tf.stack([count, *shape]))
@@ -128,14 +131,14 @@ def read_images(encoded: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tens
 
 
 def _is_whole_jpeg(data: tf.Tensor) -> tf.Tensor:
-    """Whether data begin and end as a JPEG does; one that goes on behind its end is none here, and takes a little longer."""
+    """Whether data begin and end as a JPEG does. One with bytes behind its end is missed, and takes a little longer."""
     last = tf.maximum(tf.strings.length(data) - 2, 0)
     return (tf.strings.substr(data, 0, 2) == b"\xff\xd8") & (tf.strings.substr(data, last, 2) == b"\xff\xd9")
 
 
 @functools.cache  # it is traced once, whatever the number of models
 def _make_reader(spec: ImageSpec, max_pixels: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """A graph function of one encoded picture, string []: its pixels, and what is wrong with it."""
+    """Makes a graph function: an encoded picture, string [] -> its pixels, and the index in `PROBLEMS` of what is wrong."""
 
     @aside
     def read(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -152,7 +155,7 @@ def _make_reader(spec: ImageSpec, max_pixels: int) -> Callable[[tf.Tensor], tupl
 
 
 def _as_written() -> tf.data.Options:
-    """Options of a dataset that is not rewritten, since that would take longer than its few elements."""
+    """Options that keep TensorFlow from optimizing a dataset, which would take longer than its few elements do."""
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False

@@ -11,16 +11,17 @@ from absl import logging
 
 from mm_keras.caption_words import CaptionWords, Reduction, StopWords, build_vocabulary
 from mm_keras.configurable import PositiveInt, checked_early, configurable
+from mm_keras.data.core_wordpiece import CoreWordPiece
 from mm_keras.downloads import check_preset, fetching_preset
 from mm_keras.features import TokenizerSpec
 from mm_keras.scripts import SPACELESS
 
 PRETRAINED_KINDS = ("byte_pair", "sentencepiece", "wordpiece")
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
-_LONG, _MOST_UNKNOWN = 256, 0.5  # tokens of a text that are looked at; of them, the share that is told of
-# All of Unicode's white space, as `str.isspace` has it; RE2's \s is that of ASCII.
+_LONG, _MOST_UNKNOWN = 256, 0.5  # tokens of a text that are checked; the share of unknown ones above which a warning is given
+# All of Unicode's white space, as `str.isspace` has it; RE2's \s matches ASCII's alone.
 _WHITE_SPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
-# keras_hub's class -> kind; are texts lower-cased; do they lose their accents (WordPiece: its preset says).
+# keras_hub's class -> (kind, whether texts are lower-cased, whether accents are stripped); for WordPiece the preset says both.
 _FAMILIES = {
     "AlbertTokenizer": ("sentencepiece", True, True),
     "BertTokenizer": ("wordpiece", False, False),
@@ -33,18 +34,24 @@ _FAMILIES = {
 }
 
 
-def make_tokenizer(spec: TokenizerSpec) -> tf.Module:
+def make_tokenizer(spec: TokenizerSpec, core_ops_only: bool = False) -> tf.Module:
     """Makes the tokenizer that a specification describes.
+
+    Args:
+        spec: the specification.
+        core_ops_only: whether the tokenizer does without the operations of TensorFlow Text. See `CoreWordPiece`.
 
     Returns a callable `(texts, max_tokens) -> (token_ids, padding_mask)`: `texts` is string [B], `token_ids` int32
     [B, max_tokens] with 0 at the padding, `padding_mask` bool [B, max_tokens]. An empty text has no token.
 
     Raises:
-        ValueError: for an unknown kind.
+        ValueError: for an unknown kind, or one that cannot do without TensorFlow Text.
     """
-    kinds = {"captions": CaptionTokenizer, "words": WordTokenizer} | dict.fromkeys(PRETRAINED_KINDS, PretrainedTokenizer)
+    if spec.kind in PRETRAINED_KINDS:
+        return PretrainedTokenizer(spec, core_ops_only)
+    kinds = {"captions": CaptionTokenizer, "words": WordTokenizer}
     if spec.kind not in kinds:
-        raise ValueError(f"tokenizer kinds are {sorted(kinds)}. Received: {spec.kind!r}")
+        raise ValueError(f"tokenizer kinds are {sorted([*kinds, *PRETRAINED_KINDS])}. Received: {spec.kind!r}")
     return kinds[spec.kind](spec)
 
 
@@ -74,7 +81,7 @@ class CaptionTokenizer(tf.Module):
     def __init__(self, spec: TokenizerSpec):
         super().__init__()
         self._steps = spec.captions.steps
-        pairs = [("", 1)]  # no token: only because a table may not be empty
+        pairs = [("", 1)]  # "" is no token: it is here because a table may not be empty
         pairs += [(token, index) for index, tokens in enumerate(spec.captions.tokens) for token in tokens]
         keys, ids = tf.constant([token for token, _ in pairs], tf.string), tf.constant([index for _, index in pairs], tf.int64)
         self._ids = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, ids), default_value=1)
@@ -82,9 +89,9 @@ class CaptionTokenizer(tf.Module):
     def __call__(self, texts: tf.Tensor, max_tokens: int) -> tuple[tf.Tensor, tf.Tensor]:
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")  # bytes that are no UTF-8 become U+FFFD
         texts = tf.strings.regex_replace(texts, "’", "'")
-        # A token gives itself and a space, any other character a space: Python's findall, as a replacement.
+        # Python's findall, as a replacement: a token becomes itself and a space, any other character becomes a space.
         tokens = tf.strings.split(tf.strings.regex_replace(texts, f"({self._steps.token_pattern()})|(?s:.)", r"\1 "))
-        # Only now: lower() ends a text at a NUL.
+        # Lower-cased only after the split, since `lower` ends a text at a NUL.
         values = tf.strings.lower(tokens.values, encoding="utf-8") if self._steps.lowercase else tokens.values
         token_ids = tokens.with_values(tf.cast(self._ids.lookup(values), tf.int32))
         return _pad(tf.ragged.boolean_mask(token_ids, token_ids > 0), max_tokens, texts.shape[0])
@@ -96,12 +103,20 @@ class PretrainedTokenizer(tf.Module):
     A text that is too long is cut before its end token, which always stays.
     """
 
-    def __init__(self, spec: TokenizerSpec):
+    def __init__(self, spec: TokenizerSpec, core_ops_only: bool = False):
         super().__init__()
-        import keras_hub
-
         self._spec = spec
         self._unknown_id = None
+        if core_ops_only:
+            if spec.kind != "wordpiece":
+                raise ValueError(
+                    f"{spec.family} ({spec.kind}) needs operations of TensorFlow Text; of the pretrained tokenizers, only "
+                    "those of the kind wordpiece do without. Received: core_ops_only=True"
+                )
+            self._tokenizer = CoreWordPiece(spec)
+            return
+        import keras_hub
+
         family = getattr(keras_hub.tokenizers, spec.family)
         # The tables must be made here: those that a graph makes for itself are not exported.
         if spec.kind == "wordpiece":
@@ -118,13 +133,13 @@ class PretrainedTokenizer(tf.Module):
     def __call__(self, texts: tf.Tensor, max_tokens: int) -> tuple[tf.Tensor, tf.Tensor]:
         ends = [self._spec.start_id, self._spec.end_id]
         pieces = self._tokenizer(self._normalized(texts))[:, : max_tokens - sum(token is not None for token in ends)]
-        some = tf.cast(pieces.row_lengths() > 0, tf.int64)
+        nonempty = tf.cast(pieces.row_lengths() > 0, tf.int64)
         start, end = (
-            tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(some)], token), some) if token is not None else None
+            tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(nonempty)], token), nonempty) if token is not None else None
             for token in ends
         )
         pieces = tf.cast(pieces, tf.int32)
-        if self._unknown_id is not None:  # keras_hub answers -1 to a byte that is not in the vocabulary
+        if self._unknown_id is not None:  # keras_hub gives -1 for a byte that is not in the vocabulary
             pieces = pieces.with_flat_values(tf.where(pieces.flat_values < 0, self._unknown_id, pieces.flat_values))
         parts = [part for part in (start, pieces, end) if part is not None]
         return _pad(tf.concat(parts, axis=1), max_tokens, texts.shape[0])
@@ -145,7 +160,7 @@ class PretrainedTokenizer(tf.Module):
 
 
 def strip_texts(texts: tf.Tensor) -> tf.Tensor:
-    """Removes white space around texts, string of any shape, as `str.strip` does for packing; what is blank becomes empty."""
+    """Removes white space around texts, string of any shape, as `str.strip` does for packing; a blank text becomes empty."""
     return tf.strings.regex_replace(texts, f"^{_WHITE_SPACE}+|{_WHITE_SPACE}+$", "")
 
 
@@ -162,7 +177,7 @@ def split_words(texts: tf.Tensor, by_character: bool = True) -> tf.RaggedTensor:
 
 
 def tell_of_unknown(spec: TokenizerSpec, texts: Iterable[list[bytes]]) -> None:
-    """Prints a warning if a tokenizer does not know most of what texts are made of.
+    """Prints a warning if more than half of the tokens of these texts are unknown to the tokenizer.
 
     Args:
         spec: the tokenizer.
@@ -270,7 +285,7 @@ def make_pretrained_tokenizer(texts: Iterable[list[bytes]], source: str) -> Toke
     else:
         fields["proto"] = tokenizer.proto
     vocabulary = list(tokenizer.get_vocabulary())
-    if kind == "byte_pair":  # its dictionary comes in any order
+    if kind == "byte_pair":  # its entries come in any order
         vocabulary.sort(key=tokenizer.token_to_id)
     return TokenizerSpec(kind, tuple(vocabulary), lowercase, strip_accents, **fields)
 

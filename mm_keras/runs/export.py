@@ -40,6 +40,8 @@ def export(
     split: str = "test",
     num_checked: PositiveInt = 32,
     tolerance: NonNegativeFloat = 1e-5,
+    core_ops_only: bool = False,
+    version_of: str | Path | None = None,
 ) -> Path:
     """Exports a run as export/<version>/, where the version is the next integer, as TensorFlow Serving expects it.
 
@@ -54,6 +56,10 @@ def export(
         split: the split with these records.
         num_checked: number of records to compare on.
         tolerance: the largest difference of a probability that is accepted.
+        core_ops_only: whether the SavedModel does without the operations of TensorFlow Text, which not every server has. Of the
+            pretrained tokenizers, those of BERT's kind (WordPiece) can; others are refused. See `CoreWordPiece`.
+        version_of: another run with the same inputs, in whose export/ this one becomes the next version: for what serves that
+            run, this one takes its place. It may know other classes. None: this run's own export/.
 
     Returns:
         the SavedModel's folder. Its inputs are called by the `safe_name` of the modalities; assets.extra/features.json in it
@@ -61,43 +67,65 @@ def export(
 
     Raises:
         ParityError: if a probability differs by more; the export is then not kept.
+        ValueError: if the model cannot do without TensorFlow Text, and has to; or if the other run has other inputs.
         DamagedFileError: if a file of the run is not what was written.
-        OSError: if the disk is full or fails; nothing half is left.
+        OSError: if the disk is full or fails; no part of an export is left.
+
+    Example:
+        >>> export("runs/products")
+        PosixPath('runs/products/export/1')
     """
     try:
-        return make_export(RunFolder(workdir), dataset, split, num_checked, tolerance)
+        run = RunFolder(workdir)
+        served = RunFolder(version_of) if version_of is not None else run
+        return make_export(run, served, dataset, split, num_checked, tolerance, core_ops_only)
     finally:
-        gc.collect()  # models and traced functions refer to each other in circles (13 MB), which Python seldom looks for
+        gc.collect()  # models and traced functions refer to each other in circles (13 MB), which Python seldom collects
 
 
-def make_export(run: RunFolder, dataset: str | None, split: str, num_checked: int, tolerance: float) -> Path:
-    checked = run.dataset(dataset).split(split)
+def make_export(
+    run: RunFolder,
+    served: RunFolder,
+    dataset: str | None,
+    split: str,
+    num_checked: int,
+    tolerance: float,
+    core_ops_only: bool,
+) -> Path:
+    check_split = run.dataset(dataset).split(split)
     features = FeatureSpec.load(run.path)
-    with contextlib.closing(FreshProcess(features)) as fresh:  # it loads TensorFlow while this one loads the model and traces
+    _check_same_inputs(features, run, served)
+    fresh_process = FreshProcess(features, core_ops_only)  # it loads TensorFlow while this one loads the model
+    with contextlib.closing(fresh_process) as fresh:
         model, _ = run.load_model()
-        with staging_folder(run.export) as staging:
+        with staging_folder(served.export) as staging:
             thresholds = load_thresholds(run, features)
-            module = ServingModule(model, features, thresholds and thresholds.values)
+            module = ServingModule(model, features, thresholds and thresholds.values, core_ops_only=core_ops_only)
             signatures = module.signatures()
             end_if_asked()
             _save(module, signatures, plain_path(staging), model)
             end_if_asked()
-            raw = first_records(checked, features, num_checked)
+            raw = first_records(check_split, features, num_checked)
             check = ParityCheck(features, raw)
-            batches = make_evaluation_batches(checked, features, num_checked)
+            batches = make_evaluation_batches(check_split, features, num_checked)
             inputs = {name: value[: check.num_records] for name, value in next(iter(batches.dataset))[0].items()}
             fresh.ask(plain_path(staging), check.questions(inputs, signatures))
-            operations, difference = _compare(check, model, inputs, signatures, fresh, tolerance, checked)
+            operations, difference = _compare(check, model, inputs, signatures, fresh, tolerance, check_split)
             end_if_asked()
+            if core_ops_only and operations:
+                raise ValueError(
+                    f"{run.path}: the model has operations that TensorFlow itself lacks: {', '.join(operations)}. "
+                    "Received: core_ops_only=True"
+                )
             extra = staging / EXTRA
             extra.mkdir()
             first = {name: inputs[name][:1] for name in inputs}
-            write_assets(extra, model_name(run.path), features, raw, signatures, first, operations)
+            write_assets(extra, model_name(served.path), features, raw, signatures, first, operations)
             if run.card.is_file():  # of a report that was made before
                 checksums.check(run.card)
                 shutil.copy(run.card, extra)
             exported = publish_version(staging)
-            write_serving_files(run.export, model_name(run.path))
+            write_serving_files(served.export, model_name(served.path))
     logging.info(
         f"exported {exported}: equal to the trained model on {check.num_records} records, by {len(signatures)} signatures "
         f"(largest difference {difference:.1e})"
@@ -106,10 +134,23 @@ def make_export(run: RunFolder, dataset: str | None, split: str, num_checked: in
         if text.key != text.field:
             logging.info(f"its input {text.key!r} is the text field {text.field!r}")
     if operations:
-        logging.info(f"a server needs TensorFlow Text, as TensorFlow Serving has it, for {', '.join(operations)}")
+        logging.info(
+            f"a server needs TensorFlow Text, as TensorFlow Serving has it, for {', '.join(operations)}; "
+            "--core_ops_only does without, where the tokenizer is of BERT's kind"
+        )
     if is_pattern(exported.absolute()):
         logging.info("TensorFlow loads no model from a path with one of []*?\\: copy it elsewhere, or make a link to it")
     return exported
+
+
+def _check_same_inputs(features: FeatureSpec, run: RunFolder, served: RunFolder) -> None:
+    """Raises ValueError if clients of `served` would send other inputs than `run` takes."""
+    sent, taken = (list(spec.modalities) for spec in (FeatureSpec.load(served.path), features))
+    if set(sent) != set(taken):
+        raise ValueError(
+            f"{run.path} takes {taken}, and clients of {served.path} send {sent}: it cannot be a version of it. Export it by "
+            "itself, and serve it under a name of its own"
+        )
 
 
 def _compare(
@@ -119,10 +160,10 @@ def _compare(
     signatures: Mapping,
     fresh: FreshProcess,
     tolerance: float,
-    checked: Split,
+    check_split: Split,
 ) -> tuple[list[str], float]:
     """(operations that TensorFlow itself does not have, the largest difference); raises ParityError above the tolerance."""
-    where = f"{check.num_records} records of {checked.dataset.folder}, split {checked.name!r}"
+    where = f"{check.num_records} records of {check_split.dataset.folder}, split {check_split.name!r}"
     try:
         answers, operations = fresh.answer()
     except FreshProcessError as error:
@@ -139,7 +180,7 @@ def _compare(
 
 
 def publish_version(staging: Path) -> Path:
-    """Enters the files of a staged export into checksums, and gives it the next version as its name, which is returned."""
+    """Writes the checksums of a staged export, and renames it to the next version; returns the folder of that version."""
     files = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
     checksums.begin(staging, VERIFY_COMMAND, files)
     staging.chmod(0o755)
@@ -151,13 +192,13 @@ def publish_version(staging: Path) -> Path:
 
 @contextlib.contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """Gives a new folder below `folder`, which is deleted unless it was renamed; so are those that killed exports left."""
+    """Gives a new folder below `folder`. It is deleted unless it was renamed, and so are those that killed exports left."""
     folder.mkdir(exist_ok=True)
-    for left in folder.glob(f"{UNFINISHED}*/"):
-        with folder_lock(left, wait=False) as locked:  # that of an export that runs is locked already
+    for leftover in folder.glob(f"{UNFINISHED}*/"):
+        with folder_lock(leftover, wait=False) as locked:  # a running export has locked its own
             if locked:
-                shutil.rmtree(left, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))  # no integer: servers ignore it
+                shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))  # its name is no integer: servers ignore it
     try:
         with folder_lock(staging):
             yield staging

@@ -21,7 +21,7 @@ from mm_keras.tf_text_model.encoder import SavedModelEncoder
 DEFAULT, EMBED, TENSORS = "serving_default", "embed", "tensors"
 TOP = 5
 _BUCKET = 8  # texts are padded to a multiple of so many tokens
-_MOST_SETS = 4  # inputs of which each set has a signature
+_MOST_SETS = 4  # up to so many inputs, each set of them has a signature
 
 
 class ServingModule(tf.Module):
@@ -38,9 +38,9 @@ class ServingModule(tf.Module):
         error            string  [B]               why an example is not answered: its picture is damaged, too large or of
                                                    another format, or it has no input. Its scores are then 0, its labels empty
 
-    The others of the batch are answered. Of a batch of one, a JPEG that has its end and is damaged inside may fail the call. A
-    modality that no example of a batch has costs nothing, and texts are padded to the longest one of the batch. The other
-    signatures:
+    The other examples of the batch are answered nevertheless. In a batch of one, a JPEG that has its end marker but is damaged
+    inside may fail the call. A modality that no example of a batch has costs nothing, and texts are padded to the longest one
+    of the batch. The other signatures:
 
         image, title, image_title, …   `serving_default` with the other inputs empty: see `signature_names`
         embed                          the same inputs -> `<modality>_embedding` float32 [B, D], zeros where it is missing, and
@@ -52,7 +52,7 @@ class ServingModule(tf.Module):
         model: a model that gives logits.
         features: what the model takes in.
         thresholds: probabilities [num_labels] of a multi-label model; None: 0.5 for each label.
-        answer_empty: whether an example without any input is answered, by what the model makes of it, or is an error.
+        answer_empty: whether an example without any input gets what the model answers to it; otherwise it is an error.
     """
 
     def __init__(
@@ -61,15 +61,16 @@ class ServingModule(tf.Module):
         features: FeatureSpec,
         thresholds: Sequence[float] | None = None,
         answer_empty: bool = False,
+        core_ops_only: bool = False,
     ):
         super().__init__()
         for layer in all_layers(model):
             if hasattr(layer, "use_cudnn"):
-                layer.use_cudnn = False  # its kernels exist for GPUs alone: an export made on one would not run on a CPU
-        # Its variables and SavedModels, not itself: saving would trace each nested Keras model anew, for nobody.
+                layer.use_cudnn = False  # cuDNN is for GPUs alone: an export made on one would not run on a CPU
+        # The model's variables and SavedModels, not the model: saving would trace each nested Keras model, which nobody needs.
         self._resources = [variable.value for variable in model.variables]
         self._resources += [layer.embedder for layer in all_layers(model) if isinstance(layer, SavedModelEncoder)]
-        self._preprocessor = Preprocessor(features)
+        self._preprocessor = Preprocessor(features, core_ops_only)
         thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
         self._served = _Served(_Answer(model, features), self._preprocessor, features, thresholds, answer_empty)
 
@@ -106,16 +107,16 @@ def signature_names(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
     keys = [safe_name(modality) for modality in modalities]
     sizes = range(1, len(keys) + 1) if len(keys) <= _MOST_SETS else (1, 2, len(keys))
     names: dict[str, tuple[str, ...]] = {}
-    for chosen in itertools.chain.from_iterable(itertools.combinations(keys, size) for size in sizes):
-        name = "_".join(chosen)
+    for subset in itertools.chain.from_iterable(itertools.combinations(keys, size) for size in sizes):
+        name = "_".join(subset)
         while name in names or name in (DEFAULT, EMBED, TENSORS):
             name += "_"
-        names[name] = chosen
+        names[name] = subset
     return names
 
 
 class _Served:
-    """The traced functions. It is no tf.Module: the functions that one has would be traced once more when it is saved."""
+    """The traced functions. It is no tf.Module, since saving one would trace its functions once more."""
 
     def __init__(
         self,
@@ -138,8 +139,8 @@ class _Served:
 
     def all(self) -> dict[str, Callable]:
         signatures = {DEFAULT: self.default}
-        for name, chosen in signature_names(self._features.modalities).items():
-            signatures[name] = _trace(self._serve_some, self._strings(chosen))
+        for name, keys in signature_names(self._features.modalities).items():
+            signatures[name] = _trace(self._serve_some, self._strings(keys))
         if self._answer.embeds:
             signatures[EMBED] = _trace(self._embed, self._strings(self._keys))
         if not any(isinstance(text, StringText) for text in self._features.texts):
@@ -153,9 +154,9 @@ class _Served:
         def read(**raw):
             inputs, error = self._preprocessor.checked_raw(raw)
             if not self._answer_empty:
-                some = tf.reduce_any(tf.stack([inputs[present(name)] for name in self._features.modalities]), axis=0)
-                nothing = f"the example has none of the inputs {', '.join(self._keys)}"
-                error = tf.where(some | (error != ""), error, nothing)
+                has_input = tf.reduce_any(tf.stack([inputs[present(name)] for name in self._features.modalities]), axis=0)
+                message = f"the example has none of the inputs {', '.join(self._keys)}"
+                error = tf.where(has_input | (error != ""), error, message)
             return inputs | {"error": error}
 
         return _trace(read, self._strings(self._keys))
@@ -189,9 +190,9 @@ class _Served:
         answered = error[:, tf.newaxis] == ""
         return {name: tf.where(answered, value, tf.zeros([], value.dtype)) for name, value in answer.items()} | {"error": error}
 
-    def _serve_some(self, **given: tf.Tensor) -> dict[str, tf.Tensor]:
-        empty = tf.fill(tf.shape(next(iter(given.values()))), "")
-        return self.default(**{key: given.get(key, empty) for key in self._keys})
+    def _serve_some(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        empty = tf.fill(tf.shape(next(iter(raw.values()))), "")
+        return self.default(**{key: raw.get(key, empty) for key in self._keys})
 
     def _embed(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._embeddings(*self._ask(raw))
@@ -250,21 +251,21 @@ class _Answer:
             f"{safe_name(modality)}_embedding": self._run_tower(tower, inputs, inputs[present(modality)])
             for modality, tower in self._towers.items()
         }
-        given = {name: embeddings[name] if name in embeddings else inputs[name] for name in self._rest.input}
-        return embeddings | self._rest(given, training=False)
+        rest_inputs = {name: embeddings[name] if name in embeddings else inputs[name] for name in self._rest.input}
+        return embeddings | self._rest(rest_inputs, training=False)
 
     @staticmethod
     def _run_tower(tower: keras.Model, inputs: Mapping[str, tf.Tensor], shown: tf.Tensor) -> tf.Tensor:
-        """The embeddings of a modality; where no example has it, zeros, of which nothing reaches the rest."""
-        given = {name: inputs[name] for name in tower.input}
+        """The embeddings of a modality. If no example has it, the tower is skipped: zeros stand in, which nothing uses."""
+        tower_inputs = {name: inputs[name] for name in tower.input}
 
         def skip() -> tf.Tensor:
             return tf.zeros(tf.stack([tf.size(shown), *tower.output.shape[1:]]), tower.output.dtype)
 
-        return tf.cond(tf.reduce_any(shown), lambda: tower(given, training=False), skip)
+        return tf.cond(tf.reduce_any(shown), lambda: tower(tower_inputs, training=False), skip)
 
     def _trim(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Cuts what is padding in all texts of a field."""
+        """Cuts off the tokens that are padding in all texts of a field."""
         trimmed = dict(inputs)
         for text in self._trimmed:
             names = text.batch_names()

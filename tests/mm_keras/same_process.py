@@ -14,8 +14,8 @@ from mm_keras.runs.saved_model_check import find_foreign_operations
 class SameProcess:
     """Takes the place of `FreshProcess`, which takes five seconds to load TensorFlow."""
 
-    def __init__(self, features: FeatureSpec):
-        del features
+    def __init__(self, features: FeatureSpec, core_ops_only: bool = False):
+        del features, core_ops_only
 
     def ask(self, saved_model: Path, questions: Sequence[Question]) -> None:
         self._folder, self._questions = saved_model, questions

@@ -72,8 +72,14 @@ def test_new_run_is_evaluated_on_the_old_dataset_and_on_one_with_the_new_classes
 
 
 @pytest.mark.slow
-def test_new_run_is_exported(more, tmp_path):
-    assert (export(shutil.copytree(more, tmp_path / "run")) / "saved_model.pb").is_file()
+def test_new_run_is_exported_as_the_next_version_of_the_old_one(classes_run, more, tmp_path):
+    served = RunFolder(shutil.copytree(classes_run, tmp_path / "served"))
+    (served.export / "3").mkdir(parents=True)
+    folder = export(more, version_of=served.path)
+    assert folder == served.export / "4"
+    assert (folder / "assets.extra" / "labels.txt").read_text().splitlines()[-2:] == list(NEW)
+    assert "base_path" in (served.export / "models.config").read_text()
+    assert not RunFolder(more).export.exists()
 
 
 def test_every_file_of_the_new_run_stands_in_its_checksums(more):

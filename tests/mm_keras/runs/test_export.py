@@ -207,6 +207,17 @@ def test_best_labels_come_first(answers, features):
         np.testing.assert_allclose(best, np.array(probabilities)[order], atol=1e-6)
 
 
+def test_run_with_other_inputs_is_no_version_of_a_served_one(trained_run, bert_run):
+    with pytest.raises(ValueError, match=r"takes \['title', 'description'\], and clients of .* send \['image', 'title'"):
+        export(bert_run, version_of=trained_run)
+
+
+@pytest.mark.ci
+def test_export_does_without_tensorflow_text_where_asked_to(tmp_path, bert_run):
+    folder = export(shutil.copytree(bert_run, tmp_path / "run"), core_ops_only=True)
+    assert json.loads((folder / "assets.extra" / "operations.json").read_text())["other_operations"] == []
+
+
 @pytest.mark.parametrize("kind", ["words", "captions"])
 def test_client_and_evaluation_agree_on_the_records_of_a_split(kind, request, read_split):
     """Encoded bytes and strings through the served function, against decoded and tokenised batches."""
