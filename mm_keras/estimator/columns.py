@@ -14,11 +14,17 @@ from tfrecords_tools.dataset.atomic_file import write_text
 _FILE = "classifier.json"
 
 
-def label_columns(y: Any) -> str | list[str] | None:
-    """The columns that labels, as `fit` takes them, are those of; None if they are labels themselves."""
-    if isinstance(y, str):
-        return y
-    return list(y) if isinstance(y, list | tuple) and all(isinstance(name, str) for name in y) else None
+def label_columns(y: Any, examples: Any) -> str | list[str] | None:
+    """The label columns that `y` names, as `fit` takes it; None if `y` holds the labels themselves.
+
+    Args:
+        y: a column, several columns, or the labels.
+        examples: the DataFrame that may have these columns; of a file or a dataset folder, any name may be one.
+    """
+    if isinstance(y, str) or not isinstance(y, list | tuple) or len(y) < 2:
+        return y if isinstance(y, str) else None
+    columns = getattr(examples, "columns", y)
+    return list(y) if all(isinstance(name, str) and name in columns for name in y) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Columns:
 
     @classmethod
     def load(cls, run: RunFolder) -> Columns:
-        """Reads classifier.json; of a run of the command line, what it knows of its table.
+        """Reads classifier.json; for a run of the command line, what run.json and features.json say.
 
         Raises:
             FileNotFoundError: if there is no run.

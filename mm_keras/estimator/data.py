@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm_keras.estimator.cells import absolute, image_cell
+from mm_keras.estimator.columns import label_columns
 from mm_keras.estimator.labels import LabelForm
 from tfrecords_tools.sources.table_cells import LabelFlags
 from tfrecords_tools.sources.table_rows import open_table
@@ -36,7 +37,7 @@ class Inputs:
 
     @property
     def columns(self) -> list[str]:
-        """All of them, the picture first."""
+        """All columns that are read, the image column first."""
         return [*([self.image] if self.image else []), *self.texts]
 
     def check(self, frame: pandas.DataFrame) -> None:
@@ -88,13 +89,13 @@ def open_frame(data: Any) -> tuple[pandas.DataFrame, Path]:
     if isinstance(data, pandas.DataFrame):
         return data, Path()
     if isinstance(data, str | Path):
-        opened = open_table(Path(data))
-        rows = [row for _, row in opened.iter_rows(())]
+        table = open_table(Path(data))
+        rows = [row for _, row in table.iter_rows(())]
         bad = sum(row.rows for row in rows if isinstance(row, BadRow))
         if bad:
             first = next(row for row in rows if isinstance(row, BadRow))
             warnings.warn(f"{data}: {bad:,} rows cannot be read and are left out, the first: {first}", stacklevel=3)
-        return pandas.DataFrame([row for row in rows if not isinstance(row, BadRow)]), opened.folder
+        return pandas.DataFrame([row for row in rows if not isinstance(row, BadRow)]), table.folder
     if isinstance(data, dict) or (isinstance(data, list) and all(isinstance(row, dict) for row in data)):
         return pandas.DataFrame(data), Path()
     raise TypeError(
@@ -115,8 +116,9 @@ def label_cells(frame: pandas.DataFrame, y: Any, form: LabelForm) -> tuple[list[
         ValueError: if there is no such column, if there are more or fewer labels than rows, or if a cell of a column of one
             label is neither 0 nor 1.
     """
-    if isinstance(y, list | tuple) and len(y) > 1 and all(isinstance(name, str) and name in frame.columns for name in y):
-        flags, rows = LabelFlags(tuple(y)), frame[list(y)].to_dict("records")
+    columns = label_columns(y, frame)
+    if isinstance(columns, list):
+        flags, rows = LabelFlags(tuple(columns)), frame[columns].to_dict("records")
         return form.filled([flags.read(row) for row in rows], several=True), True
     if isinstance(y, str):
         check_column(frame, y)

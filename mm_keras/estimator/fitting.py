@@ -54,11 +54,11 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """What a fit leaves.
+    """The result of a fit.
 
     Attributes:
         run: the run folder.
-        folders: the temporary folders that it needs.
+        folders: the temporary folders of the run and of the packed examples, for as long as they are needed.
     """
 
     run: RunFolder
@@ -76,7 +76,7 @@ def fit_classifier(request: Request) -> Fitted:
         options["minutes"] = max(0.0, _SHARE_OF_TRAINING * request.time_limit - spent) / 60
     run = RunFolder(fit.home.path / "run")
     config.functions["train"](workdir=run.path, config=SavedConfig(config.given, config.operative), **options)
-    Columns(request.inputs.image, request.inputs.texts, label_columns(request.y), packed.codec).save(run)
+    Columns(request.inputs.image, request.inputs.texts, label_columns(request.y, request.X), packed.codec).save(run)
     return Fitted(run, (fit.home, *packed.folders))
 
 
@@ -123,20 +123,20 @@ class _Fit:
         return config, self._warm.options(config, dataset) if self._warm else _options(config, self._parts)
 
     def affordable(self, began: float) -> int | None:
-        """How many training examples the time limit allows; None: all, as of a folder that is kept."""
+        """How many training examples the time limit allows; None: all, as always for gradients or a dataset folder."""
         request = self._request
         if request.time_limit is None or self._by_gradient or request.folder or is_dataset(request.X):
             return None
         with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, showing(0):
-            warnings.simplefilter("ignore")  # they come again with the whole
+            warnings.simplefilter("ignore")  # the same warnings come again when all rows are packed
             started = time.monotonic()
             sample = self.pack(SAMPLE, Path(folder) / "sample").dataset
             packing = (time.monotonic() - started) / SAMPLE
             config, options = self.configure(sample)
             make_features = options.get("make_features", config.functions["make_features"])
             build = options.get("build_model", config.functions["build_two_tower"])
-            left = _SHARE_OF_TRAINING * request.time_limit - (time.monotonic() - began) - _BEHIND_TRAINING
-            most = affordable_rows(sample, make_features, build, packing, left)
+            seconds_left = _SHARE_OF_TRAINING * request.time_limit - (time.monotonic() - began) - _BEHIND_TRAINING
+            most = affordable_rows(sample, make_features, build, packing, seconds_left)
         logging.info(f"time_limit={request.time_limit:g}: {most:,} rows can be learned from; of more they are drawn by label")
         return max(most, SAMPLE)
 

@@ -2,6 +2,7 @@ import numpy as np
 import pandas
 import pytest
 
+from mm_keras.estimator.columns import label_columns
 from mm_keras.estimator.data import label_cells
 from mm_keras.estimator.labels import LabelCodec, LabelForm
 from mm_keras.estimator.packed_frames import make_part
@@ -39,3 +40,13 @@ def test_examples_of_unknown_labels_are_left_out_and_others_may_have_none():
 def test_column_that_is_no_flag_is_an_error():
     with pytest.raises(ValueError, match=r"label column 'tags' holds 1 or 0 .* Received: 'red\|round'"):
         label_cells(FRAME, ["red", "tags"], LabelForm())
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [("kind", "kind"), (["red", "blue"], None), (["wood", "steel"], ["wood", "steel"]), ([["wood"], []], None), ([1, 0], None)],
+)
+def test_strings_are_label_columns_only_if_the_frame_has_them(y, expected):
+    frame = pandas.DataFrame({"kind": ["a", "b"], "wood": [1, 0], "steel": [0, 1]})
+    assert label_columns(y, frame) == expected
+    assert label_columns(["wood", "steel"], "table.csv") == ["wood", "steel"]
