@@ -30,7 +30,7 @@ from tfrecords_tools.dataset.atomic_file import write_text
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
 StopWords = Literal["nltk", "none", "sklearn"]
 Reduction = Literal["lemma", "none", "stem"]
-_ENDINGS = ("", "d", "e", "ed", "es", "ing", "s", "'s")  # "e": a stem may have lost its own
+_ENDINGS = ("", "d", "e", "ed", "es", "ing", "s", "'s")  # "e", since a stem may have lost it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +109,10 @@ class CaptionVocabulary:
     Attributes:
         steps: how tokens became words.
         words: the word of each id: padding, unknown, then the most frequent first.
-        tokens: the tokens of each id; those of id 0 are dropped, those that stand nowhere are unknown, even where the stem
-            is known, for a graph has no stemmer. There stand all tokens of the texts, all stop words, and what regular
-            endings make of tokens and words ("umbrella" -> "umbrellas", "umbrella's"), each put through the same steps.
+        tokens: the tokens that become the word of each id; those of id 0 are dropped. A token that is not listed is unknown,
+            even if its stem is known, since a graph has no stemmer. Listed are all tokens of the texts, all stop words, and
+            what regular endings make of tokens and words ("umbrella" -> "umbrellas", "umbrella's"), each put through the
+            same steps.
     """
 
     steps: CaptionWords
@@ -160,16 +161,17 @@ def build_vocabulary(
     Raises:
         FileNotFoundError: if NLTK's stop words or WordNet are asked for and not installed.
     """
-    seen = Counter(token for text in texts for token in steps.tokens(text))
-    word_of = {token: steps.word_of(token) for token in seen}
+    token_counts = Counter(token for text in texts for token in steps.tokens(text))
+    word_of = {token: steps.word_of(token) for token in token_counts}
     counts: Counter[str] = Counter()
-    for token, count in seen.items():
+    for token, count in token_counts.items():
         counts[word_of[token]] += count
     frequent = [word for word, count in counts.items() if word and count >= min_count]
     frequent = sorted(frequent, key=lambda word: (-counts[word], word))[: max_words - 2]
     id_of = {"": 0} | {word: index for index, word in enumerate(frequent, start=2)}
-    listed = load_stop_words(steps.stop_words)
-    unseen = {start + ending for start in seen.keys() | listed | set(frequent) for ending in _ENDINGS} - seen.keys()
+    stop_words = load_stop_words(steps.stop_words)
+    starts = token_counts.keys() | stop_words | set(frequent)
+    unseen = {start + ending for start in starts for ending in _ENDINGS} - token_counts.keys()
     word_of |= {token: steps.word_of(token) for token in unseen}
     tokens: list[list[str]] = [[] for _ in range(2 + len(frequent))]
     for token in sorted(word_of):
@@ -187,7 +189,7 @@ def _tokenizer(pattern: str):
 
 @functools.cache
 def load_stop_words(name: str) -> frozenset[str]:
-    """The stop words of a list, see `CaptionWords`; errors as there."""
+    """The stop words of a list, see `CaptionWords`; raises what its `words` raises."""
     if name == "sklearn":
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -234,7 +236,7 @@ def _characters(categories: str, with_spaces: bool = False, spaceless: bool = Fa
     Args:
         categories: first letters of categories.
         with_spaces: leave out the letters of scripts that are written without spaces.
-        spaceless: leave out all others.
+        spaceless: leave out all other characters.
     """
     codes = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in categories]
     if with_spaces or spaceless:

@@ -20,7 +20,7 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 PositiveFraction = Annotated[float, Gt(0), Le(1)]
-Rate = Annotated[float, Ge(0), Lt(1)]  # of dropout, smoothing and the like: not everything may go
+Rate = Annotated[float, Ge(0), Lt(1)]  # of dropout, smoothing and the like: 1 would leave nothing
 OpenFraction = Annotated[float, Gt(0), Lt(1)]
 ImageSize = Annotated[Sequence[Annotated[int, Ge(8)]], Len(2, 2)]  # (height, width) in pixels
 
@@ -42,8 +42,9 @@ def checked_early(check: Callable[..., None], unless_none: str = "") -> Callable
     """Marks a configurable function with a check of its values, which runs before data are packed or a model is built.
 
     Args:
-        check: it takes some of the function's parameters by their names, with the values that a config binds or the function
-            has as defaults, and raises if the function cannot work with them. What it fetches has to be kept for later.
+        check: a function that takes some of the marked function's parameters by their names, with the values that a config
+            binds or their defaults, and raises if the marked function cannot work with them. What it fetches has to be kept
+            for later.
         unless_none: the parameter of another function, "make_features.image_size", with which this one is not called if it is
             None.
 

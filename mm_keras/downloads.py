@@ -1,4 +1,4 @@
-"""What Keras, keras_hub and others fetch over the network when a config names it; where that fails, what to do instead."""
+"""Downloads by Keras, keras_hub and others of what a config names: if one fails, an error says what to do instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DownloadError(OSError):
 
 @contextlib.contextmanager
 def fetching(what: str, source: str, instead: str) -> Iterator[None]:
-    """Turns what the download in its block raises into one clear error.
+    """Turns whatever a download in the `with` block raises into one clear error.
 
     Args:
         what: what is wanted, "the ImageNet weights of resnet50_v2".
@@ -66,7 +66,7 @@ def fetching_preset(source: str) -> Iterator[None]:
 
 
 def check_preset(source: str) -> None:
-    """Checks that a preset can be had, by its smallest file; of a local folder that it exists.
+    """Checks that a preset can be fetched, by its smallest file; a local folder only has to exist.
 
     Raises:
         DownloadError: if it cannot be fetched.

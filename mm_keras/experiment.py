@@ -46,11 +46,11 @@ def train_and_evaluate(
         the table of `evaluate`, if there is one; of several workers, the chief alone makes it.
     """
     run = RunFolder(workdir)
-    given = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run, "config": config}
-    options = {name: value for name, value in given.items() if value}
-    later = [split for split in map(_split_of, (evaluate, export)) if split]
-    if later:
-        options["later_splits"] = list(dict.fromkeys(later))
+    call_options = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run, "config": config}
+    options = {name: value for name, value in call_options.items() if value}
+    later_splits = [split for split in map(_split_of, (evaluate, export)) if split]
+    if later_splits:
+        options["later_splits"] = list(dict.fromkeys(later_splits))
     train(workdir=run.path, **options | ({"later_baselines": tuple(baselines)} if baselines else {}))
     if dry_run:
         return None

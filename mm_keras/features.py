@@ -144,9 +144,9 @@ class FeatureSpec:
         Raises:
             ValueError: for a modality that these features do not have, or for none.
         """
-        kept = {self.modality_of(name) for name in modalities}
-        texts = tuple(text for text in self.texts if text.name in kept)
-        return dataclasses.replace(self, image=self.image if IMAGE in kept else None, texts=texts)
+        names = {self.modality_of(name) for name in modalities}
+        texts = tuple(text for text in self.texts if text.name in names)
+        return dataclasses.replace(self, image=self.image if IMAGE in names else None, texts=texts)
 
     def save(self, folder: Path, with_models: bool = True) -> None:
         """Writes features.json and the files that it refers to.
@@ -156,8 +156,8 @@ class FeatureSpec:
 
         Args:
             folder: an existing folder.
-            with_models: False leaves out the copies of SavedModels. The features can still be loaded, but batches cannot be
-                made by them.
+            with_models: False leaves out the copies of SavedModels. The features can still be loaded, but no batches can be
+                made with them.
         """
         tokenizers = list(dict.fromkeys(text.tokenizer for text in self.texts if isinstance(text, TokenText)))
         embedders = list(dict.fromkeys(text.embedder for text in self.texts if isinstance(text, SavedModelText)))
@@ -168,10 +168,10 @@ class FeatureSpec:
         texts = []
         for text in self.texts:
             if isinstance(text, TokenText):
-                rest = {"tokenizer": tokenizers.index(text.tokenizer), "max_tokens": text.max_tokens}
+                encoding = {"tokenizer": tokenizers.index(text.tokenizer), "max_tokens": text.max_tokens}
             else:
-                rest = {"embedder": embedders.index(text.embedder)}
-            texts.append({"field": text.field, "key": text.key, "kind": text.kind} | rest)
+                encoding = {"embedder": embedders.index(text.embedder)}
+            texts.append({"field": text.field, "key": text.key, "kind": text.kind} | encoding)
         content = {
             "version": FEATURES_VERSION,
             "image": dataclasses.asdict(self.image) if self.image else None,
@@ -189,7 +189,7 @@ class FeatureSpec:
 
         Raises:
             FileNotFoundError: if the folder holds no features.json: it is no run folder.
-            DamagedFileError: if the file, or one that it refers to, is not what was written. SavedModels are not looked at.
+            DamagedFileError: if the file, or one that it refers to, is not what was written. SavedModels are not checked.
             ValueError: if the file is of another version.
         """
         path = folder / FEATURES_FILE

@@ -1,4 +1,4 @@
-"""Packs raw data when a config asks for them first, so that one config goes from a table to an exported model."""
+"""Packs raw data the first time that a config asks for them, so that one config goes from a table to an exported model."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def table_dataset(
         labels: columns that say by 0 and 1 whether the label that they are called applies; `label` is then None.
         empty_means_none: see `tfrecords_tools.sources.table.make_source`.
         hold_out: the fraction of the rows of "train" that becomes "val" where the split column names none, so that a training
-            by gradient knows its best epoch; a head that is solved has no need of it.
-        unlabelled, stratify, check_images: see `PackOptions`. By `check_images` a dataset in the folder is compared with the
-            image files.
+            by gradient can tell its best epoch; a head that is solved does not need it.
+        unlabelled, stratify, check_images: see `PackOptions`. `check_images` also says how a dataset in the
+            folder is compared with the image files.
 
     Raises:
         ValueError: if the table lacks a column, or the folder holds another dataset.
@@ -124,12 +124,12 @@ def _names_split(source: Source, name: str) -> bool:
 
 
 def _without_split(source: Source, name: str) -> Source:
-    """The source, where the split of the examples of split `name` is drawn."""
+    """The source, in which examples of split `name` have no split, so that packing draws one for each."""
 
     def examples():
         for example in source.examples():
-            drawn = isinstance(example, SourceExample) and example.split == name
-            yield dataclasses.replace(example, split=None) if drawn else example
+            is_drawn = isinstance(example, SourceExample) and example.split == name
+            yield dataclasses.replace(example, split=None) if is_drawn else example
 
     return dataclasses.replace(source, examples=examples, options={**source.options, "drawn": name}, stratify=True)
 
@@ -154,7 +154,7 @@ def webvision_dataset(
         holdout: fraction of each class's training images to split off, half "val", half "test", as in the paper; 0 reads
             the release's own "val", whose images have no texts.
         seed: another seed draws other splits and another order.
-        check_images: see `PackOptions`; "none" saves the reading of all metadata where the dataset is found in the folder.
+        check_images: see `PackOptions`; "none" saves reading all metadata if the dataset is in the folder already.
 
     Raises:
         SourceError: if the folder is no WebVision, or the options contradict each other.
@@ -178,13 +178,13 @@ def pack_once(source: Source, folder: str, options: PackOptions) -> str:
 
 def _pack_or_find(source: Source, folder: str, options: PackOptions) -> str:
     if (Path(folder) / DATASET_FILE).is_file():
-        asked = {
+        expected = {
             "source": source.name,
             "source_options": source.options,
             "files": [{"name": path.name, "sha256": sha256_of(path)} for path in source.files],
         }
         provenance = DatasetInfo.load(folder).provenance
-        different = [key for key, value in asked.items() if provenance[key] != _as_json(value)]
+        different = [key for key, value in expected.items() if provenance[key] != _as_json(value)]
         packed_by = {"unlabelled": "keep", "stratify": options.stratify} | provenance["pack_options"]
         compared = ("fractions", "seed", "unlabelled", "stratify")
         different += [key for key in compared if packed_by[key] != getattr(options, key)]

@@ -1,7 +1,7 @@
 """The scripts that are written without spaces between words, whose texts are split by character.
 
 Chinese, Japanese, Thai, Lao, Khmer, Burmese and their neighbours: a title in one of them would be one single word, which no
-other title has. The original BERT splits Han so; the others are as much in need of it. Korean has spaces, and is left alone.
+other title has. The original BERT splits Han so; the other scripts need it as much. Korean has spaces, and is left alone.
 A mark that is written above, below or around a letter stays with its letter.
 
 The characters are spelled out here, so that Python and TensorFlow, in training and in a server of another version, split alike.

@@ -70,7 +70,7 @@ class TokenizerSpec:
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of whatever the vocabulary lacks; None of a tokenizer that knows every byte."""
+        """The id of any token that the vocabulary lacks; None for a tokenizer that knows every byte."""
         names = [name for name in ("[UNK]", "<unk>") if name in self.vocabulary]
         return self.vocabulary.index(names[0]) if names and self.kind != "byte_pair" else None
 

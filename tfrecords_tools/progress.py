@@ -1,7 +1,7 @@
 """What a program shows while it is at work: progress bars and lines. A library shows nothing unless it is asked to.
 
-A terminal shows each step of a bar, a log file gets a line every half minute. Whatever takes long has one. So this is also
-where a program looks, between two steps, whether it was asked to end. Lines are logged with absl; `showing` prints them.
+A terminal shows each step of a bar, a log file gets a line every half minute. Everything that takes long has a bar, so the
+updates of bars are also where a program checks whether it was asked to end. Lines are logged with absl; `showing` prints them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OURS = tuple(f"{Path(__file__).parents[1] / name}{os.sep}" for name in ("mm_ker
 
 @contextlib.contextmanager
 def looking(look: Callable[[], object]) -> Iterator[None]:
-    """Within it, every progress bar calls `look` at each of its updates, and lets through what that raises."""
+    """Within the block, every progress bar calls `look` at each of its updates, and passes on the exceptions of `look`."""
     _looks.append(look)
     try:
         yield
@@ -33,7 +33,7 @@ def looking(look: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def showing(verbose: int = 1) -> Iterator[None]:
-    """Prints what is logged within it, as plain lines: warnings and errors on standard error, the rest on standard output.
+    """Prints what is logged in the block as plain lines: warnings and errors on standard error, the rest on standard output.
 
     Args:
         verbose: 0: warnings and errors alone. 1: also what is done, and progress bars. 2: the same without bars, for log files.
@@ -45,10 +45,10 @@ def showing(verbose: int = 1) -> Iterator[None]:
         raise ValueError(f"verbose is 0, 1 or 2. Received: {verbose!r}")
     logger = absl_logging.get_absl_logger()
     outermost = not any(isinstance(handler, _Lines) for handler in logger.handlers)
-    handler, before = _Lines(), (absl_logging.get_verbosity(), logger.propagate)
-    # Not by the logger's own level: TensorFlow, whenever it saves a model, sets absl's verbosity to what it was before.
+    handler, old_verbosity, old_propagate = _Lines(), absl_logging.get_verbosity(), logger.propagate
+    # Set as absl's verbosity and not as the logger's level: TensorFlow sets the level to that verbosity when it saves a model.
     absl_logging.set_verbosity(absl_logging.INFO if verbose else absl_logging.WARNING)
-    logger.propagate = False  # the lines of a program that shows logs itself would come twice
+    logger.propagate = False  # otherwise a program that shows logs itself would show each line twice
     if outermost:
         logger.addHandler(handler)
     _bars_shown.append(verbose == 1)
@@ -57,8 +57,8 @@ def showing(verbose: int = 1) -> Iterator[None]:
     finally:
         _bars_shown.pop()
         logger.removeHandler(handler)
-        absl_logging.set_verbosity(before[0])
-        logger.propagate = before[1]
+        absl_logging.set_verbosity(old_verbosity)
+        logger.propagate = old_propagate
 
 
 def are_bars_shown() -> bool:

@@ -31,9 +31,9 @@ def run(options: argparse.Namespace) -> int:
     from mm_keras.serve.demo.routes import add_demo
     from mm_keras.serve.run_server import find_source, run_server
 
-    def began(told: str) -> None:
-        address = told.rpartition(" ")[2]
-        print(f"{told}: open {address}/ in a browser (Ctrl-C ends it)", flush=True)
+    def began(message: str) -> None:
+        address = message.rpartition(" ")[2]
+        print(f"{message}: open {address}/ in a browser (Ctrl-C ends it)", flush=True)
         if options.open:
             webbrowser.open(f"{address}/")
 

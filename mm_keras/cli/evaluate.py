@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import_tensorflow()
-    given = {"predictions": options.predictions} if options.predictions else {}
-    configured("evaluate", options.config, options.gin_bindings)(options.run_folder, **given_examples(options) | given)
+    extra = {"predictions": options.predictions} if options.predictions else {}
+    configured("evaluate", options.config, options.gin_bindings)(options.run_folder, **given_examples(options) | extra)
     if not options.no_report:
         from mm_keras.report.report import report
 

@@ -13,8 +13,8 @@ from tfrecords_tools.cli.parser import INTERRUPTED, Parser
 from tfrecords_tools.dataset.printable import LINE_BREAK, printable
 from tfrecords_tools.progress import showing
 
-_TOLD = (ValueError, OSError, ImportError, RuntimeError, ArithmeticError)  # whose messages say all
-_PATIENCE = 20  # seconds that anything may take to look whether it should end
+_TOLD = (ValueError, OSError, ImportError, RuntimeError, ArithmeticError)  # errors that are shown by their message alone
+_PATIENCE = 20  # seconds that a command may take to notice that it should end
 COMMANDS = ("train", "evaluate", "report", "predict", "export", "serve", "demo", "verify", "add-classes", "fuse")
 COMMANDS += ("thresholds", "experts", "agree", "few-shot", "relevance", "sweep", "study")
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None, is_program: bool = False) -> int:
     """
     with noticing_sigterm(patience=_PATIENCE), showing():
         status = _run(sys.argv[1:] if arguments is None else arguments)
-    if is_program or arguments is None:  # all is done, and what is left is TensorFlow's clean-up
+    if is_program or arguments is None:  # all is done but TensorFlow's clean-up
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return status
 
@@ -64,7 +64,7 @@ def _run(arguments: list[str]) -> int:
     except Preempted as stop:
         return _end(parser, stop, EXIT_CODE)
     except Exception as error:
-        if asked_to_end():  # workers of a packing, which may have got the signal as well, are missed then
+        if asked_to_end():  # packing may miss workers that got the signal, too
             return _end(parser, MESSAGE, EXIT_CODE)
         if options.traceback or not isinstance(error, _TOLD):
             raise

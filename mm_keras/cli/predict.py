@@ -86,15 +86,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    given = {"image": options.image} if options.image else {}
+    inputs = {"image": options.image} if options.image else {}
     for text in options.text:
         field, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--text takes FIELD=TEXT, for example --text='title=Blue mug'. Received: {text!r}")
-        given[input_name(field) if field == IMAGE else field] = value  # --image is the picture
-    examples, example = options.examples, given
-    if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and given and IMAGE not in given:
-        examples, example = None, {IMAGE: examples, **given}
+        inputs[input_name(field) if field == IMAGE else field] = value  # --image is the picture
+    examples, example = options.examples, inputs
+    if examples and Path(examples).suffix.lower() in IMAGE_SUFFIXES and inputs and IMAGE not in inputs:
+        examples, example = None, {IMAGE: examples, **inputs}
     if options.engine != "beam" and (options.beam_options or options.estimate):
         raise ValueError(f"{'--estimate' if options.estimate else '--beam_options'} is for --engine=beam")
     import_tensorflow()
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     from mm_keras.runs.predict_many import Wanted
 
     input_options = InputOptions(
-        columns=given if examples else {},
+        columns=inputs if examples else {},
         id=options.id,
         image_root=options.image_root,
         allow_outside=options.allow_outside,

@@ -33,18 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import_tensorflow()
-    given = given_examples(options)
+    arguments = given_examples(options)
     if options.output:
-        given["output"] = options.output
+        arguments["output"] = options.output
     if options.parts:
-        given["parts"] = [part.strip() for part in options.parts.split(",") if part.strip()]
+        arguments["parts"] = [part.strip() for part in options.parts.split(",") if part.strip()]
     if len(options.run_folders) > 1:
         if options.parts or options.config or options.gin_bindings:
             raise ValueError("--parts, --config and --set are of the page of one run, not of a comparison")
         from mm_keras.report.compare import compare
 
-        compare(options.run_folders, **given)
+        compare(options.run_folders, **arguments)
         return 0
     (run_folder,) = options.run_folders
-    configured("report", options.config, options.gin_bindings)(run_folder, **given)
+    configured("report", options.config, options.gin_bindings)(run_folder, **arguments)
     return 0

@@ -52,19 +52,19 @@ def translate(arguments: list[str] | None) -> list[str]:
     workdir = options.workdir or (str(Path("runs") / Path(options.config).stem) if options.config else None)
     config = [f"--config={options.config}"] if options.config else []
     config += [f"--set={line}" for line in options.gin_bindings]
-    given = [f"--{name}={getattr(options, name)}" for name in _SAME if getattr(options, name) is not None]
-    given += [f"--text={text}" for text in options.text]
-    given += [f"--{name}" for name in _FLAGS if getattr(options, name)]
+    passed_on = [f"--{name}={getattr(options, name)}" for name in _SAME if getattr(options, name) is not None]
+    passed_on += [f"--text={text}" for text in options.text]
+    passed_on += [f"--{name}" for name in _FLAGS if getattr(options, name)]
     own_workdir = [f"--workdir={options.workdir}"] if options.workdir else []
     return {
-        "train_and_evaluate": lambda: ["train", *config, *own_workdir, *given],
-        "train": lambda: ["train", "--train_only", *config, *own_workdir, *given],
-        "evaluate": lambda: ["evaluate", workdir, *config, *given],
-        "export": lambda: ["export", workdir, *config, *given],
-        "predict": lambda: ["predict", workdir, *filter(None, [options.examples]), *given],
-        "add_classes": lambda: ["add-classes", workdir, options.classes, f"--output={options.output}", *given],
-        "late_fusion": lambda: ["fuse", *options.runs.split(","), f"--output={workdir}", *given],
-        "experiments": lambda: ["sweep", options.sweep, *own_workdir, *given],
+        "train_and_evaluate": lambda: ["train", *config, *own_workdir, *passed_on],
+        "train": lambda: ["train", "--train_only", *config, *own_workdir, *passed_on],
+        "evaluate": lambda: ["evaluate", workdir, *config, *passed_on],
+        "export": lambda: ["export", workdir, *config, *passed_on],
+        "predict": lambda: ["predict", workdir, *filter(None, [options.examples]), *passed_on],
+        "add_classes": lambda: ["add-classes", workdir, options.classes, f"--output={options.output}", *passed_on],
+        "late_fusion": lambda: ["fuse", *options.runs.split(","), f"--output={workdir}", *passed_on],
+        "experiments": lambda: ["sweep", options.sweep, *own_workdir, *passed_on],
     }[options.mode]()
 
 

@@ -36,11 +36,11 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 
 def server_options(options: argparse.Namespace) -> ServerOptions:
-    """What was given, and the defaults."""
+    """The options that were given, and the defaults of the others."""
     from mm_keras.serve.options import ServerOptions
 
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(ServerOptions)}
-    return ServerOptions(**{name: value for name, value in given.items() if value is not None})
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(ServerOptions)}
+    return ServerOptions(**{name: value for name, value in values.items() if value is not None})
 
 
 def check_extra() -> None:

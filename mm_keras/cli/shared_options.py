@@ -37,7 +37,7 @@ def given_examples(options: argparse.Namespace) -> dict[str, str]:
 
 
 def configured(name: str, config: str | None, bindings: Sequence[str]) -> Callable:
-    """The function of that name, with what the config and the bindings give as its defaults.
+    """The configurable function `name`, with the values that the config and the bindings give as its defaults.
 
     Raises:
         ConfigError: if something is wrong with the config or a binding.

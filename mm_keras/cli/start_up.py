@@ -1,4 +1,4 @@
-"""Loads TensorFlow: silently, and so that Ctrl-C or SIGTERM ends the program at once while that takes its seconds."""
+"""Loads TensorFlow: silently, and so that Ctrl-C or SIGTERM ends the program at once during the seconds that this takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tfrecords_tools.cli.parser import INTERRUPTED
 def import_tensorflow() -> None:
     """Imports TensorFlow, with what its C++ prints held back; it is shown if the import fails.
 
-    TF_CPP_MIN_LOG_LEVEL does not reach these lines. Set to 0, it shows them.
+    TensorFlow prints such lines whatever TF_CPP_MIN_LOG_LEVEL says; if it is 0, they are not held back.
     """
     if "tensorflow" in sys.modules:
         return
@@ -28,7 +28,7 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _stderr_held_back() -> Iterator[int]:
-    """Gives a file descriptor that still is standard error."""
+    """Holds back what its block writes to standard error, and gives a file descriptor that still writes there."""
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         yield 2
         return
@@ -49,7 +49,7 @@ def _stderr_held_back() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _ending_at_once(stderr: int) -> Iterator[None]:
-    """Signals end the process in its block. An exception would do so only where none of the imported modules catches it."""
+    """In its block, signals end the process. An exception would do so only if none of the imported modules caught it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -62,9 +62,9 @@ def _ending_at_once(stderr: int) -> Iterator[None]:
         os.write(stderr, message)
         os._exit(status)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

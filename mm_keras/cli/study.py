@@ -56,10 +56,10 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.draw}: the drawn data of {options.name}")
         return 0
     data = {}
-    for given in options.data:
-        name, equals, path = given.partition("=")
+    for entry in options.data:
+        name, equals, path = entry.partition("=")
         if not (equals and path):
-            raise StudyError(f"--data takes NAME=PATH. Received: {given!r}")
+            raise StudyError(f"--data takes NAME=PATH. Received: {entry!r}")
         data[name] = path
     if data and options.miniature:
         raise StudyError("--miniature draws its data; --data is for the study itself")

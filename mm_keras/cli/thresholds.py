@@ -27,6 +27,6 @@ def run(options: argparse.Namespace) -> int:
 
     print(measure_thresholds(options.run_folder, **given_examples(options)))
     if options.tune:
-        found = tune_thresholds(options.run_folder, **given_examples(options), shared=options.tune == "shared")
-        print(f"kept: {found[0]:.3f} for all labels" if options.tune == "shared" else f"kept: {len(found)}, one a label")
+        values = tune_thresholds(options.run_folder, **given_examples(options), shared=options.tune == "shared")
+        print(f"kept: {values[0]:.3f} for all labels" if options.tune == "shared" else f"kept: {len(values)}, one a label")
     return 0

@@ -54,12 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = options.config or options.config_option
-    own = given_table_options(options)
-    if config and own:
-        raise ValueError(f"train takes a config or a table, and {own[0]} is of a table. Received: the config {config!r}, too")
-    if own and not (options.table or options.dataset):
-        raise ValueError(f"{own[0]} says how a table is read: name it with --table=FILE")
-    if not (config or own) or (options.config and options.config_option):
+    flags = given_table_options(options)
+    if config and flags:
+        raise ValueError(f"train takes a config or a table, and {flags[0]} is of a table. Received: the config {config!r}, too")
+    if flags and not (options.table or options.dataset):
+        raise ValueError(f"{flags[0]} says how a table is read: name it with --table=FILE")
+    if not (config or flags) or (options.config and options.config_option):
         raise ValueError(
             "train takes one config, for example `mm-keras train quickstart.gin`, or a table: `mm-keras train "
             "--table=products.csv --image=photo --text=title --label=category`"
@@ -96,6 +96,6 @@ def _train(path: Path, options: argparse.Namespace) -> None:
     for check in config.early_checks:  # before hours of packing
         check()
     workdir = Path(options.workdir) if options.workdir else Path("runs") / path.stem
-    chosen = {name: True for name in ("resume", "overwrite", "dry_run") if getattr(options, name)}
+    flags = {name: True for name in ("resume", "overwrite", "dry_run") if getattr(options, name)}
     function = config.functions["train" if options.train_only else "train_and_evaluate"]
-    function(workdir=workdir, config=SavedConfig(config.given, config.operative), **chosen)
+    function(workdir=workdir, config=SavedConfig(config.given, config.operative), **flags)

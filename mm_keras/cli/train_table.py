@@ -12,7 +12,7 @@ from tfrecords_tools.sources.table_file import delimiter_option
 if TYPE_CHECKING:
     from tfrecords_tools.dataset.folder import Dataset
 
-_HELD_OUT = 0.1  # of the training rows, where a training by gradient has no others to tell its best epoch
+_HELD_OUT = 0.1  # the fraction of training rows that becomes "val" if a training by gradient has no such split
 _FLAGS = ("multi_label", "empty_means_none", "allow_outside", "first_image")
 _DEFAULTS = {
     **dict.fromkeys(("table", "dataset", "image", "label", "label_separator", "id", "split", "group")),
@@ -71,7 +71,7 @@ def given_table_options(options: argparse.Namespace) -> list[str]:
 
 
 def name_of_data(options: argparse.Namespace) -> str:
-    """What the run is called: as the table, or the dataset folder."""
+    """The name of the run: that of the table or the dataset folder."""
     return Path(options.table).name.split(".")[0] if options.table else Path(options.dataset).name
 
 
@@ -114,12 +114,12 @@ def make_table_config(options: argparse.Namespace) -> str:
     splits = dataset.info.splits
     if "train" not in splits:
         raise ValueError(f"{dataset.folder} has no split 'train'; it has {sorted(splits)}: name the column with --split")
-    measured = next((name for name in ("test", "val") if name in splits), None)
-    if measured != "test":
-        other = f"evaluated on {measured!r}" if measured else "not evaluated"
-        print(f"there is no split 'test' (there are {', '.join(sorted(splits))}): the model is {other}")
-        lines += [f"evaluate.split = {measured!r}"] if measured else ["train_and_evaluate.evaluate = None"]
-        lines += [f"export.split = {measured or 'train'!r}"]
+    eval_split = next((name for name in ("test", "val") if name in splits), None)
+    if eval_split != "test":
+        outcome = f"evaluated on {eval_split!r}" if eval_split else "not evaluated"
+        print(f"there is no split 'test' (there are {', '.join(sorted(splits))}): the model is {outcome}")
+        lines += [f"evaluate.split = {eval_split!r}"] if eval_split else ["train_and_evaluate.evaluate = None"]
+        lines += [f"export.split = {eval_split or 'train'!r}"]
     return make_config(dataset, lines, fields, parts, "val" if "val" in splits else None, options.seed)
 
 
@@ -135,9 +135,9 @@ def _table_arguments(options: argparse.Namespace, texts: tuple[str, ...]) -> dic
         "seed": options.seed,
     } | {name: getattr(options, name) for name in _FLAGS}
     names = ("id", "split", "group", "label_separator", "image_root", "image_template", "delimiter", "encoding")
-    given = {name: getattr(options, name) for name in names if getattr(options, name)}
-    given |= {"quotes": False} if options.no_quotes else {}
-    return {name: value for name, value in arguments.items() if value or name == "image"} | given
+    optional = {name: getattr(options, name) for name in names if getattr(options, name)}
+    optional |= {"quotes": False} if options.no_quotes else {}
+    return {name: value for name, value in arguments.items() if value or name == "image"} | optional
 
 
 def _holds_images(dataset: Dataset) -> bool:

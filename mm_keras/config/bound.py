@@ -41,15 +41,15 @@ class Bound:
         )
 
     def __call__(self, *arguments, **named):
-        given = self._signature.bind_partial(*arguments, **named).arguments
-        bound = {name: _called(value) for name, value in self._values.items() if name not in given}
+        call_arguments = self._signature.bind_partial(*arguments, **named).arguments
+        bound = {name: _called(value) for name, value in self._values.items() if name not in call_arguments}
         try:
             return self._function(*arguments, **named, **bound)
         except (ValueError, TypeError) as error:
-            told = getattr(error, "__notes__", ())
+            notes = getattr(error, "__notes__", ())
             for name in bound:
                 note = f"bound by {self._places[name]}"
-                if re.search(rf"\b{name}\b", str(error)) and note not in told:
+                if re.search(rf"\b{name}\b", str(error)) and note not in notes:
                     error.add_note(note)
             raise
 

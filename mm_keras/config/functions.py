@@ -1,4 +1,4 @@
-"""Which functions a config can bind: those marked `@configurable`, wherever in the project they stand."""
+"""Finds the functions that a config can bind: those marked `@configurable` in the packages and modules listed here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import mm_keras
 
-_ROOMS = ("data", "model", "objectives", "tf_text_model", "training", "runs", "report", "packed", "experiment")
+_MODULES = ("data", "model", "objectives", "tf_text_model", "training", "runs", "report", "packed", "experiment")
 
 
 @functools.cache
@@ -33,8 +33,9 @@ def configurable_functions() -> dict[str, Callable]:
 
 
 def configurable_modules():
-    for room in _ROOMS:
-        module = importlib.import_module(f"{mm_keras.__name__}.{room}")
+    """Yields all modules in which configurable functions are searched for."""
+    for name in _MODULES:
+        module = importlib.import_module(f"{mm_keras.__name__}.{name}")
         yield module
         for submodule in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
             yield importlib.import_module(submodule.name)

@@ -33,7 +33,7 @@ class Resolver:
         self._functions: dict[str, Bound | Callable] = {}
 
     def unknown_names(self) -> Iterator[str]:
-        """Says which functions, parameters and references do not exist."""
+        """Yields a message for each function, parameter or reference that does not exist."""
         for binding in self._bindings.values():
             if binding.parameter and binding.function not in self._known:
                 yield f"{binding.where}: there is no function {binding.function!r}{self._nearest(binding.function)}"
@@ -54,7 +54,7 @@ class Resolver:
         return (f"; did you mean {near[0]}?" if near else "") + f"\n  functions: {', '.join(self._known)}"
 
     def circles(self) -> Iterator[str]:
-        """Says which functions and macros refer back to themselves."""
+        """Yields a message for each function or macro that refers back to itself."""
         finished: set[str] = set()
         for binding in self._bindings.values():
             yield from self._circles_from(binding.owner, (), finished)
@@ -75,7 +75,7 @@ class Resolver:
         finished.add(name)
 
     def follow(self, complete: bool) -> Iterator[str]:
-        """Follows all references from the root and says what is required, not given, or not used.
+        """Follows all references from the root, and yields a message for whatever is required, not given, or not used.
 
         Args:
             complete: whether there is a config that starts from the root; overrides alone may be of any function.
@@ -94,9 +94,9 @@ class Resolver:
                     macros.add(reference.name)
         for macro in sorted(macros - set(self._bindings)):
             yield f"%{macro} is used and not given; give it with {COMMAND_LINE}='{macro}=…'"
-        # What a replaced part was bound to is no mistake: a config that includes another one may take another tower.
-        once = [_inside(reference, binding.scope) for binding in self._replaced for reference in _references(binding.value)]
-        used |= {binding.key for binding in self._bindings_behind(once)}
+        # Bindings of a replaced part are no mistake: a config that includes another one may choose another tower.
+        targets = [_inside(reference, binding.scope) for binding in self._replaced for reference in _references(binding.value)]
+        used |= {binding.key for binding in self._bindings_behind(targets)}
         for key, binding in self._bindings.items():
             if key not in used:
                 reference = f"@{key.rpartition('.')[0]}" if binding.parameter else f"%{key}"
@@ -115,7 +115,7 @@ class Resolver:
                 waiting += [_inside(reference, binding.scope) for reference in _references(binding.value)]
 
     def misfits(self) -> Iterator[str]:
-        """Says which values do not fit their parameters."""
+        """Yields a message for each value that does not fit its parameter."""
         for binding in self._bindings.values():
             if not binding.parameter:
                 continue
@@ -128,11 +128,11 @@ class Resolver:
             else:
                 problem = None if _is_unknown(value) else problem_with(value, annotation)
             if problem:
-                given = "" if source is binding else f" ({source.key} is given in {source.where})"
-                yield f"{binding.where}: {binding.key} = {_written(binding.value)}: {problem}{given}"
+                note = "" if source is binding else f" ({source.key} is given in {source.where})"
+                yield f"{binding.where}: {binding.key} = {_written(binding.value)}: {problem}{note}"
 
     def _source(self, binding: Binding) -> Binding:
-        """The binding that has the value itself, where the given one has a macro."""
+        """The binding that gives the value itself, if this one refers to a macro."""
         while isinstance(binding.value, Macro) and binding.value.name in self._bindings:
             binding = self._bindings[binding.value.name]
         return binding
@@ -201,14 +201,14 @@ class Resolver:
     def early_checks(self) -> list[Callable[[], None]]:
         """The checks of functions that the root reaches (see `checked_early`), each with its values."""
         checks, reached = {}, list(self._reached())
-        none = {f"{reference.function}.{name}" for reference, values in reached for name in values if values[name] is None}
+        nones = {f"{reference.function}.{name}" for reference, values in reached for name in values if values[name] is None}
         for reference, values in reached:
             function = self._known[reference.function]
             check = getattr(function, "check_early", None)
-            if check and function.unless_none not in none:
-                taken = {name: values[name] for name in inspect.signature(check).parameters}
-                if not any(True for value in taken.values() for _ in _references(value)):  # known only when it is called
-                    checks[check, repr(taken)] = functools.partial(check, **taken)
+            if check and function.unless_none not in nones:
+                arguments = {name: values[name] for name in inspect.signature(check).parameters}
+                if not any(True for value in arguments.values() for _ in _references(value)):  # known only in the call
+                    checks[check, repr(arguments)] = functools.partial(check, **arguments)
         return list(checks.values())
 
     def _reached(self) -> Iterator[tuple[Reference, dict[str, Any]]]:

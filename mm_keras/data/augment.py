@@ -117,8 +117,8 @@ def augment_batch(
     for number, text in enumerate(features.texts):
         if augmentation.token_dropout and isinstance(text, TokenText):
             ids, mask = (text.batch_names()[name] for name in ("token_ids", "padding_mask"))
-            kept = [marker for marker in (text.tokenizer.start_id, text.tokenizer.end_id) if marker is not None]
-            dropped = drop_tokens(inputs[ids], inputs[mask], seeds[number], augmentation.token_dropout, kept)
+            marker_ids = [marker for marker in (text.tokenizer.start_id, text.tokenizer.end_id) if marker is not None]
+            dropped = drop_tokens(inputs[ids], inputs[mask], seeds[number], augmentation.token_dropout, marker_ids)
             inputs = inputs | dict(zip((ids, mask), dropped, strict=True))
     if features.image and (augmentation.mixup or augmentation.cutmix):
         if not features.multi_label:
@@ -188,8 +188,8 @@ def mix_examples(
     image, both = inputs[IMAGE], inputs[present(IMAGE)] & _other(inputs[present(IMAGE)])
 
     def share(alpha: float) -> tf.Tensor:
-        one, rest = (tf.random.stateless_gamma([size], seed, alpha) for seed in seeds[:2])
-        return tf.where(both & (one + rest > 0), tf.math.divide_no_nan(one, one + rest), 1.0)
+        first, second = (tf.random.stateless_gamma([size], seed, alpha) for seed in seeds[:2])
+        return tf.where(both & (first + second > 0), tf.math.divide_no_nan(first, first + second), 1.0)
 
     def of_pixels() -> tuple[tf.Tensor, tf.Tensor]:
         own_share = share(mixup)
@@ -207,13 +207,13 @@ def mix_examples(
         mixed = tf.where(inside[..., tf.newaxis], _other(image), image)
         return mixed, 1 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=[1, 2])
 
-    drawn = tf.random.stateless_uniform([size + 1], seeds[4])
+    draws = tf.random.stateless_uniform([size + 1], seeds[4])
     if mixup and cutmix:
-        mixed, own_share = tf.cond(drawn[-1] < 0.5, of_pixels, of_areas)
+        mixed, own_share = tf.cond(draws[-1] < 0.5, of_pixels, of_areas)
     else:
         mixed, own_share = of_pixels() if mixup else of_areas()
     mixed_inputs = inputs | {IMAGE: mixed}
-    keeps = drawn[:-1] < own_share
+    keeps = draws[:-1] < own_share
     for text in features.texts:
         for part in (*text.batch_names().values(), present(text.name)):
             rows = tf.reshape(keeps, [size] + [1] * (inputs[part].shape.rank - 1))
@@ -222,11 +222,13 @@ def mix_examples(
             name = text.batch_names()["embedding"]
             there = (inputs[present(text.name)] & _other(inputs[present(text.name)]))[:, tf.newaxis]
             mixed_inputs[name] = tf.where(there, _blend(own_share, inputs[name], _other(inputs[name])), mixed_inputs[name])
-    together = own_share * weights + (1 - own_share) * _other(weights)
-    return mixed_inputs, _blend(tf.math.divide_no_nan(own_share * weights, together), labels, _other(labels)), together
+    mixed_weights = own_share * weights + (1 - own_share) * _other(weights)
+    label_share = tf.math.divide_no_nan(own_share * weights, mixed_weights)
+    return mixed_inputs, _blend(label_share, labels, _other(labels)), mixed_weights
 
 
 def _other(values: tf.Tensor) -> tf.Tensor:
+    """For each example the values of the one before it in the batch, with which it is mixed."""
     return tf.concat([values[-1:], values[:-1]], axis=0)
 
 
@@ -237,7 +239,7 @@ def _blend(share: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 
 def _inside(length: int, part: tf.Tensor, middle: tf.Tensor) -> tf.Tensor:
-    """bool [B, length]: what lies in a stretch of `part` of the length around `middle`, both within [0, 1] and [B]."""
+    """bool [B, length]: True in a stretch around `middle` that is `part` of the length, both [B] within [0, 1]."""
     first, last = (tf.round(length * (middle + side * part / 2)) for side in (-1, 1))
     places = tf.range(length, dtype=tf.float32)
     return (places >= first[:, tf.newaxis]) & (places < last[:, tf.newaxis])

@@ -1,7 +1,7 @@
 """Finds the shard that is to blame where records could not be read, or fewer of them came than dataset.json promises.
 
-TensorFlow names neither shard nor record. So a pipeline only counts, which costs nothing, and the shards are looked through
-once something is wrong.
+TensorFlow's errors name neither shard nor record. So a pipeline only counts records, which costs nothing, and the shards are
+looked through once something is wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def naming_damage(*splits: Split | None) -> Iterator[None]:
 
 
 def promised(records: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """The same records; it is an error where they end before or after `count`, and `naming_damage` finds out why."""
+    """The same records; fewer or more than `count` of them are an error, whose cause `naming_damage` finds."""
     return records.apply(tf.data.experimental.assert_cardinality(count))
 
 

@@ -34,9 +34,9 @@ from tfrecords_tools.dataset.shards import CorruptShardError, sha256_of
 
 CACHE_FOLDER = ".features"
 ENCODED = "encoded"
-_BLOCK_TEXTS = 4096  # lengths are sorted within a block
+_BLOCK_TEXTS = 4096  # at least, of a block; texts are sorted by length within a block
 _BATCH_TOKENS = 4096
-_MOST_TEXTS = 256  # a batch
+_MOST_TEXTS = 256  # in a batch
 
 
 class FrozenEncoder:
@@ -44,7 +44,7 @@ class FrozenEncoder:
 
     Args:
         model: the encoder: its inputs -> [B, …].
-        dtype: of what it gives: "float32", or "float16" for states of tokens, of which there are many.
+        dtype: of its output: "float32", or "float16" for states of tokens, which take much room.
     """
 
     def __init__(self, model: keras.Model, dtype: str = "float32"):
@@ -57,7 +57,8 @@ class FrozenEncoder:
     @functools.cached_property
     def digest(self) -> str:
         """A checksum of architecture and weights."""
-        # Keras numbers the layers that a program has made so far; and what an encoder gives does not depend on what is frozen.
+        # Left out: the numbers in layers' names, which count the layers that the program has made so far, and which layers are
+        # frozen, on which the output does not depend.
         architecture = re.sub(r'_\d+"|"trainable": (true|false)', '"', self._model.to_json())
         digest = hashlib.sha256((architecture + self._dtype).encode())
         for weight in self._model.weights:
@@ -68,13 +69,13 @@ class FrozenEncoder:
         return self._traced(inputs).numpy()
 
     def num_states(self, num_tokens: int) -> int:
-        """The number of states that it gives for a text of `num_tokens` tokens, if it gives a state for each token."""
-        given = {name: keras.KerasTensor((1, num_tokens), tensor.dtype) for name, tensor in self._model.input.items()}
-        return self._model.compute_output_spec(given).shape[1]
+        """The number of states that the encoder gives for a text of `num_tokens` tokens, if it gives states of tokens."""
+        inputs = {name: keras.KerasTensor((1, num_tokens), tensor.dtype) for name, tensor in self._model.input.items()}
+        return self._model.compute_output_spec(inputs).shape[1]
 
     @functools.cached_property
     def _traced(self):
-        # `predict` would give each replica of a strategy the whole batch, and wait for workers that wait for this one.
+        # Not `predict`: under a strategy it gives each replica the whole batch, and waits for workers that wait for this one.
         def encode(inputs) -> tf.Tensor:
             return tf.cast(self._model(inputs, training=False), self._dtype)  # NumPy's files know no bfloat16
 
@@ -85,7 +86,7 @@ class FrozenEncoder:
 
 
 class TextPreprocessor:
-    """`Preprocessor.text` as a graph for each field. It is made when a text is not cached, since tokenizers take a while."""
+    """`Preprocessor.text` as a graph for each field. The `Preprocessor` is made once a text is not cached: it takes a while."""
 
     def __init__(self, features: FeatureSpec):
         self._features = features
@@ -123,16 +124,16 @@ def encode_images(
     blocks = {files[first].stem: slice(first, first + step) for first in range(0, len(files), step)}
 
     def make(block: str, new: NewBlock) -> None:
-        # The block is found again by the checksums that dataset.json gives, so it must be made of the very files.
+        # Blocks are found again by the checksums in dataset.json, so that they must be made of exactly these files.
         for shard, file in zip(split.shards[blocks[block]], files[blocks[block]], strict=True):
             if sha256_of(file) != shard.sha256:
                 raise CorruptShardError(f"{file} is damaged: its sha256 is not that of {DATASET_FILE}. {split.how_to_mend()}")
-        done = 0
+        num_done = 0
         with naming_damage(split):
             for pixels in make_image_batches(files[blocks[block]], features, batch_size, counts[block]):
                 encoded = encoder(pixels)
-                new.write(slice(done, done + len(encoded)), {ENCODED: encoded})
-                done += len(encoded)
+                new.write(slice(num_done, num_done + len(encoded)), {ENCODED: encoded})
+                num_done += len(encoded)
 
     shards = [shard.sha256 for shard in split.shards]
     fingerprint = _fingerprint(encoder.digest, features.image, shards, features.multi_label)
@@ -167,17 +168,17 @@ def encode_texts(
     def make(block: str, new: NewBlock) -> None:
         texts = table.texts.slice(starts[block], size).to_numpy(zero_copy_only=False)
         batches = [preprocess(spec, texts[first : first + 1024]) for first in range(0, len(texts), 1024)]
-        given = {
+        inputs = {
             name: np.concatenate([batch[batch_name] for batch in batches]) for name, batch_name in spec.batch_names().items()
         }
         if not encoder:
-            new.write(slice(None), given)
+            new.write(slice(None), inputs)
             return
-        for rows, batch in iter_buckets(given, fixed=encoder.has_fixed_length):
+        for rows, batch in iter_buckets(inputs, fixed=encoder.has_fixed_length):
             encoded = encoder(batch)
-            if encoder.takes_tokens and encoded.ndim == 3:  # a state a token: zeros are padding
-                whole = encoder.num_states(spec.max_tokens)
-                encoded = np.pad(encoded, [(0, 0), (0, whole - encoded.shape[1]), (0, 0)])
+            if encoder.takes_tokens and encoded.ndim == 3:  # a state for each token: padded with zeros
+                num_states = encoder.num_states(spec.max_tokens)
+                encoded = np.pad(encoded, [(0, 0), (0, num_states - encoded.shape[1]), (0, 0)])
             new.write(rows, {ENCODED: encoded})
 
     digest = hashlib.sha256()
@@ -185,9 +186,9 @@ def encode_texts(
         digest.update(repr(table.texts.slice(start, size).to_pylist()).encode())
     fingerprint = _fingerprint(encoder and encoder.digest, *_made_by(spec), digest.hexdigest(), names)
     counts = {block: min(size, len(table.texts) - start) for block, start in starts.items()}
-    what = "encoding" if encoder else "tokenising"
+    action = "encoding" if encoder else "tokenising"
     folder = dataset.folder / CACHE_FOLDER / fingerprint
-    paths = fill_blocks(folder, counts, make, f"{what} texts of {spec.field!r}")
+    paths = fill_blocks(folder, counts, make, f"{action} texts of {spec.field!r}")
     return {name: StoredRows([path / f"{name}.npy" for path in paths]) for name in names}
 
 
@@ -214,13 +215,13 @@ def iter_buckets(
     while first < num:
         longest = int(lengths[order[first]])
         rows = order[first : first + max(1, min(_MOST_TEXTS, batch_tokens // longest))]
-        tokens = "padding_mask" in given
-        yield rows, {name: array[rows, :longest] if tokens else array[rows] for name, array in given.items()}
+        has_tokens = "padding_mask" in given
+        yield rows, {name: array[rows, :longest] if has_tokens else array[rows] for name, array in given.items()}
         first += len(rows)
 
 
 def _made_by(spec: TextSpec) -> list[object]:
-    """All that decides what is made of a text of this field: the tokenizer, or the checksums of the SavedModel's files."""
+    """What the preprocessing of this field's texts depends on: the tokenizer, or the checksums of the SavedModel's files."""
     if isinstance(spec, TokenText):
         return [spec.tokenizer, spec.max_tokens]
     return [sha256_of(path) for path in sorted(Path(spec.embedder.path).rglob("*")) if path.is_file()]

@@ -21,7 +21,7 @@ from mm_keras.features import IMAGE, FeatureSpec, present, safe_name
 from tfrecords_tools.dataset.folder import Split
 from tfrecords_tools.dataset.schema import TEXT_PREFIX
 
-CUT = "cut"  # what stands behind the frozen part of an encoder that is trained in part
+CUT = "cut"  # names the output of the frozen part of an encoder that is trained in part
 _IN_MEMORY = 2**30  # bytes of an array; larger ones stay on disk
 _LABELS, _WEIGHTS = "the labels", "the weights"
 
@@ -58,12 +58,12 @@ class FeatureCache:
         self.weights = index["weight"].to_numpy()
         self.labels = _labels(index["label/ids"], features)
         self._texts = {text.key: TextTable(index[TEXT_PREFIX + text.field]) for text in features.texts}
-        by_model = {}  # fields may share one
+        by_model = {}  # fields may share an encoder
         for modality, model in encoders.items():
             is_states = modality != IMAGE and f"{safe_name(modality)}_{CUT}" in inputs
             by_model[id(model)] = FrozenEncoder(model, "float16" if is_states else "float32")
         frozen = {modality: by_model[id(model)] for modality, model in encoders.items()}
-        tables: dict[str, tuple[str, np.ndarray | StoredRows]] = {}  # input -> (whose rows it has, its rows)
+        tables: dict[str, tuple[str, np.ndarray | StoredRows]] = {}  # input -> (its key in `_rows`, its table)
         if features.image:
             tables[present(IMAGE)] = IMAGE, index["image/height"].to_numpy() > 0
         if IMAGE in frozen:
@@ -90,7 +90,7 @@ class FeatureCache:
             name of an input -> [B, …].
         """
         rows = self._rows(records, 0.0)
-        return {name: _take(table, rows[of]) for name, (of, table) in self._tables.items()}
+        return {name: _take(table, rows[key]) for name, (key, table) in self._tables.items()}
 
     def training_batches(
         self,
@@ -142,8 +142,8 @@ class FeatureCache:
         steps = -(-count // batch_size)
 
         def rows() -> Iterator[dict[str, np.ndarray]]:
-            every = np.pad(np.arange(count), (0, steps * batch_size - count), constant_values=-1).reshape(steps, -1)
-            records = every[:, worker.index :: worker.count]
+            padded = np.pad(np.arange(count), (0, steps * batch_size - count), constant_values=-1).reshape(steps, -1)
+            records = padded[:, worker.index :: worker.count]
             yield self._rows(records, 0.0) | {_WEIGHTS: (records >= 0).astype(np.float32)}
 
         return Batches(self._dataset(rows, steps, batch_size // worker.count, weigh=False), steps, count, batch_size)
@@ -155,13 +155,13 @@ class FeatureCache:
         return {IMAGE: records} | texts
 
     def _dataset(self, rows, steps: int, batch_size: int, weigh: bool = True) -> tf.data.Dataset:
-        """Batches from a generator of rows; it yields [some steps, B] for each table at a time."""
+        """Makes batches of what `rows` yields: row numbers [some steps, B] of each table, as `_rows` gives them."""
         tables = self._tables | {_LABELS: (IMAGE, self.labels)} | ({_WEIGHTS: (IMAGE, self.weights)} if weigh else {})
-        lookups = {name: (of, _lookup(table)) for name, (of, table) in tables.items()}
+        lookups = {name: (key, _lookup(table)) for name, (key, table) in tables.items()}
 
         @tf.autograph.experimental.do_not_convert
         def batch(row: dict[str, tf.Tensor]) -> tuple:
-            inputs = {name: look_up(row[of]) for name, (of, look_up) in lookups.items()}
+            inputs = {name: look_up(row[key]) for name, (key, look_up) in lookups.items()}
             labels, weights = inputs.pop(_LABELS), inputs.pop(_WEIGHTS) if weigh else row[_WEIGHTS]
             return inputs, labels, weights
 
@@ -170,7 +170,7 @@ class FeatureCache:
         dataset = tf.data.Dataset.from_generator(rows, output_signature=signature).flat_map(tf.data.Dataset.from_tensor_slices)
         dataset = dataset.map(batch, num_parallel_calls=2).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
         options = tf.data.Options()
-        options.autotune.enabled = False  # there is little to tune, and its thread takes longer than the batches
+        options.autotune.enabled = False  # there is little to tune, and the tuner's thread takes longer than the batches
         return dataset.with_options(options)
 
 

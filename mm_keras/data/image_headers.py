@@ -1,6 +1,6 @@
 """Reads what the headers of encoded pictures say, in the graph: the size before anything is decoded, EXIF, transparency.
 
-TensorFlow's decoders look at none of it: they allocate what a header asks for, leave a photo on its side, put transparent
+TensorFlow's decoders check none of this: they allocate what a header asks for, leave a photo on its side, put transparent
 pixels on black or whatever colour lies beneath, and end the process at an animated WebP. So a picture is read here first, byte
 by byte, and of an animation only the first frame is handed on. The layouts: ITU T.81 annex B (JPEG), PNG third edition, GIF89a,
 RFC 9649 (WebP), BITMAPINFOHEADER (BMP).
@@ -29,14 +29,14 @@ _OCTETS = [bytes([value]) for value in range(256)]
 
 
 aside = functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
-"""A function that the graph calls instead of containing it: what a branch that is not taken contains still takes time."""
+"""Decorates a function that the graph calls instead of inlining it: what is inlined takes time even in a branch not taken."""
 
 
 class Header(NamedTuple):
     """What a picture's header says.
 
     Attributes:
-        problem: int32 [], a place in `PROBLEMS`.
+        problem: int32 [], an index in `PROBLEMS`.
         size: int64 [2], height and width in pixels of what is decoded.
         exif: string [], the EXIF block, beginning with its TIFF header; empty if there is none.
         still: string [], the picture as it is to be decoded: of an animation the first frame alone.
@@ -51,7 +51,7 @@ class Header(NamedTuple):
 
 
 def kind_of(data: tf.Tensor) -> tf.Tensor:
-    """The format of a picture, string [], as int32 []: a place in `READERS`, or their number if it is none of them."""
+    """The format of a picture, string [], as int32 []: an index in `READERS`, or `len(READERS)` for another format."""
     starts = [
         _part(data, 0, 3) == b"\xff\xd8\xff",
         _part(data, 0, 8) == b"\x89PNG\r\n\x1a\n",
@@ -91,7 +91,7 @@ def _jpeg_exif(data: tf.Tensor) -> tf.Tensor:
         marker = head[1]
         is_marker = (head[0] == 0xFF) & (marker != 0xFF)
         has_length = (marker != 0x01) & ((marker < 0xD0) | (marker > 0xD9))
-        length = tf.where(is_marker, 2 + tf.where(has_length, head[2] * 256 + head[3], 0), 1)  # one octet of filling, if none
+        length = tf.where(is_marker, 2 + tf.where(has_length, head[2] * 256 + head[3], 0), 1)  # no marker: a filler octet
         is_exif = is_marker & (marker == 0xE1) & tf.reduce_all(head[4:] == tf.constant([*b"Exif\0\0"], tf.int64))
         begin, size = (tf.where(is_exif, *pair) for pair in ((position + 10, begin), (length - 10, size)))
         pixels = is_marker & ((marker == 0xDA) | (marker == 0xD9))
@@ -147,7 +147,7 @@ def _read_gif(data: tf.Tensor) -> Header:
     places = tf.reshape(descriptor[1:9], [4, 2])
     is_whole = tf.reduce_all(_little(tf.transpose(places)) == tf.stack([0, 0, width, height]))
     table = image + 10 + _table_size(descriptor[9])
-    end = _after_blocks(data, table + 1)  # behind the table one octet, the smallest code's bits
+    end = _after_blocks(data, table + 1)  # the table is followed by an octet with the bits of the smallest code
     parts = [
         _part(data, 0, 13),
         _whiten(_part(data, 13, first - 13), clear),
@@ -166,7 +166,7 @@ def _table_size(flags: tf.Tensor) -> tf.Tensor:
 
 
 def _after_blocks(data: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """The place behind a GIF's sub-blocks, each of which begins with its length; the last has none."""
+    """The position behind a GIF's sub-blocks. Each begins with its length, and one of length 0 ends them."""
 
     def step(position, end):
         size = _octets(data, position, 1)[0]
@@ -176,12 +176,12 @@ def _after_blocks(data: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
 
 
 def _whiten(table: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """A GIF's colour table in which the colour of an index is white."""
+    """A GIF's colour table with white in the place of the colour at `index`; -1 changes nothing."""
     begin, end = 3 * index, 3 * index + 3
 
     def whitened() -> tf.Tensor:
-        rest = _part(table, end, _length(table) - end)
-        return tf.strings.join([_part(table, 0, begin), b"\xff\xff\xff", rest])
+        tail = _part(table, end, _length(table) - end)
+        return tf.strings.join([_part(table, 0, begin), b"\xff\xff\xff", tail])
 
     return tf.cond((index >= 0) & (end <= _length(table)), whitened, lambda: table)
 
@@ -223,35 +223,35 @@ def _read_webp(data: tf.Tensor) -> Header:
 
 
 def _riff_chunks(data: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    """int64 [5, 2]: place and size of the content of the first whole chunk of each name of a WebP; 0 where there is none."""
+    """int64 [5, 2]: position and size of the content of a WebP's first complete chunk of each name; 0 where there is none."""
     names = tf.constant([b"VP8 ", b"VP8L", b"ALPH", b"ANMF", b"EXIF"])
 
-    def step(position, found):
+    def step(position, chunks):
         size = _little(_octets(data, position + 4, 4))
-        is_it = (names == _part(data, position, 4)) & (found[:, 0] == 0) & (position + 8 + size <= end)
-        found = tf.where(is_it[:, tf.newaxis], tf.stack([position + 8, size]), found)
-        return position + 8 + size + size % 2, found
+        is_match = (names == _part(data, position, 4)) & (chunks[:, 0] == 0) & (position + 8 + size <= end)
+        chunks = tf.where(is_match[:, tf.newaxis], tf.stack([position + 8, size]), chunks)
+        return position + 8 + size + size % 2, chunks
 
     return _walk(step, begin, end - 8, tf.zeros([5, 2], tf.int64))[0]
 
 
 def _chunk(data: tf.Tensor, begin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """A chunk of a WebP with its name, size and filling, by the place and size of its content."""
+    """A chunk of a WebP with its name, size and padding, by the position and size of its content."""
     return _part(data, begin - 8, 8 + size + size % 2)
 
 
 @aside
 def _read_bmp(data: tf.Tensor) -> Header:
-    head = _octets(data, 14, 20)  # of which TensorFlow's decoder looks at the sides and the bits alone
+    head = _octets(data, 14, 20)  # TensorFlow's decoder reads only the sides and the bits of it
     width, height = _little(head[4:8]), _little(head[8:12])
-    height = tf.where(height >= 2**31, 2**32 - height, height)  # rows from top to bottom
+    height = tf.where(height >= 2**31, 2**32 - height, height)  # negative: rows from top to bottom
     bits = _little(head[14:16])
     is_plain = (_little(head[:4]) >= 40) & (_little(head[16:20]) == 0) & ((bits == 24) | (bits == 32))
     return _header(tf.where(is_plain, 0, UNSUPPORTED), height, width, data, channels=tf.where(bits == 32, 4, 3))
 
 
 READERS = (_read_jpeg, _read_png, _read_gif, _read_webp, _read_bmp)
-"""One for each format, in the order of `kind_of`."""
+"""The function that reads the header of each format, in the order of `kind_of`."""
 
 
 def _header(problem=0, height=0, width=0, still=b"", exif=b"", channels=3) -> Header:
@@ -261,12 +261,12 @@ def _header(problem=0, height=0, width=0, still=b"", exif=b"", channels=3) -> He
 
 
 def _walk(step: Callable, begin, end, *state) -> list[tf.Tensor]:
-    """Goes from block to block: `step(position, *state)` gives the next position and state, up to `end` inclusive."""
+    """The state after going from block to block, up to `end` inclusive: `step(position, *state)` gives the next of both."""
     begin, *state = (tf.convert_to_tensor(value, tf.int64) for value in (begin, *state))
     loop = [tf.constant(0, tf.int64), begin, *state]
     _, _, *state = tf.while_loop(
         lambda count, position, *_: (position <= end) & (count < _MAX_STEPS),
-        lambda count, *rest: (count + 1, *step(*rest)),
+        lambda count, *values: (count + 1, *step(*values)),
         loop,
         parallel_iterations=1,
     )
@@ -282,12 +282,12 @@ def _length(data: tf.Tensor) -> tf.Tensor:
 
 
 def _part(data: tf.Tensor, begin, size) -> tf.Tensor:
-    """The octets from a place on, fewer where the data end before; an error where they end before its beginning."""
+    """`size` octets from `begin` on, fewer if the data end earlier; an error if they end before `begin`."""
     return tf.strings.substr(data, tf.convert_to_tensor(begin, tf.int64), tf.convert_to_tensor(size, tf.int64))
 
 
 def _octets(data: tf.Tensor, position, count: int) -> tf.Tensor:
-    """int64 [count]; an error where the data end before."""
+    """`count` octets from `position` on, as int64 [count]; an error if the data end earlier."""
     part = tf.io.decode_raw(_part(data, position, count), tf.uint8)
     return tf.cast(tf.ensure_shape(part, [count]), tf.int64)
 

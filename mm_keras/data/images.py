@@ -11,9 +11,9 @@ from mm_keras.data.orientation import exif_orientation, turn_upright
 from mm_keras.features import ImageSpec
 from tfrecords_tools.dataset.schema import MAX_PIXELS
 
-_CENTRE = 224 / 256  # ImageNet's protocol: a short side of 256, then the central 224. Packed so, there is nothing to resize
+_CENTRE = 224 / 256  # ImageNet's protocol: the central 224 of a short side of 256; pictures packed that small need no resizing
 _MARGIN = 4  # a JPEG that is decoded in part has slightly other colours in its outermost pixels, where chroma is interpolated
-_LARGE = 2**24  # samples of a picture of which no copy in floats is made
+_LARGE = 2**24  # samples (pixels x channels); of a larger picture no copy in floats is made
 _DCT = "INTEGER_ACCURATE"  # as Pillow and OpenCV decode, to the bit; TensorFlow's default is off by up to 9 of 255
 _BAND = 2**20  # pixels that are put on white at a time
 
@@ -22,16 +22,16 @@ _BAND = 2**20  # pixels that are put on white at a time
 def decode_image(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes a picture as packing does: the first frame, on white, upright as its EXIF block says.
 
-    The rules are those of `tfrecords_tools.packing.pictures`, for JPEG, PNG, GIF, WebP and BMP. Nothing is decoded before its
-    header was read, which says what to refuse.
+    The rules are those of `tfrecords_tools.packing.pictures`, for JPEG, PNG, GIF, WebP and BMP. The header is read first: by it
+    a picture is refused before anything is decoded.
 
     Args:
         data: string [], not empty.
         max_pixels: the largest picture that is decoded.
 
     Returns:
-        uint8 [height, width, 3], and int32 [], the place in `PROBLEMS` of why it is refused; 0: it is not. The pixels of a
-        refused picture are one black one.
+        uint8 [height, width, 3], and int32 [], the index in `PROBLEMS` of why the picture is refused; 0 if it is not.
+        A refused picture has a single pixel, which is black.
 
     Raises:
         tf.errors.InvalidArgumentError: when the function runs, if the data are damaged.
@@ -42,7 +42,7 @@ def decode_image(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tuple[tf.Tens
 
     def upright() -> tf.Tensor:
         decoders = [functools.partial(decode, header.still, header.channels) for decode in _DECODERS]
-        decoded = tf.switch_case(kind, decoders)  # an unknown kind does not come here
+        decoded = tf.switch_case(kind, decoders)  # pictures of unknown format were refused above
         return turn_upright(decoded, exif_orientation(header.exif))
 
     image = tf.cond(problem == 0, upright, lambda: tf.zeros([1, 1, 3], tf.uint8))
@@ -61,7 +61,7 @@ def _decode_png(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
 
 @aside
 def _decode_webp(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
-    """Decodes a WebP of one frame; TensorFlow writes beyond its memory where there are several and `channels` is 0."""
+    """Decodes a WebP of one frame. Of several frames, TensorFlow writes beyond its memory if `channels` is 0."""
 
     def decode(channels: int) -> tf.Tensor:
         image = tf.io.decode_image(data, channels=channels, expand_animations=False)
@@ -72,7 +72,7 @@ def _decode_webp(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
 
 @aside
 def _decode_bmp(data: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
-    """Decodes a BMP; the fourth octet of a pixel is filling."""
+    """Decodes a BMP; a fourth octet of a pixel is filler, not alpha."""
     return tf.cond(
         channels == 4,
         lambda: tf.io.decode_bmp(data, channels=4)[..., :3],
@@ -105,14 +105,14 @@ def _on_white(image: tf.Tensor) -> tf.Tensor:
 
     def bands() -> tf.Tensor:
         count = (height + rows - 1) // rows
-        made = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
-        _, made = tf.while_loop(
+        strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
+        _, strips = tf.while_loop(
             lambda index, _: index < count,
-            lambda index, made: (index + 1, made.write(index, band(index))),
-            (0, made),
+            lambda index, strips: (index + 1, strips.write(index, band(index))),
+            (0, strips),
             parallel_iterations=1,
         )
-        return made.concat()
+        return strips.concat()
 
     return tf.cond(rows >= height, lambda: band(0), bands)
 
@@ -168,20 +168,20 @@ def decode_augmented(
     """
     shape = tf.io.extract_jpeg_shape(data)[:2]
     crop = _largest_crop(shape, spec) if spec.fit == "crop" else shape
-    area, top, left, side = tf.unstack(tf.random.stateless_uniform([4], seed))
+    area, top, left, coin = tf.unstack(tf.random.stateless_uniform([4], seed))
     crop = _scaled(crop, tf.sqrt(min_area + (1 - min_area) * area))
     start = tf.cast(tf.stack([top, left]) * tf.cast(shape - crop + 1, tf.float32), tf.int32)
     # Only what is inside the window is decoded; at its edges colours differ by a trace from those of the whole picture.
     image = tf.image.decode_and_crop_jpeg(data, tf.concat([start, crop], 0), channels=3, dct_method=_DCT)
     if mirror:
-        image = tf.cond(side < 0.5, lambda: tf.reverse(image, [1]), lambda: image)  # as bytes: a quarter of the floats
+        image = tf.cond(coin < 0.5, lambda: tf.reverse(image, [1]), lambda: image)  # still uint8: a quarter of floats
     return _resize(image, spec)
 
 
 def _central_window(shape: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, tf.Tensor]:
     """[top, left] and [height, width] of the window that evaluation and serving see."""
     largest = _largest_crop(shape, spec)
-    size = tf.maximum(_scaled(largest, _CENTRE), tf.minimum(largest, spec.size))  # no enlarging for want of an edge
+    size = tf.maximum(_scaled(largest, _CENTRE), tf.minimum(largest, spec.size))  # cropped less rather than enlarged
     return (shape - size) // 2, size
 
 
@@ -209,7 +209,7 @@ def _resize(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
 
     def shrink() -> tf.Tensor:
         return tf.cond(
-            tf.reduce_any(shape < spec.size),  # the other side is enlarged: averaging would show blocks. Three times as long
+            tf.reduce_any(shape < spec.size),  # one side is enlarged: area averages would show blocks. Takes 3 times as long
             lambda: resize(antialias=True),
             lambda: resize(method="area"),
         )

@@ -12,7 +12,7 @@ from mm_keras.data.text import make_word_tokenizer, tell_of_unknown
 from mm_keras.features import EmbedderSpec, FeatureSpec, ImageSpec, TextSpec, TokenizerSpec, TokenText, make_saved_model_text
 from tfrecords_tools.dataset.folder import Dataset
 
-_SAMPLED = 2000  # examples
+_SAMPLED = 2000  # examples whose texts are searched for unknown tokens
 
 
 @configurable

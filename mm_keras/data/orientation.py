@@ -39,7 +39,7 @@ def _orientation(block: tf.Tensor) -> tf.Tensor:
     little = octets[0] == ord("I")
 
     def number(parts: tf.Tensor, size: int) -> tf.Tensor:
-        """The numbers of octets [..., size]."""
+        """The numbers that octets [..., size] spell."""
         weights = tf.constant([256**index for index in range(size)], tf.int64)
         return tf.reduce_sum(parts * tf.where(little, weights, weights[::-1]), axis=-1)
 

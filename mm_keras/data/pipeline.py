@@ -22,9 +22,10 @@ from mm_keras.features import IMAGE, FeatureSpec, ImageSpec, present
 from tfrecords_tools.dataset.folder import Dataset, Split
 from tfrecords_tools.dataset.schema import TEXT_PREFIX, parse_example
 
-_CALLS = 2 * (os.cpu_count() or 1)  # at a time: they keep their order, and no core shall wait for a slow one
-_unconverted = tf.autograph.experimental.do_not_convert  # nothing here is for AutoGraph, and looking takes it seconds
-_READ_TOGETHER = 32
+# Parallel calls of a `map`. Results keep their order, so that with one call for each core, cores would wait for a slow one.
+_CALLS = 2 * (os.cpu_count() or 1)
+_unconverted = tf.autograph.experimental.do_not_convert  # no function here needs AutoGraph, whose analysis takes seconds
+_READ_TOGETHER = 32  # records that one call of Python reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Batches:
         num_examples: number of examples in an epoch, over all workers: in training those of `steps` full batches, in
             evaluation all.
         batch_size: global batch size, over all replicas.
-        ids: the ids of the records in each batch of `dataset`; training batches alone have them.
+        ids: the ids of the records in each batch of `dataset`; None for evaluation batches.
     """
 
     dataset: tf.data.Dataset
@@ -63,7 +64,7 @@ def make_training_batches(
     """Makes the batches of `epochs` passes over a split, each in an order that depends on `(seed, epoch)` alone.
 
     Shards are shuffled and interleaved, and records are shuffled in a buffer. An epoch shows no example twice and leaves out
-    less than one batch, other examples in each epoch. If a field has several texts, one is drawn. All shapes are static.
+    less than one batch of examples, others in each epoch. If a field has several texts, one is drawn. All shapes are static.
 
     Args:
         split: the split to train on.
@@ -75,8 +76,8 @@ def make_training_batches(
         shuffle_buffer: number of records in the shuffle buffer (an encoded record has about 30 KB).
         start: number of batches that a resumed training has seen. They are skipped, and their pictures are not decoded.
         worker: this worker, which gets its part of every batch. If the split's files can be dealt out so that each worker has
-            enough records for all steps, it reads only its own files. Otherwise every worker reads all records and decodes
-            its own ones, and the batches are the parts of those that a single worker would have.
+            enough records for all steps, it reads only its own files. Otherwise every worker reads all records but
+            decodes only its own, and gets its part of the batches that a single worker would make.
         sampled: the split's records as `make_sampling` draws them: an epoch may show some examples several times and others
             not at all. It still depends on `(seed, epoch)` alone.
 
@@ -93,7 +94,7 @@ def make_training_batches(
 
     @_unconverted
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
-        tf.random.set_seed(1)  # of this function's graph alone: the order depends on nothing but (seed, epoch)
+        tf.random.set_seed(1)  # seeds only this function's graph, so that the order depends on (seed, epoch) alone
         epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
         paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=epoch_seed)
         records = paths.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(files)))
@@ -119,10 +120,10 @@ def make_training_batches(
     dataset = numbered.map(parse, num_parallel_calls=_CALLS).batch(own_size, drop_remainder=True)
 
     def augmented(indices: tf.Tensor, *batch):
-        drawn = tf.random.experimental.stateless_fold_in(
+        batch_seed = tf.random.experimental.stateless_fold_in(
             tf.stack([tf.constant(seed, tf.int64), indices[0]]), tf.constant(0, tf.int64)
         )
-        return augment_batch(*batch, drawn, features, augmentation)
+        return augment_batch(*batch, batch_seed, features, augmentation)
 
     steps_left = steps * epochs - start
     dataset = _finished(dataset, preprocessor, features, steps_left, augmented if augmentation else None)
@@ -134,14 +135,14 @@ def make_training_batches(
 def _parse_at_random(
     index: tf.Tensor, serialized: tf.Tensor, features: FeatureSpec, augmentation: Augmentation | None, seed: int
 ) -> dict:
-    """Parses the record that is shown as number `index` of the training; it decides on texts and augmentation."""
+    """Parses the record that is shown as number `index` of the training; `(seed, index)` decides on texts and augmentation."""
     record = parse_example(serialized, [text.field for text in features.texts])
     seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(seed, tf.int64), index]), 2)
-    parsed = _labels_and_weight(record, features) | {"index": index, "texts": {}}  # apart: a field may be called "label"
+    parsed = _labels_and_weight(record, features) | {"index": index, "texts": {}}  # nested: a field may be called "label"
     for text in features.texts:
         texts = record[TEXT_PREFIX + text.field]
-        drawn = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
-        parsed["texts"][text.key] = _text_or_empty(texts, drawn)
+        text_index = tf.random.stateless_uniform([], seeds[0], maxval=tf.maximum(1, tf.size(texts)), dtype=tf.int32)
+        parsed["texts"][text.key] = _text_or_empty(texts, text_index)
     if features.image:
         parsed[IMAGE] = _stored_image(record["image"], features.image, seeds[1], augmentation)
         parsed[present(IMAGE)] = tf.strings.length(record["image"]) > 0
@@ -149,7 +150,7 @@ def _parse_at_random(
 
 
 def count_steps(split: Split, features: FeatureSpec, batch_size: int, sampled: SampledRecords | None = None) -> int:
-    """The number of batches in an epoch of `make_training_batches`; it raises the same errors, and makes no batch."""
+    """The number of batches in an epoch of `make_training_batches`; raises the same errors, and makes no batch."""
     num_labelled = count_labelled(split, features)
     num_shown = sampled.num_examples if sampled else num_labelled
     if num_shown < batch_size:
@@ -219,8 +220,8 @@ def make_evaluation_batches(
 def make_image_batches(files: Sequence[Path], features: FeatureSpec, batch_size: int, num_examples: int) -> tf.data.Dataset:
     """The pictures of the `num_examples` labelled records in some shards, in their order and as evaluation sees them.
 
-    Each batch is float32 [up to batch_size, H, W, 3]; a record without a picture has zeros. More or fewer records than promised
-    are an error, see `naming_damage`.
+    Each batch is float32 [up to batch_size, H, W, 3]; a record without a picture has zeros. More or fewer than
+    `num_examples` labelled records are an error, see `naming_damage`.
     """
     records = tf.data.TFRecordDataset([str(file) for file in files])
     if not features.multi_label:
@@ -234,7 +235,7 @@ def make_image_batches(files: Sequence[Path], features: FeatureSpec, batch_size:
 
 
 def iter_texts(split: Split, fields: list[str], max_examples: int = 200_000) -> Iterator[list[bytes]]:
-    """Yields batches of a split's texts of all `fields` together, for vocabularies."""
+    """Yields the texts of all `fields` of a split in common batches, to make a vocabulary of them."""
     _check_fields(split.dataset, fields)
     split.check_files()
     records = tf.data.TFRecordDataset([str(file) for file in split.files]).take(max_examples)
@@ -271,7 +272,7 @@ def _labels_and_weight(record: dict[str, tf.Tensor], features: FeatureSpec) -> d
 def _stored_image(
     data: tf.Tensor, spec: ImageSpec, seed: tf.Tensor | None = None, augmentation: Augmentation | None = None
 ) -> tf.Tensor:
-    """The image of a record as float32 [*spec.size, 3], as `Preprocessor.image` makes it, or augmented."""
+    """The image of a record as float32 [*spec.size, 3], as `fit_stored` makes it, or augmented."""
     if augmentation is None:
         return made_or_zeros(data, spec.size, lambda: fit_stored(data, spec))
     return made_or_zeros(data, spec.size, lambda: augmented_image(data, spec, seed, augmentation))
@@ -288,7 +289,7 @@ def _finished(
     steps: int,
     augmented: Callable[..., tuple] | None = None,
 ) -> tf.data.Dataset:
-    """Raw batches become `(features, labels, weights)`; `augmented` is applied at the end, if there is one."""
+    """Turns batches of parsed records into `(features, labels, weights)`; `augmented`, if given, is applied last."""
 
     @_unconverted
     def finish(raw: dict):
@@ -298,15 +299,15 @@ def _finished(
         batch = (inputs, raw["label"], raw["weight"])
         return augmented(raw["index"], *batch) if augmented else batch
 
-    dataset = dataset.map(finish, num_parallel_calls=min(4, _CALLS))  # each holds a batch of pixels
+    dataset = dataset.map(finish, num_parallel_calls=min(4, _CALLS))  # each call holds a batch of pixels
     return _not_autotuned(dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2))
 
 
 def _not_autotuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Switches autotuning off.
 
-    With it, one of four passes waited at its end for the tuner's thread, for as long as the pass had taken. Decoding uses all
-    cores already, so that nothing is left to tune.
+    With autotuning, one of four passes waited at its end for the tuner's thread, for as long as the pass itself had taken.
+    Decoding uses all cores already, so that nothing is left to tune.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -328,7 +329,7 @@ def _check(dataset: Dataset, features: FeatureSpec) -> None:
     info = dataset.info
     _check_fields(dataset, [text.field for text in features.texts])
     names = tuple(info.labels.names)
-    # A model that was given more classes after its training knows those of the dataset by the same ids.
+    # A model to which classes were added after training has the dataset's labels first, with the same ids.
     if not names or names != features.labels[: len(names)] or info.multi_label != features.multi_label:
         kinds = {True: "multi-label", False: "multi-class"}
         raise ValueError(

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-_GREY = 128.0  # what comes in at the edges of a picture that is moved
+_GREY = 128.0  # fills what a moved picture leaves empty
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 _FROM_YIQ = tuple(map(tuple, np.linalg.inv(np.array(_TO_YIQ, "float32"))))
 
@@ -30,9 +30,9 @@ def jitter_colors(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tens
     Reference: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", appendix A, whose factors
         are four times as far from 1 as the hue turns.
     """
-    drawn = strength * tf.random.stateless_uniform([4], seed, -1.0, 1.0)
-    brightness, contrast, saturation, _ = tf.unstack(1 + drawn)
-    angle = drawn[3] / 4 * 2 * math.pi
+    changes = strength * tf.random.stateless_uniform([4], seed, -1.0, 1.0)
+    brightness, contrast, saturation, _ = tf.unstack(1 + changes)
+    angle = changes[3] / 4 * 2 * math.pi
     zero, cosine, sine = tf.zeros([]), tf.cos(angle), tf.sin(angle)
     turn = tf.reshape(tf.stack([1.0, zero, zero, zero, cosine, -sine, zero, sine, cosine]), [3, 3])
     hue = tf.constant(_FROM_YIQ) @ turn @ tf.constant(_TO_YIQ)
@@ -71,7 +71,7 @@ def _clip(image: tf.Tensor) -> tf.Tensor:
 
 
 def _away_from(image: tf.Tensor, other, factor) -> tf.Tensor:
-    """`other` for factor 0, `image` for 1, and beyond it for more."""
+    """Blends two pictures: `other` at factor 0, `image` at 1, and away from `other` beyond `image` above 1."""
     return _clip(other + factor * (image - other))
 
 
@@ -100,7 +100,7 @@ def change_sharpness(image: tf.Tensor, factor) -> tf.Tensor:
 
 
 def _warp(image: tf.Tensor, along_x, along_y, shift=(0.0, 0.0)) -> tf.Tensor:
-    """Where each pixel of the result, (x, y) from the centre, comes from: (along_x · (x, y), along_y · (x, y)) + shift."""
+    """Warps a picture: its pixel (x, y), from the centre, comes from (along_x · (x, y), along_y · (x, y)) + shift."""
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[:2]))
     x, y = (width - 1) / 2, (height - 1) / 2
     offsets = [
@@ -170,7 +170,7 @@ def equalize(image: tf.Tensor, strength: float, sign) -> tf.Tensor:
 
 
 def _scaled(change):
-    """An operation of a factor: away from 1, to either side."""
+    """Makes an operation of a change by a factor, which is above 1 for sign 1 and below 1 for sign -1."""
     return lambda image, strength, sign: change(image, 1 + 0.9 * strength * sign)
 
 

@@ -20,17 +20,17 @@ def read_index(split: Split, columns: Sequence[str], labelled_only: bool = True)
     Args:
         split: the split.
         columns: names of columns, "label/ids" among them.
-        labelled_only: leave out records that nothing can be learned from or measured on.
+        labelled_only: leave out records without a label, except in multi-label data, where no label means that none applies.
 
     Returns:
-        (a table with a row for each labelled record, in their order; the number of labelled records in each shard).
+        (a table with a row for each record that is read, in their order; the number of these records in each shard).
 
     Raises:
         FileNotFoundError: if the dataset was packed by a version that wrote no index.
         CorruptShardError: if an index file cannot be read, or has not a row for each record.
         DamagedFileError: if a file of the index is not what was written.
     """
-    import pyarrow.parquet as pq  # it takes a moment, and predictions need none
+    import pyarrow.parquet as pq  # the import takes a moment, and predictions do without it
 
     check(*(split.dataset.folder / index_file(shard.file) for shard in split.shards))
     tables = []

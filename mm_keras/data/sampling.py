@@ -38,7 +38,7 @@ class Sampling:
     epoch_fraction: float = 1.0
 
     def describe(self, split: str) -> dict[str, object]:
-        """Describes the sampling of a split, to tell whether two trainings are the same; datasets may have moved."""
+        """Describes how a split is sampled, to compare trainings. Datasets are named by checksums, as they may have moved."""
         shards = {f"mix[{index}]": [shard.sha256 for shard in Dataset.open(folder).split(split).shards]
                   for index, (folder, _) in enumerate(self.mix)}  # fmt: skip
         balancing = {"balance_by": self.balance_by, "text_runs": self.text_runs}
@@ -121,14 +121,14 @@ class SampledRecords:
     """The labelled records of a split of one or several datasets, and which of them each epoch shows.
 
     Args:
-        split: the training split of `train.dataset`; the split of the others has the same name.
+        split: the training split of `train.dataset`; the splits of the other datasets have the same name.
         sampling: the result of `make_sampling`.
         fields: the text fields of the model, for `text_runs`.
 
     Attributes:
         splits: the splits that are read.
-        num_examples: number of examples that an epoch shows. It is chosen so that the share of `train.dataset` is as large as
-            that dataset.
+        num_examples: number of examples that an epoch shows. It is chosen so that the share of `train.dataset` has as many
+            examples as that dataset, times `epoch_fraction`.
 
     Raises:
         FileNotFoundError: if a dataset was packed by a version that wrote no index.
@@ -167,7 +167,7 @@ class SampledRecords:
             groups.append(kinds + sum(numbers.max() + 1 for numbers in groups))
         self.num_examples = max(1, round(len(rates[0]) / own_part * sampling.epoch_fraction))
         self._rates = np.concatenate(rates) * self.num_examples
-        self._groups = np.concatenate(groups)  # a class or source of a dataset
+        self._groups = np.concatenate(groups)  # of each record: a class or source of its dataset
         self._shards, self._offsets = np.array(shards), np.concatenate(offsets)
         self._text_runs = sampling.text_runs
         self._texts = np.concatenate(texts) if texts else None
@@ -185,8 +185,8 @@ class SampledRecords:
         def draw():
             yield from (self.epoch(count, seed, number) for number in range(epoch, epochs))
 
-        drawn = tf.data.Dataset.from_generator(draw, output_signature=tf.TensorSpec([count], tf.int64))
-        return drawn.flat_map(tf.data.Dataset.from_tensor_slices)
+        orders = tf.data.Dataset.from_generator(draw, output_signature=tf.TensorSpec([count], tf.int64))
+        return orders.flat_map(tf.data.Dataset.from_tensor_slices)
 
     def read(self, numbers: tf.Tensor) -> tf.Tensor:
         """Reads records by their numbers: int64 [n] -> serialised records, string [n]."""
@@ -222,25 +222,25 @@ def draw_runs(
 ) -> np.ndarray:
     """Draws as `draw` does, in runs of `length` records that have the same text; `count` is a multiple of `length`.
 
-    A text is drawn as often as the rates of its examples say together. It shows its examples in turn: none is repeated before
-    all have been shown.
+    A text is drawn as often as the sum of its examples' rates says. Its runs show its examples in turn:
+    none is repeated before all have been shown.
     """
     _, first = np.unique(texts, return_index=True)
-    drawn = draw(np.bincount(texts, rates) / length, groups[first], count // length, rng)
+    run_texts = draw(np.bincount(texts, rates) / length, groups[first], count // length, rng)
     order = rng.permutation(len(texts))
     order = order[np.argsort(texts[order], kind="stable")]
     sizes = np.bincount(texts)
-    by_text = np.argsort(drawn, kind="stable")
-    earlier = np.empty(len(drawn), np.int64)  # runs of the same text
-    earlier[by_text] = np.arange(len(drawn)) - np.searchsorted(drawn[by_text], drawn[by_text])
-    turns = (earlier[:, np.newaxis] * length + np.arange(length)) % sizes[drawn][:, np.newaxis]
-    return order[(np.cumsum(sizes) - sizes)[drawn][:, np.newaxis] + turns].ravel()
+    by_text = np.argsort(run_texts, kind="stable")
+    earlier = np.empty(len(run_texts), np.int64)  # for each run, the number of runs of the same text before it
+    earlier[by_text] = np.arange(len(run_texts)) - np.searchsorted(run_texts[by_text], run_texts[by_text])
+    turns = (earlier[:, np.newaxis] * length + np.arange(length)) % sizes[run_texts][:, np.newaxis]
+    return order[(np.cumsum(sizes) - sizes)[run_texts][:, np.newaxis] + turns].ravel()
 
 
 def class_weights(label_ids: pa.ChunkedArray, num_labels: int, balance: float) -> tuple[np.ndarray, np.ndarray]:
     """(rarest label of each example, int64 [N], and n^-balance, float64 [N], where n examples have that label).
 
-    Those without a label count as one more class, `num_labels`.
+    Examples without a label count as one more class, `num_labels`.
     """
     lengths = pa.compute.list_value_length(label_ids).to_numpy()
     ids = pa.compute.list_flatten(label_ids).to_numpy()
@@ -256,7 +256,7 @@ def source_weights(folder: Path, ids: pa.ChunkedArray, balance: float) -> tuple[
     """(the source of each record as a number, int64 [N], and n^-balance, float64 [N], where n records have that source).
 
     Raises:
-        ValueError: if all have one.
+        ValueError: if all records have the same source, or each a source of its own.
     """
     sources = pa.compute.list_element(pa.compute.split_pattern(ids, "/", max_splits=1), 0).to_numpy()
     names, numbers, counts = np.unique(sources.astype(str), return_inverse=True, return_counts=True)

@@ -3,7 +3,7 @@
     <folder>/<block>/<array>.npy       an array of the block
     <folder>/<block>/checksums.json    {"rows": n, "crc32c": {"<array>.npy": "…"}}
 
-A block that is not what its checksums say is computed anew.
+A block whose files do not match its checksums is computed anew.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class StoredRows:
         if len(self._blocks) == 1:
             return self._blocks[0][rows]
         rows = rows % len(self)
-        taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         block_of = np.searchsorted(self._ends, rows, side="right")
         for index in np.unique(block_of):
             block, places = self._blocks[index], np.flatnonzero(block_of == index)
-            taken[places] = block[rows[places] - (self._ends[index] - len(block))]
-        return taken
+            values[places] = block[rows[places] - (self._ends[index] - len(block))]
+        return values
 
 
 class NewBlock:
@@ -62,7 +62,7 @@ class NewBlock:
     Args:
         folder: an empty folder.
         size: number of rows.
-        written: called with the number of rows after each write.
+        written: called after each write with the number of rows that it wrote.
     """
 
     def __init__(self, folder: Path, size: int, written: Callable[[int], object]):
@@ -77,8 +77,8 @@ class NewBlock:
                 file, shape = self._folder / f"{name}.npy", (self._size, *value.shape[1:])
                 self._arrays[name] = np.lib.format.open_memmap(file, "w+", value.dtype, shape)
                 if hasattr(os, "posix_fallocate"):  # a memory map of a full disk ends the process
-                    with open(file, "r+b") as opened:
-                        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+                    with open(file, "r+b") as handle:
+                        os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
             self._arrays[name][rows] = value
         num_rows = len(next(iter(values.values())))
         self._num_written += num_rows
@@ -88,7 +88,7 @@ class NewBlock:
         """Writes the checksums, once all is on the disk.
 
         Raises:
-            RuntimeError: if other than all rows were written.
+            RuntimeError: if more or fewer rows were written than the block has.
         """
         if self._num_written != self._size:
             raise RuntimeError(f"{self._num_written:,} rows were computed for the {self._size:,} of block {self._folder}")
@@ -125,7 +125,7 @@ def fill_blocks(folder: Path, sizes: Mapping[str, int], make: Callable[[str, New
         total = sum(sizes.values())
         with progress_bar(description, "examples", total) as bar:
             bar.update(total - sum(sizes[block] for block in missing))
-            for timeout in (0, -1):  # first what nobody is at; then wait for the others
+            for timeout in (0, -1):  # first the blocks that no other process works on; then wait for those
                 for block in missing:
                     try:
                         with filelock.FileLock(folder / f".{block}.lock", timeout):
@@ -146,7 +146,7 @@ def fill_blocks(folder: Path, sizes: Mapping[str, int], make: Callable[[str, New
 
 def _make_block(folder: Path, block: str, size: int, make: Callable[[str, NewBlock], None], written) -> None:
     staging = folder / f".{block}.unfinished"
-    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
     staging.mkdir()
     try:
         new = NewBlock(staging, size, written)

@@ -30,18 +30,18 @@ class TextTable:
         self._first = np.cumsum(self.counts) - self.counts
         encoded = pc.dictionary_encode(pc.list_flatten(column).cast(pa.large_binary())).unify_dictionaries()
         indices = [chunk.indices.to_numpy() for chunk in encoded.chunks]
-        self._rows = np.concatenate([*indices, [0]]).astype(np.int64) + 1  # the last one stands for nothing
+        self._rows = np.concatenate([*indices, [0]]).astype(np.int64) + 1  # ends with a filler, which keeps `rows` in range
         distinct = [encoded.chunk(0).dictionary] if encoded.num_chunks else []
         self.texts = pa.concat_arrays([pa.array([b""], pa.large_binary()), *distinct])
         blank = pc.equal(pc.binary_length(pc.ascii_trim_whitespace(self.texts.cast(pa.large_string()))), 0)
         self.present = ~blank.to_numpy(zero_copy_only=False)
 
     def rows(self, records: np.ndarray, drawn: np.ndarray | float = 0.0) -> np.ndarray:
-        """The rows of one text of each record.
+        """Picks one text of each record.
 
         Args:
             records: int64 [B], numbers of records.
-            drawn: float [B] within [0, 1), which of its texts: 0 is the first one, and 0.5 the one in the middle.
+            drawn: float [B] within [0, 1): which text of a record is picked; 0 is the first, and 0.5 the one in the middle.
 
         Returns:
             int64 [B], rows of `texts`.

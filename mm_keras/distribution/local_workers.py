@@ -77,9 +77,9 @@ def run_local_workers(command: Sequence[str], count: int) -> int:
 def wait_for_workers(workers: list[subprocess.Popen]) -> int | None:
     """Waits until all workers have ended with 0, and returns None, or until one has failed, and returns its index.
 
-    When a worker fails, the others fail soon after, since it is gone. So all that fail within half a second are compared. The
-    first one is taken to be a worker that a signal killed, else one with another exit status than that of a training that can
-    be resumed, which the others end with.
+    When a worker fails, the others fail soon after, since it is gone. So all that fail within half a second are compared. Of
+    these, a worker that a signal killed is taken to be the first one; else one whose exit status is not 75, the status of a
+    training that can be resumed, with which the others end.
     """
     while not any(worker.poll() for worker in workers):
         if all(worker.returncode == 0 for worker in workers):
@@ -104,12 +104,12 @@ def _kill_after_grace(workers: list[subprocess.Popen]) -> None:
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for bound in sockets:
-            bound.bind(("127.0.0.1", 0))
-        return [bound.getsockname()[1] for bound in sockets]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
     finally:
-        for bound in sockets:
-            bound.close()
+        for listener in sockets:
+            listener.close()
 
 
 def _log(logs: Path, index: int) -> Path:

@@ -42,7 +42,7 @@ def start() -> tf.distribute.Strategy:
         ValueError: if TF_CONFIG names no other worker.
         RuntimeError: if another version of Keras is installed, or if TensorFlow was used before.
     """
-    check_version("keras")  # `prepare` is known to mend what is broken in this one
+    check_version("keras")  # `prepare` is known to mend what is broken in this version
     worker = worker_of_environment()
     if worker == ALONE:
         raise ValueError(
@@ -51,9 +51,8 @@ def start() -> tf.distribute.Strategy:
         )
     minutes = LONGEST_WAIT // 60
     logging.info(f"worker {worker.index} of {worker.count} waits for the others of TF_CONFIG, {minutes} minutes at most")
-    faulthandler.dump_traceback_later(
-        LONGEST_WAIT, exit=True
-    )  # TensorFlow waits for ever, and neither a signal nor a thread can stop it
+    # TensorFlow would wait for ever, and neither a signal nor a thread can stop it.
+    faulthandler.dump_traceback_later(LONGEST_WAIT, exit=True)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
@@ -62,9 +61,8 @@ def start() -> tf.distribute.Strategy:
         ) from error
     finally:
         faulthandler.cancel_dump_traceback_later()
-    if (
-        threading.current_thread() is threading.main_thread()
-    ):  # TensorFlow has replaced the handler of SIGTERM by one that does nothing
+    # TensorFlow has replaced the handler of SIGTERM by one that does nothing; this brings Python's back.
+    if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return strategy
 
@@ -122,9 +120,9 @@ def check_same(**values: int) -> None:
     if worker == ALONE:
         return
     for name, value in values.items():
-        shares = np.zeros(worker.count, np.int64)
-        shares[worker.index] = value
-        values_of_workers = _total(shares)
+        own_value = np.zeros(worker.count, np.int64)
+        own_value[worker.index] = value
+        values_of_workers = _total(own_value)
         if len(set(values_of_workers)) > 1:
             listed = ", ".join(f"{number} on worker {index}" for index, number in enumerate(values_of_workers))
             raise ValueError(
@@ -156,8 +154,8 @@ def tell_of_lost_workers() -> Iterator[None]:
         worker = this_worker()
         if worker == ALONE:
             raise
-        says = [line.strip() for line in str(error).splitlines() if "aborted by" in line or line.startswith("/job:")]
+        reasons = [line.strip() for line in str(error).splitlines() if "aborted by" in line or line.startswith("/job:")]
         raise WorkerLostError(
             f"worker {worker.index} of {worker.count} stops, because another one is gone: see the end of the others' output. "
-            f"Run the same command again on all of them with --resume to go on. TensorFlow says: {' '.join(says) or error}"
+            f"Run the same command again on all of them with --resume to go on. TensorFlow says: {' '.join(reasons) or error}"
         ) from error

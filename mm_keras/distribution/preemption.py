@@ -29,10 +29,10 @@ class _Notice:
     """What is known of SIGTERM, and of Ctrl-C, in this process.
 
     Attributes:
-        blocks: how many blocks of `noticing_sigterm` it is in.
-        in_steps: how many of them look after each of their steps, however long a step takes.
-        number: the signal that it got; None: none.
-        at: when that was, in seconds of the monotonic clock.
+        blocks: how many blocks of `noticing_sigterm` the process is in.
+        in_steps: how many of these blocks look after each of their steps, however long a step takes.
+        number: the signal that the process got; None: none.
+        at: when the signal came, in seconds of the monotonic clock.
         told: whether the work has been told, and is ending.
     """
 
@@ -78,7 +78,7 @@ def end_if_interrupted() -> None:
 
 @contextlib.contextmanager
 def noticing_sigterm(in_steps: bool = False, patience: float | None = None) -> Iterator[None]:
-    """Within it, SIGTERM is noted for `asked_to_end` instead of ending the process, and progress bars raise `Preempted`.
+    """Within the block, SIGTERM is noted for `asked_to_end` instead of ending the process, and progress bars raise `Preempted`.
 
     Blocks may lie in each other; what was noted is forgotten when the outermost one ends. Python handles signals in the main
     thread only: a block in another thread changes nothing.
@@ -93,11 +93,11 @@ def noticing_sigterm(in_steps: bool = False, patience: float | None = None) -> I
         yield
         return
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _note)}
-    left = threading.Event()
+    block_ended = threading.Event()
     if patience is not None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             before[signal.SIGINT] = signal.signal(signal.SIGINT, _note)
-        threading.Thread(target=_end_late, args=(left, patience), daemon=True).start()
+        threading.Thread(target=_end_late, args=(block_ended, patience), daemon=True).start()
     _notice.blocks += 1
     _notice.in_steps += in_steps
     try:
@@ -106,7 +106,7 @@ def noticing_sigterm(in_steps: bool = False, patience: float | None = None) -> I
     finally:
         _notice.blocks -= 1
         _notice.in_steps -= in_steps
-        left.set()
+        block_ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
         if not _notice.blocks:
@@ -120,8 +120,8 @@ def _note(number: int, frame) -> None:
         _notice.number, _notice.at, _notice.told = number, time.monotonic(), False
 
 
-def _end_late(left: threading.Event, patience: float) -> None:
-    while not left.wait(0.2):
+def _end_late(block_ended: threading.Event, patience: float) -> None:
+    while not block_ended.wait(0.2):
         number, waited = _notice.number, time.monotonic() - _notice.at
         if number is None or _notice.told:
             continue

@@ -76,7 +76,7 @@ def _best_kind() -> str:
     return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "none"
 
 
-@functools.cache  # two in one process number their reductions alike, so that TensorFlow confuses them
+@functools.cache  # two such strategies in one process number their reductions alike, and TensorFlow confuses them
 def _make_mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 

@@ -71,7 +71,7 @@ class Answers:
         return Answered(probabilities, frame.index)
 
     def embed(self, inputs: Inputs, frame: pandas.DataFrame, root: Path, of: str) -> np.ndarray:
-        """float32 [N, D]: what `Predictor.embeddings` gives as `of`."""
+        """The embeddings of each row, float32 [N, D]: what `Predictor.embeddings` gives for `of`."""
         nothing = dict.fromkeys(self.features.modalities, b"")
         batches = _batches(self._raw(inputs, frame, root)) or [[nothing]]
         return np.concatenate([self._predictor.embeddings(batch, of) for batch in batches])[: len(frame)]
@@ -83,27 +83,27 @@ class Answers:
         texts = {
             field: [""] * len(frame) if field in hide else [first_text(cell) for cell in frame[field]] for field in inputs.texts
         }
-        rows, bad, nothing = [], [], 0
+        rows, bad, num_without = [], [], 0
         for number, image in enumerate(images):
             row = dict.fromkeys(self.features.modalities, b"")
-            given = {input_name(field): values[number] for field, values in texts.items() if values[number].strip()}
+            raw_inputs = {input_name(field): values[number] for field, values in texts.items() if values[number].strip()}
             if image is not None:
-                given[IMAGE] = image
+                raw_inputs[IMAGE] = image
             try:
-                row |= self._predictor.read(given) if given else {}
+                row |= self._predictor.read(raw_inputs) if raw_inputs else {}
             except (ValueError, OSError) as error:
                 bad.append(f"row {frame.index[number]}: {error}")
-                given.pop(IMAGE, None)
-                row |= self._predictor.read(given) if given else {}
-            nothing += not given
+                raw_inputs.pop(IMAGE, None)
+                row |= self._predictor.read(raw_inputs) if raw_inputs else {}
+            num_without += not raw_inputs
             rows.append(row)
         if bad:
             warnings.warn(
                 f"the pictures of {len(bad):,} rows cannot be read and count as missing, the first: {bad[0]}", stacklevel=5
             )
-        if nothing:
+        if num_without:
             warnings.warn(
-                f"{nothing:,} rows have none of the inputs {inputs.columns}: they are answered without any", stacklevel=5
+                f"{num_without:,} rows have none of the inputs {inputs.columns}: they are answered without any", stacklevel=5
             )
         return rows
 

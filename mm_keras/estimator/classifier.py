@@ -192,12 +192,12 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
                 have embeddings without a meaning.
         """
         check_is_fitted(self, "model_")
-        known = {"fused": "fused"} | {field: input_name(field) for field in self._columns.texts}
-        known |= {self._columns.image: IMAGE} if self._columns.image else {}
-        if of not in known:
-            raise ValueError(f"embed takes of={' or '.join(map(repr, known))}. Received: {of!r}")
+        spaces = {"fused": "fused"} | {field: input_name(field) for field in self._columns.texts}
+        spaces |= {self._columns.image: IMAGE} if self._columns.image else {}
+        if of not in spaces:
+            raise ValueError(f"embed takes of={' or '.join(map(repr, spaces))}. Received: {of!r}")
         frame, root = open_frame(X)
-        return self._engine.embed(self._columns, frame, root, known[of])
+        return self._engine.embed(self._columns, frame, root, spaces[of])
 
     def report(self, X: Any, path: str | Path, y: Any = None) -> Path | None:
         """Writes a page on how well examples are answered, and why; see `mm_keras.report.report`.
@@ -301,7 +301,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
         return self._engine.answer(self._columns, frame, root, self._codec.names, hide)
 
     def _targets(self, frame: pandas.DataFrame, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """bool [N, L], and whether they are known: bool [N]."""
+        """The labels of each row, bool [N, L], and whether they are known, bool [N]."""
         if y is None and self._label is None:
             raise ValueError("evaluate needs the labels: evaluate(X, 'category')")
         cells, _ = label_cells(frame, self._label if y is None else y, self._form)

@@ -13,7 +13,7 @@ from tfrecords_tools.dataset.folder import Dataset, Split
 
 _SAMPLE = 2000  # texts whose lengths are looked at
 _FEWEST_STEPS = 600  # of a training by gradient; small data are shown more often
-_EPOCHS = (10, 60)  # fewest and most of them
+_EPOCHS = (10, 60)  # fewest and most epochs
 
 
 def make_config(

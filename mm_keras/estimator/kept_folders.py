@@ -24,7 +24,7 @@ _packed: OrderedDict[str, KeptFolder] = OrderedDict()
 
 
 def folder_of(*content: object) -> KeptFolder:
-    """The folder for packed data of that content: that of an earlier call, if it is one of the latest.
+    """The folder for packed data of that content: that of an earlier call with the same content, if it is one of the latest.
 
     Cross-validation and searches fit on the same rows again and again: what frozen encoders made of them lies in that folder.
     """

@@ -93,7 +93,7 @@ class LabelForm:
         return self.filled([split_cell(cell, self.separator) for cell in cells], several), several
 
     def filled(self, cells: list[list | None], several: bool) -> list[list | None]:
-        """Labels, where None stands for an empty cell, by what that means."""
+        """The labels of each cell, None for empty cells; these become [] if they mean that no label applies."""
         return [[] if cell is None else cell for cell in cells] if several and self.empty_means_none else cells
 
 

@@ -71,7 +71,7 @@ class Packed(NamedTuple):
     Attributes:
         dataset: the dataset, with the splits "train" and, if there is something in it, "val".
         codec: its classes.
-        folders: the temporary folder that it is in, if it is in one.
+        folders: the temporary folder that the dataset is in; empty if it is in none.
     """
 
     dataset: Dataset
@@ -103,9 +103,9 @@ def pack_training(
         folder: the dataset folder to make or to find; None: a temporary one.
         validate: whether a validation split is of use.
         seed: of what is held out.
-        accept: gives the classes to tell apart and the order of their names in the dataset, or raises if the classes of the
-            examples are not those to go on with.
-        most: the largest number of training examples, by which they are drawn from each class alike; None: all.
+        accept: maps the classes of the examples to the classes to tell apart and the order of their names in the dataset, or
+            raises if training cannot go on with them; None: the classes of the examples are told apart.
+        most: the largest number of training examples; of more, the same share is drawn from each class; None: all.
 
     Raises:
         ValueError: for missing columns, labels that do not fit, cells that are no picture or text, or a folder with other data.
@@ -125,20 +125,20 @@ def pack_training(
     codec, labels = accept(codec) if accept else (codec, None)
     train, val = _at_most(make_part(frame, root, cells, codec), most, seed), None
     if most is not None and labels is None:
-        labels = LabelVocabulary.from_names(codec.names).names  # all of them, whichever rows were drawn
+        labels = LabelVocabulary.from_names(codec.names).names  # of all classes, whichever rows were drawn
     if validation is not None:
-        examples, of_val = validation if isinstance(validation, tuple) else (validation, y)
+        examples, val_labels = validation if isinstance(validation, tuple) else (validation, y)
         frame, root = open_frame(examples)
         inputs.check(frame)
-        val = make_part(frame, root, label_cells(frame, of_val, form)[0], codec)
+        val = make_part(frame, root, label_cells(frame, val_labels, form)[0], codec)
     source = _make_source(inputs, train, val, codec, validate, seed)
     source = dataclasses.replace(source, labels=labels) if labels else source
-    kept = None if folder else folder_of(source.options, labels, seed, _image_files(source))
-    return Packed(_pack(source, folder or kept.path / "dataset", seed), codec, (kept,) if kept else ())
+    kept_folder = None if folder else folder_of(source.options, labels, seed, _image_files(source))
+    return Packed(_pack(source, folder or kept_folder.path / "dataset", seed), codec, (kept_folder,) if kept_folder else ())
 
 
 def is_dataset(data: Any) -> bool:
-    """Whether examples are a dataset folder."""
+    """Whether `data` is the path of a dataset folder."""
     return isinstance(data, str | Path) and (Path(data) / DATASET_FILE).is_file()
 
 
@@ -149,13 +149,13 @@ def _at_most(part: Part, most: int | None, seed: int) -> Part:
     hashes = [hash_id(str(number), "time limit", seed) for number in range(len(classes))]
     drawn = draw_within_classes(classes, hashes, (fraction, 1 - fraction), seed) == 0
     lacking = set(classes) - {classes[number] for number in np.flatnonzero(drawn)}
-    drawn[[classes.index(name) for name in lacking]] = True  # of a single example
-    kept = np.flatnonzero(drawn)
-    return Part(part.frame.iloc[kept], part.root, [part.labels[number] for number in kept])
+    drawn[[classes.index(name) for name in lacking]] = True  # each class keeps at least one example
+    rows = np.flatnonzero(drawn)
+    return Part(part.frame.iloc[rows], part.root, [part.labels[number] for number in rows])
 
 
 def _pack(source: Source, folder: Path, seed: int) -> Dataset:
-    # In this process: others would import a script that has no `if __name__ == "__main__":`, and start all over.
+    # In this process: worker processes would import a script without `if __name__ == "__main__":` and start it all over.
     dataset = Dataset.open(pack_once(source, str(folder), PackOptions(seed=seed, workers=1, allow_outside=True)))
     total = sum(map(dataset.info.num_examples, dataset.info.splits))
     for action, count in dataset.info.provenance["rejected"].items():
@@ -164,7 +164,7 @@ def _pack(source: Source, folder: Path, seed: int) -> Dataset:
 
 
 def _image_files(source: Source) -> dict:
-    """What tells whether the image files of a source are still the same."""
+    """Facts by which one tells whether the image files of a source are still the same."""
     digest = ImageDigest("time")
     for example in source.examples():
         if isinstance(example, SourceExample):
@@ -173,7 +173,7 @@ def _image_files(source: Source) -> dict:
 
 
 def _make_source(inputs: Inputs, train: Part, val: Part | None, codec: LabelCodec, validate: bool, seed: int) -> Source:
-    """The examples as a source, with a part held out if there is no validation data and it is of use."""
+    """The examples as a source, with a part held out if there is no validation data and `validate` is True."""
     import pandas
 
     splits = ["train"] * len(train.labels)
@@ -204,8 +204,8 @@ def _hold_out(labels: Sequence[list[str]], codec: LabelCodec, seed: int) -> list
         row[[codec.names.index(name) for name in names]] = 1
     folds = assign_folds(targets if codec.multi_label else targets.argmax(axis=1), np.arange(len(labels)), _PARTS, seed)
     held_out = folds == 0
-    only = targets[~held_out].sum(axis=0) == 0
-    held_out &= ~targets[:, only].any(axis=1)
+    lost_labels = targets[~held_out].sum(axis=0) == 0
+    held_out &= ~targets[:, lost_labels].any(axis=1)
     return ["val" if out else "train" for out in held_out]
 
 

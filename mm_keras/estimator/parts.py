@@ -1,4 +1,4 @@
-"""Which encoders a classifier gets: by preset, by name, by file, or what can be had."""
+"""Which encoders a classifier gets: those of a preset, or those that are named or passed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIP = "pip install mm_keras[minilm]"
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What was chosen.
+    """The encoders that were chosen.
 
     Attributes:
         image: (architecture, weights file or "imagenet"); "small" for a CNN that is trained from scratch; a keras.Model; or
@@ -28,7 +28,7 @@ class Parts:
         text: a folder or preset of a sentence encoder; "small" for one that is trained from scratch; a keras.Model; or None
             without texts.
         frozen: whether pretrained encoders stay as they are.
-        notes: what was chosen, and what because something better could not be had, as sentences.
+        notes: sentences on what was chosen, and what was chosen because something better could not be had.
         text_model: the folder of the SavedModel that a keras.Model of texts was written as.
     """
 
@@ -96,14 +96,14 @@ def _name(part: tuple[str, str] | str | keras.Model) -> str:
     return f"{part[0]}, weights {part[1]}" if isinstance(part, tuple) else part
 
 
-def _choose_image(preset: str, given: str | Path | keras.Model, notes: list[str]):
-    if isinstance(given, keras.Model):
-        check_image_model(given)
-        return given
-    if given == "auto" and preset == "scratch":
+def _choose_image(preset: str, encoder: str | Path | keras.Model, notes: list[str]):
+    if isinstance(encoder, keras.Model):
+        check_image_model(encoder)
+        return encoder
+    if encoder == "auto" and preset == "scratch":
         return "small"
-    if given != "auto":
-        return _named_image(str(given))
+    if encoder != "auto":
+        return _named_image(str(encoder))
     try:
         keras.applications.MobileNetV2(include_top=False, weights="imagenet", input_shape=(224, 224, 3))
     except Exception as error:  # urllib's, ssl's, h5py's: whatever keeps the file from being had
@@ -120,15 +120,15 @@ def _choose_image(preset: str, given: str | Path | keras.Model, notes: list[str]
     return _ARCHITECTURE, "imagenet"
 
 
-def _named_image(given: str) -> tuple[str, str] | str:
-    if given in ARCHITECTURES:
-        return given, "imagenet"
-    if given == "small":
+def _named_image(encoder: str) -> tuple[str, str] | str:
+    if encoder in ARCHITECTURES:
+        return encoder, "imagenet"
+    if encoder == "small":
         return "small"
-    architecture, _, file = given.partition(":") if given.partition(":")[0] in ARCHITECTURES else ("", "", given)
+    architecture, _, file = encoder.partition(":") if encoder.partition(":")[0] in ARCHITECTURES else ("", "", encoder)
     if not Path(file).exists():
         raise FileNotFoundError(
-            f"image_encoder {given!r} is no file and none of 'auto', 'small', {', '.join(map(repr, sorted(ARCHITECTURES)))}"
+            f"image_encoder {encoder!r} is no file and none of 'auto', 'small', {', '.join(map(repr, sorted(ARCHITECTURES)))}"
         )
     if not architecture:
         fitting = [name for name in ARCHITECTURES if name in Path(file).name.lower()]
@@ -141,18 +141,18 @@ def _named_image(given: str) -> tuple[str, str] | str:
     return architecture, file
 
 
-def _choose_text(preset: str, given: str | Path | keras.Model, notes: list[str]) -> str | keras.Model:
-    if isinstance(given, keras.Model):
-        check_text_model(given)
-        return given
-    if given == "auto" and preset == "scratch":
+def _choose_text(preset: str, encoder: str | Path | keras.Model, notes: list[str]) -> str | keras.Model:
+    if isinstance(encoder, keras.Model):
+        check_text_model(encoder)
+        return encoder
+    if encoder == "auto" and preset == "scratch":
         return "small"
-    if given not in ("auto", "minilm"):
-        return str(given)
+    if encoder not in ("auto", "minilm"):
+        return str(encoder)
     package = importlib.util.find_spec(_MINILM)
     if package is not None:
         return str(Path(package.submodule_search_locations[0]) / "model")
-    if given == "minilm" or preset != "auto":
+    if encoder == "minilm" or preset != "auto":
         raise ImportError(
             f"the sentence encoder MiniLM is not installed: {_PIP}, or pass text_encoder=FOLDER of a Hugging Face model with "
             "model.safetensors, or preset='scratch'"

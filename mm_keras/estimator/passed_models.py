@@ -1,4 +1,4 @@
-"""Encoders that are passed as Keras models: in the form in which a two-tower model takes them."""
+"""Encoders that are passed as Keras models: checked, and brought into the form that a two-tower model takes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import tensorflow as tf
 
 def check_image_model(model: keras.Model) -> None:
     """Raises ValueError unless a model maps pixels [B, H, W, 3] to embeddings [B, D]."""
-    given, made = model.input_shape, model.output_shape
-    if len(given) != 4 or given[-1] != 3 or None in given[1:] or len(made) != 2:
+    input_shape, output_shape = model.input_shape, model.output_shape
+    if len(input_shape) != 4 or input_shape[-1] != 3 or None in input_shape[1:] or len(output_shape) != 2:
         raise ValueError(
-            f"an image_encoder that is a model maps pixels [B, H, W, 3] to embeddings [B, D]. Received: {given} -> {made}"
+            f"an image_encoder that is a model maps pixels [B, H, W, 3] to embeddings [B, D]. Received: {input_shape} -> "
+            f"{output_shape}"
         )
 
 

@@ -1,4 +1,4 @@
-"""A report of a classifier on rows of a table: they are packed for a moment, as `mm_keras.report` takes examples."""
+"""A report of a classifier on rows of a table: they are packed into a temporary dataset, which `mm_keras.report` reads."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def report_frame(
 
 
 def _packable(inputs: Inputs, part: Part, labelled: bool, several: bool) -> pandas.DataFrame:
-    """The rows with columns of names that no text column has."""
+    """The rows as a table to pack: `_id`, `_image`, `_label` and the text columns."""
     import pandas
 
     frame = part.frame

@@ -1,4 +1,4 @@
-"""How many rows a model above frozen encoders can learn from in a given time: encoding them is what takes it."""
+"""How many rows a model above frozen encoders can learn from in a given time, most of which encoding takes."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def affordable_rows(
     """
     began = time.monotonic()
     encoding = _seconds_a_row(sample, make_features(sample, train_split="train"), build_model)
-    left = seconds - (time.monotonic() - began) - _SOLVING
-    return max(0, int(left / (packing + encoding + _SOLVING_A_ROW)))
+    seconds_left = seconds - (time.monotonic() - began) - _SOLVING
+    return max(0, int(seconds_left / (packing + encoding + _SOLVING_A_ROW)))
 
 
 def _seconds_a_row(sample: Dataset, features: FeatureSpec, build_model: Callable[[FeatureSpec], keras.Model]) -> float:
     encoders, _ = split_at_embeddings(build_model(features), features.modalities)
     batches = make_evaluation_batches(sample.split("train"), features, _BATCH_SIZE).dataset
     inputs = [inputs for inputs, _, _ in itertools.islice(batches, 3)]
-    encoders.predict_on_batch(inputs[0])  # which compiles it
+    encoders.predict_on_batch(inputs[0])  # the first call compiles the model
     began = time.monotonic()
     for batch in inputs[1:] or inputs:
         encoders.predict_on_batch(batch)

@@ -24,7 +24,7 @@ from tfrecords_tools.dataset.folder import Dataset
 from tfrecords_tools.dataset.schema import decode_example
 from tfrecords_tools.dataset.shards import read_record
 
-_EXAMPLES = 16  # of a new class, which are asked about to find its nearest classes
+_EXAMPLES = 16  # of a new class, by the answers to which its nearest classes are found
 
 
 class WarmStart:
@@ -38,14 +38,14 @@ class WarmStart:
         trains_by_gradient: whether its head was trained by gradient, and not solved.
 
     Raises:
-        ValueError: for another set of inputs, a late fusion, or a head that has no logits of its own for each class.
+        ValueError: for another set of inputs, or a late fusion.
     """
 
     def __init__(self, run: RunFolder, inputs: Inputs):
         self._run, self._features = run, FeatureSpec.load(run.path)
-        asked = [*(["image"] if inputs.image else []), *map(input_name, inputs.texts)]
-        if set(asked) != set(self._features.modalities):
-            raise ValueError(f"{run.path} sees {list(self._features.modalities)}, and the classifier {asked}")
+        modalities = [*(["image"] if inputs.image else []), *map(input_name, inputs.texts)]
+        if set(modalities) != set(self._features.modalities):
+            raise ValueError(f"{run.path} sees {list(self._features.modalities)}, and the classifier {modalities}")
         if run.late_fusion.is_file():
             raise ValueError(f"{run.path} is a late fusion: go on from the runs that it was made of")
         facts = run.facts()
@@ -54,7 +54,7 @@ class WarmStart:
         self._new: list[str] = []
 
     def accept(self, codec: LabelCodec, new_classes: bool) -> tuple[LabelCodec, list[str]]:
-        """For the classes of the new rows: those of the new run, and the order of their names, the run's own first.
+        """Maps the classes of the new rows to those of the new run and the order of their names, the old run's first.
 
         Raises:
             ValueError: if they are not the classes of the run and `new_classes` is False; or if the head is solved, and a
@@ -87,17 +87,17 @@ class WarmStart:
         """The config of the run, for the new dataset."""
         text = (self._run.path / "config.gin").read_text("utf-8")
         rebound = r"(table_dataset\.\w+|train\.dataset|train\.val_split|train\.seed)\s*="
-        kept = [line for line in text.splitlines() if not re.match(rebound, line)]
+        lines = [line for line in text.splitlines() if not re.match(rebound, line)]
         added = [
             f"# goes on from {self._run.path.absolute()}",
             f"train.dataset = {str(dataset.folder)!r}",
             f"train.val_split = {val_split!r}",
             f"train.seed = {seed}",
         ]
-        return "\n".join([*kept, *added]) + "\n"
+        return "\n".join([*lines, *added]) + "\n"
 
     def options(self, config: Config, dataset: Dataset) -> dict[str, Callable]:
-        """What the training gets in the place of what its config binds."""
+        """What `train` gets in the place of what its config binds."""
         features = dataclasses.replace(self._features, labels=tuple(dataset.info.labels.names))
         model, _ = self._run.load_model()
         freeze(model, self._frozen)
@@ -138,8 +138,8 @@ class WarmStart:
         raws = []
         for shard, offset in places:
             record = decode_example(read_record(dataset.folder / shard, offset))
-            given = {input_name(field): texts[0] for field, texts in record.texts.items() if texts}
-            given |= {"image": record.image} if record.image else {}
-            raws.append(predictor.read({name: value for name, value in given.items() if name in self._features.modalities}))
+            inputs = {input_name(field): texts[0] for field, texts in record.texts.items() if texts}
+            inputs |= {"image": record.image} if record.image else {}
+            raws.append(predictor.read({name: value for name, value in inputs.items() if name in self._features.modalities}))
         total = predictor.probabilities(raws).sum(axis=0) if raws else np.ones(len(self._features.labels))
         return total / total.sum()

@@ -37,7 +37,7 @@ UNIT = Pixels(1 / 255, 0)  # [0, 1]
 IMAGENET = standardise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = standardise((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 CAFFE = Pixels(1, [-103.939, -116.779, -123.68], bgr=True)
-EFFICIENTNET_V2 = Pixels(1 / 128, -1)  # of S, M and L; B0 to B3 have IMAGENET
+EFFICIENTNET_V2 = Pixels(1 / 128, -1)  # for S, M and L; B0 to B3 expect IMAGENET
 
 
 class Architecture(NamedTuple):
@@ -46,12 +46,12 @@ class Architecture(NamedTuple):
     Attributes:
         build: `(input_shape=, name=) -> model`, whose output is features [B, h, w, D] or embeddings [B, D].
         pixels: the pixels that its trained weights expect.
-        size: the image's pixels a side with which its weights were trained.
-        min_size: the fewest pixels a side that it works with.
-        cuts: the names of layers up to which it may be frozen, in their order. Each is one that all later layers get their
-            input through.
+        size: the size of the images that its weights were trained with, in pixels a side.
+        min_size: the size of the smallest image that it works with, in pixels a side.
+        cuts: the names of the layers up to which it may be frozen, from the first to the last. All later layers get their input
+            through such a layer.
         load: `(model, path, sha256=)`, which loads a file of weights into the model.
-        downloads: whether Keras downloads weights for "imagenet".
+        downloads: whether Keras downloads its ImageNet weights, which are called "imagenet".
     """
 
     build: Callable[..., keras.Model | VisionTransformer]
@@ -64,8 +64,11 @@ class Architecture(NamedTuple):
 
 
 def _keras(application: Callable, pixels: Pixels, size: int, cuts: str, min_size: int = 32, load=load_weights, **options):
+    """The entry of an architecture of keras.applications; `cuts` is one string of names that are separated by spaces."""
+
     def build(input_shape: tuple[int, int, int], name: str, weights: str | None = None) -> keras.Model:
-        # EfficientNetV2 chooses its blocks, and whether to standardise, by its own name: it must keep it while it is built.
+        # Keras' EfficientNetV2 chooses its blocks, and whether it standardises pixels, by the model's name. So it gets its own
+        # name only once it is built.
         model = application(include_top=False, input_shape=input_shape, weights=weights, **options)
         return keras.Model(model.input, model.output, name=name)
 
@@ -73,12 +76,14 @@ def _keras(application: Callable, pixels: Pixels, size: int, cuts: str, min_size
 
 
 def _torch(blocks: tuple[int, ...], **options) -> Architecture:
+    """The entry of a ResNet of `build_resnet`, with the number of blocks of each stage."""
     cuts = tuple(f"layer{stage}_{number - 1}_out" for stage, number in enumerate(blocks, start=1))
     build = functools.partial(build_resnet, blocks=blocks, **options)
     return Architecture(build, IMAGENET, 224, 32, cuts, load_resnet_weights)
 
 
 def _hub(kind: str, patch: int, width: int, blocks: int, heads: int, pixels: Pixels, size: int = 224, mlp: int = 0, **options):
+    """The entry of a vision transformer of keras_hub; an `mlp` of 0 stands for 4 * `width`."""
     sizes = {"patch": patch, "width": width, "blocks": blocks, "heads": heads, "mlp": mlp or 4 * width}
     build = functools.partial(build_vision_transformer, kind=kind, **sizes, **options)
     cuts = ("embedding", *(f"block_{index}" for index in range(blocks)))
@@ -109,7 +114,7 @@ ARCHITECTURES = {
     "legacy_seresnext101_32x4d": _torch((3, 4, 23, 3), groups=32, group_width=4, squeeze=True, padded_pool=False),
     "mobilenet_v2": _keras(_apps.MobileNetV2, SYMMETRIC, 224, _MOBILE),
     "resnet34": _torch((3, 4, 6, 3), bottleneck=False),
-    "resnet10_tiny": _torch((1, 1, 1, 1), bottleneck=False, widths=(8, 16, 32, 64)),  # to try a whole pipeline in small
+    "resnet10_tiny": _torch((1, 1, 1, 1), bottleneck=False, widths=(8, 16, 32, 64)),  # for trying out a whole pipeline quickly
     "resnet50": _keras(_apps.ResNet50, CAFFE, 224, _STAGES, load=_resnet50),
     "resnet50_v2": _keras(_apps.ResNet50V2, SYMMETRIC, 224, _STAGES),
     "resnet152_v2": _keras(_apps.ResNet152V2, SYMMETRIC, 224, _STAGES_152),

@@ -6,7 +6,7 @@ import keras
 
 from mm_keras.features import present
 
-SUFFIX = "_auxiliary"  # ends the names of the heads' outputs, since a field may be called "logits"
+SUFFIX = "_auxiliary"  # ends the names of these heads' outputs, since a field may be called "logits"
 
 
 class AuxiliaryTraining(keras.Model):
@@ -36,8 +36,8 @@ class AuxiliaryTraining(keras.Model):
         for name, logits in y_pred.items():
             if name == "logits":
                 continue
-            shown = keras.ops.cast(x[present(name.removesuffix(SUFFIX))], "float32")
-            total = total + self.weight * self.loss(y, logits, shown if sample_weight is None else shown * sample_weight)
+            flags = keras.ops.cast(x[present(name.removesuffix(SUFFIX))], "float32")
+            total = total + self.weight * self.loss(y, logits, flags if sample_weight is None else flags * sample_weight)
         return total
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

@@ -1,4 +1,4 @@
-"""Where the frozen layers of a transformer end that reads texts, and the encoder cut there. Pure Keras."""
+"""Cuts a text encoder in two where the frozen layers of its transformer end. Pure Keras."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ def cut_text_encoder(encoder: keras.Model) -> tuple[keras.Model, keras.Model] | 
     if mask is None or len(nested) != 1 or not isinstance(nested[0].input, dict):
         return None
     backbone = nested[0]
-    given = dict(zip(sorted(backbone.input), tensors_in(backbone), strict=True))
+    feeds = dict(zip(sorted(backbone.input), tensors_in(backbone), strict=True))
     pooling = encoder.operations[encoder.operations.index(backbone) + 1 :]
-    if given.get("padding_mask") is not mask or not _is_pooling(pooling):
+    if feeds.get("padding_mask") is not mask or not _is_pooling(pooling):
         return None
     cut, _ = last_cut(backbone, [backbone.input["padding_mask"]])
     layers = _layers_behind(backbone, cut)
     if not layers:
         return None
-    before = keras.Model(encoder.input, keras.Model(backbone.input, cut, name="frozen_layers")(given), name="frozen_part")
+    frozen_part = keras.Model(encoder.input, keras.Model(backbone.input, cut, name="frozen_layers")(feeds), name="frozen_part")
     states = keras.Input(cut.shape[1:], dtype=cut.dtype, name="hidden_states")
     padding_mask = keras.Input(mask.shape[1:], dtype="bool", name="padding_mask")
-    # The layers are called anew: Keras mixes up its graph where a new model begins both within another one and at its inputs.
+    # The layers are called anew on these inputs: Keras mixes up the graph of a new model that begins both at a tensor within
+    # another model and at that model's inputs.
     embedding = states
     for layer in layers:
         embedding = layer(embedding, padding_mask=padding_mask)
     for layer in pooling:
         embedding = layer(embedding, padding_mask)
-    return before, keras.Model({"hidden_states": states, "padding_mask": padding_mask}, embedding, name=encoder.name)
+    return frozen_part, keras.Model({"hidden_states": states, "padding_mask": padding_mask}, embedding, name=encoder.name)
 
 
 def _is_pooling(operations: list[keras.Operation]) -> bool:
@@ -52,7 +53,10 @@ def _is_pooling(operations: list[keras.Operation]) -> bool:
 
 
 def _layers_behind(backbone: keras.Model, cut: keras.KerasTensor) -> list[keras.Layer]:
-    """The layers from a tensor to the output, if each takes the states of the one before and the mask; otherwise none."""
+    """The layers between the tensor `cut` and the backbone's output, in their order.
+
+    It is empty unless each is a TransformerEncoder of keras_hub that takes the states of the layer before and the padding mask.
+    """
     import keras_hub
 
     mask, layers = backbone.input["padding_mask"], []
@@ -60,8 +64,8 @@ def _layers_behind(backbone: keras.Model, cut: keras.KerasTensor) -> list[keras.
         return []
     while cut is not backbone.output:
         following = [layer for layer in backbone.operations if any(tensor is cut for tensor in tensors_in(layer))]
-        takes = {id(cut), id(mask)}
-        if len(following) != 1 or {id(tensor) for tensor in tensors_in(following[0])} - takes or following[0] in layers:
+        allowed = {id(cut), id(mask)}
+        if len(following) != 1 or {id(tensor) for tensor in tensors_in(following[0])} - allowed or following[0] in layers:
             return []
         if not isinstance(following[0], keras_hub.layers.TransformerEncoder):
             return []

@@ -1,4 +1,4 @@
-"""Where the frozen first part of a tower ends, and the tower cut there. Pure Keras."""
+"""Cuts a tower in two where its frozen first layers end. Pure Keras."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 
 
 def cut_tower(tower: keras.Model) -> tuple[keras.Model, keras.Model] | None:
-    """Cuts a tower in two: a first part that is frozen, and the rest.
+    """Cuts a tower in two: a first part, which is frozen, and a second part with all layers that are trained.
 
     The cut is behind the last tensor that depends on no trained weight and that all later layers get their input through. In a
     residual network that is the end of a block. A vision transformer is one layer, and is not cut.
@@ -22,15 +22,16 @@ def cut_tower(tower: keras.Model) -> tuple[keras.Model, keras.Model] | None:
         tower, so that training the second one trains the tower. None where no layer with weights stands before a cut.
     """
     cut, backbone = last_cut(tower)
-    inner = cut_tower(backbone) if backbone else None
-    if inner:
-        activations = keras.Input(inner[1].input.shape[1:], dtype=inner[1].input.dtype, name="activations")
-        behind = tensors_out(backbone)[0]
-        rest = inner[1](activations)
-        rest = rest if behind is tower.output else keras.Model(behind, tower.output, name="pooling")(rest)
-        return keras.Model(tower.input, inner[0](cut), name="frozen_part"), keras.Model(activations, rest, name=tower.name)
-    before = keras.Model(tower.input, cut, name="frozen_part")
-    return (before, keras.Model(cut, tower.output, name=tower.name)) if before.weights else None
+    backbone_parts = cut_tower(backbone) if backbone else None
+    if backbone_parts:
+        frozen_part, trained_part = backbone_parts
+        activations = keras.Input(trained_part.input.shape[1:], dtype=trained_part.input.dtype, name="activations")
+        features, output = tensors_out(backbone)[0], trained_part(activations)
+        if features is not tower.output:
+            output = keras.Model(features, tower.output, name="pooling")(output)
+        return keras.Model(tower.input, frozen_part(cut), name="frozen_part"), keras.Model(activations, output, name=tower.name)
+    frozen_part = keras.Model(tower.input, cut, name="frozen_part")
+    return (frozen_part, keras.Model(cut, tower.output, name=tower.name)) if frozen_part.weights else None
 
 
 def multiply_adds(model: keras.Model) -> int:
@@ -46,13 +47,16 @@ def multiply_adds(model: keras.Model) -> int:
 
 
 def last_cut(model: keras.Model, read_behind: Sequence[keras.KerasTensor] = ()) -> tuple[keras.KerasTensor, keras.Model | None]:
-    """(the last tensor to cut behind, see `cut_tower`; the nested model whose input it is, or None).
+    """Finds the last tensor behind which a model can be cut, see `cut_tower`.
 
     Args:
         model: the model to cut.
         read_behind: inputs of the model that layers behind the cut may read, too.
+
+    Returns:
+        (the tensor; the nested model that begins at this tensor and has trained weights, or None).
     """
-    known = {id(tensor) for tensor in read_behind}
+    allowed = {id(tensor) for tensor in read_behind}
     operations = model.operations  # in an order in which every operation comes after those that it depends on
     last_use = {id(tensor): index for index, operation in enumerate(operations) for tensor in tensors_in(operation)}
     cut, used_later = model.input, set()
@@ -63,19 +67,20 @@ def last_cut(model: keras.Model, read_behind: Sequence[keras.KerasTensor] = ()) 
         used_later |= {id(tensor) for tensor in tensors_out(operation)}
         used_later = {tensor for tensor in used_later if last_use.get(tensor, len(operations)) > index}
         first_output = tensors_out(operation)[0]
-        if used_later - known == {id(first_output)}:
+        if used_later - allowed == {id(first_output)}:
             cut = first_output
     return cut, None
 
 
 def tensors_in(operation: keras.Operation) -> list[keras.KerasTensor]:
     """The tensors of the outer model that the operation was first called with; none for an input."""
-    # `keras.Model` overrides `input` and `output` with its own inner tensors; those of Operation are where it was called.
+    # A nested `keras.Model` overrides `input` and `output` with its own tensors; those of `keras.Operation` are the tensors of
+    # the outer model that it was called with.
     return keras.tree.flatten(keras.Operation.input.fget(operation))
 
 
 def tensors_out(operation: keras.Operation) -> list[keras.KerasTensor]:
-    """The tensors of the outer model that the operation's first call gave."""
+    """The tensors of the outer model that the operation's first call returned."""
     return keras.tree.flatten(keras.Operation.output.fget(operation))
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisations that are frozen become a part of the convolutions before them. Pure Keras."""
+"""Folds frozen batch normalisations into the convolutions before them. Pure Keras."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mm_keras.model.cut_tower import tensors_in, tensors_out
 
 
 def fold_frozen(model: keras.Model) -> keras.Model:
-    """Folds each frozen batch normalisation behind a frozen convolution into it, which computes the same in less time.
+    """Folds each frozen batch normalisation into the frozen convolution before it; this computes the same in less time.
 
     With moving statistics, a normalisation multiplies each channel and adds to it, as the kernel and bias of the convolution
     can do as well (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-    Inference", 2018, section 3.2). On a CPU, MobileNetV2 spends a third of its time in them.
+    Inference", 2018, section 3.2). On a CPU, MobileNetV2 spends a third of its time in normalisations.
 
     Args:
         model: a functional model of layers that are called once. Convolutions whose output something else reads, too, and
@@ -54,13 +54,13 @@ def _foldable(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
     """The name of each convolution -> the normalisation that becomes a part of it."""
     readers = collections.Counter(id(tensor) for operation in model.operations for tensor in tensors_in(operation))
     readers.update(id(tensor) for tensor in keras.tree.flatten(model.output))
-    made_by = {id(tensor): operation for operation in model.operations for tensor in tensors_out(operation)}
+    producers = {id(tensor): operation for operation in model.operations for tensor in tensors_out(operation)}
     norm_of = {}
     for norm in model.operations:
         if not isinstance(norm, keras.layers.BatchNormalization) or norm.trainable:
             continue
         (tensor,) = tensors_in(norm)
-        convolution = made_by[id(tensor)]
+        convolution = producers[id(tensor)]
         if (
             type(convolution) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
             and not convolution.trainable
@@ -74,11 +74,11 @@ def _foldable(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
 
 
 def _folded_weights(convolution: keras.Layer, norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
-    """[kernel, bias] of a convolution that normalises, too."""
+    """[kernel, bias] of the convolution that computes what the two layers did."""
     kernel, *bias = (np.asarray(weight, "float64") for weight in convolution.get_weights())
-    mean, variance = (np.asarray(each, "float64") for each in (norm.moving_mean, norm.moving_variance))
+    mean, variance = (np.asarray(statistic, "float64") for statistic in (norm.moving_mean, norm.moving_variance))
     scale = (np.asarray(norm.gamma, "float64") if norm.scale else 1.0) / np.sqrt(variance + norm.epsilon)
     offset = np.asarray(norm.beta, "float64") if norm.center else 0.0
-    depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)  # [h, w, channels, multiplier]; channels come first
+    depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)  # kernel [h, w, channels, multiplier]
     by_channel = scale.reshape(kernel.shape[-2:]) if depthwise else scale
     return [kernel * by_channel, offset + ((bias[0] if bias else 0.0) - mean) * scale]

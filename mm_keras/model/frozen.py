@@ -35,7 +35,7 @@ def split_at_frozen(
     auxiliary_weight: float = 0.0,
     text_runs: int = 1,
 ) -> tuple[dict[str, keras.Model], keras.Model]:
-    """Cuts a two-tower model behind the encoders of some modalities; the layers stay those of the model.
+    """Cuts a two-tower model behind the encoders of some modalities. Both parts share their layers with the model.
 
     Args:
         model: a model that `build_two_tower` built.
@@ -48,8 +48,8 @@ def split_at_frozen(
 
     Returns:
         (modality -> its encoder, or the frozen part of a tower that is trained in part;
-        the trained part: {"<modality>_encoded" or "<modality>_cut": what the encoders give (of a text that is cut float16
-        [B, T, W]), and the inputs that are still needed}
+        the trained part: {"<modality>_encoded": the output of an encoder, "<modality>_cut": the output of a frozen part (of a
+        text encoder float16 [B, T, W]), and the inputs that are still needed}
         -> logits [B, num_labels]. With auxiliary heads, its output is a dict of "logits" and "<modality>_auxiliary").
 
     Raises:
@@ -60,7 +60,7 @@ def split_at_frozen(
     parts = TwoTowerParts(model.layers)
     encoders = {modality: parts.encoder(modality) for modality in modalities}
     trained_ends = {}  # modality -> the end of a tower that is trained in part
-    cuts = {}  # by encoder, which fields may share
+    cuts = {}  # id of an encoder, which fields may share -> its two parts
     for modality, encoder in encoders.items():
         if encoder.trainable_weights:
             if id(encoder) not in cuts:
@@ -89,7 +89,7 @@ def split_at_frozen(
         else:
             encoder = parts.encoder(modality)
             if text_runs > 1:
-                if encoder.name not in run_encoders:  # fields may share one
+                if encoder.name not in run_encoders:  # fields may share an encoder
                     run_encoders[encoder.name] = EncodeRuns(encoder, text_runs)
                 encoder = run_encoders[encoder.name]
             names = features.text(modality).batch_names()
@@ -115,9 +115,9 @@ def _remaining_inputs(
     for modality in modalities:
         if modality == IMAGE:
             unread.add(IMAGE)
-        elif not parts.words(modality):  # which would read the tokens, too
-            read = ("padding_mask",) if modality in trained_ends else ()
-            unread.update(name for part, name in features.text(modality).batch_names().items() if part not in read)
+        elif not parts.words(modality):  # a lexical encoder would read the tokens, too
+            needed = ("padding_mask",) if modality in trained_ends else ()
+            unread.update(name for part, name in features.text(modality).batch_names().items() if part not in needed)
     return {
         name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)
         for name, tensor in model.input.items()

@@ -1,8 +1,8 @@
 """Fusions: the embeddings of all modalities -> one embedding. Pure Keras.
 
 The inputs of a fusion are the embeddings, by the `safe_name` of their modalities. A fusion may have the presence flags
-`<modality>_present` as inputs, too: `build_two_tower` looks whether it does. The embedding of a missing modality is a learned
-vector, see `MissingEmbedding`.
+`<modality>_present` as inputs, too; `build_two_tower` connects those that it has. The embedding of a missing modality is a
+learned vector, see `MissingEmbedding`.
 
 An embedding is a vector of shape (D,). `build_cross_attention_fusion` also takes sequences of patches or tokens, of shape
 (T, D).
@@ -56,8 +56,8 @@ def build_gated_fusion(shapes: Shapes, width: PositiveInt = 256) -> keras.Model:
     inputs, flags = _vector_inputs(shapes), _presence_inputs(shapes)
     presence = ops.stack(list(flags.values()), axis=-1)  # [B, M]
     hidden = [keras.layers.Dense(width, activation="tanh", name=f"{name}_hidden")(x) for name, x in inputs.items()]
-    everything = keras.layers.Concatenate(name="gate_inputs")([*inputs.values(), ops.cast(presence, hidden[0].dtype)])
-    scores = keras.layers.Dense(width * len(shapes), name="gate_scores")(everything)
+    gate_inputs = keras.layers.Concatenate(name="gate_inputs")([*inputs.values(), ops.cast(presence, hidden[0].dtype)])
+    scores = keras.layers.Dense(width * len(shapes), name="gate_scores")(gate_inputs)
     scores = ops.reshape(scores, (-1, len(shapes), width))
     gates = MaskedSoftmax(name="gates")(scores, presence)
     fused = ops.sum(gates * ops.stack(hidden, axis=1), axis=1)
@@ -68,7 +68,7 @@ def build_gated_fusion(shapes: Shapes, width: PositiveInt = 256) -> keras.Model:
 def build_bilinear_fusion(shapes: Shapes, width: PositiveInt = 256, rank: PositiveInt = 4) -> keras.Model:
     """Low-rank products of all modalities, joined to the embeddings themselves: h = sum_r prod_m (W_mr x_m + b_mr).
 
-    The factor of a missing modality is 1, so that h is the product of the others.
+    The factor of a missing modality is 1, so that h is the product of the other factors.
 
     Reference: Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors" (2018), equation 8 (the bias is
     its appended 1); with two modalities and rank 1 it is Kim et al., "Hadamard Product for Low-rank Bilinear Pooling" (2017).
@@ -120,7 +120,7 @@ def build_cross_attention_fusion(
         model "fusion": {modality: [B, T, D] or [B, D], "<modality>_present": bool [B]} -> [B, width * number of modalities].
 
     Raises:
-        ValueError: for a width that the heads do not divide, or no block.
+        ValueError: for a width that is no multiple of `num_heads`, or for fewer blocks than one.
     """
     if width % num_heads or num_blocks < 1:
         raise ValueError(
@@ -139,20 +139,20 @@ def build_cross_attention_fusion(
             name = f"{modality}_{block}"
             others = [other for other in states if other != modality]
             if others:
-                nothing = ops.zeros_like(x[:, :1])  # something to attend to where all other modalities are missing
-                places = ops.concatenate([nothing, *(states[other] for other in others)], axis=1)
+                zero_state = ops.zeros_like(x[:, :1])  # something to attend to where all other modalities are missing
+                other_states = ops.concatenate([zero_state, *(states[other] for other in others)], axis=1)
                 mask = [ops.ones_like(masks[modality][:, :1]), *(masks[other] for other in others)]
                 mask = ops.expand_dims(ops.concatenate(mask, axis=1), 1)
                 attention = keras.layers.MultiHeadAttention(
                     num_heads, width // num_heads, dropout=dropout, name=f"{name}_attention"
                 )
-                x = x + attention(x, places, attention_mask=mask)
+                x = x + attention(x, other_states, attention_mask=mask)
                 x = keras.layers.LayerNormalization(name=f"{name}_attention_norm")(x)
-            added = keras.layers.Dense(2 * width, activation="gelu", name=f"{name}_inner")(x)
-            added = keras.layers.Dropout(dropout, name=f"{name}_dropout")(
-                keras.layers.Dense(width, name=f"{name}_outer")(added)
+            feed_forward = keras.layers.Dense(2 * width, activation="gelu", name=f"{name}_inner")(x)
+            feed_forward = keras.layers.Dropout(dropout, name=f"{name}_dropout")(
+                keras.layers.Dense(width, name=f"{name}_outer")(feed_forward)
             )
-            attended[modality] = keras.layers.LayerNormalization(name=f"{name}_norm")(x + added)
+            attended[modality] = keras.layers.LayerNormalization(name=f"{name}_norm")(x + feed_forward)
         states = attended
     pooled = [MaskedMeanPooling(name=f"{modality}_pool")(x, masks[modality]) for modality, x in states.items()]
     fused = keras.layers.Concatenate(name="pooled_states")(pooled) if len(pooled) > 1 else pooled[0]
@@ -161,7 +161,7 @@ def build_cross_attention_fusion(
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class MaskedSoftmax(keras.layers.Layer):
-    """[B, M, D] scores and [B, M] flags -> [B, M, D]: a softmax over those of M whose flag is True.
+    """[B, M, D] scores and [B, M] flags -> [B, M, D]: a softmax over those of the M modalities whose flag is True.
 
     The output is zero where the flag is False, and so it is zero everywhere if all flags of an example are False.
     """

@@ -78,7 +78,7 @@ def build_class_embedding_head(
         dropout: rate of the dropout of the fused embedding, within [0, 1).
         initial_scale: the factor of the cosines when training begins, above 0 and at most 100. It is learned, up to 100.
         initial_bias: a number that is added to all logits when training begins, and is learned. For sigmoids over many
-            labels, of which an example has few, a negative one such as -5 saves the first steps.
+            labels, of which an example has few, a negative bias such as -5 saves the first steps.
 
     Returns:
         model "head": [B, input_width] -> logits float32 [B, num_labels].
@@ -123,13 +123,13 @@ def add_classes(model: keras.Model, class_embeddings: np.ndarray) -> keras.Model
             "only a model with a class-embedding head takes new classes; train one with "
             "build_two_tower.head = @build_class_embedding_head"
         )
-    added = _unit_rows(class_embeddings, len(class_embeddings), old.class_width)
-    new = ClassSimilarity.from_config({**old.get_config(), "num_labels": old.num_labels + len(added)})
+    new_rows = _unit_rows(class_embeddings, len(class_embeddings), old.class_width)
+    new = ClassSimilarity.from_config({**old.get_config(), "num_labels": old.num_labels + len(new_rows)})
     new_head = keras.models.clone_model(head, clone_function=lambda layer: new if layer is old else layer)
-    for weight, learned in zip(new.weights, old.weights, strict=True):
-        if weight is not new.class_embeddings:
-            weight.assign(learned)
-    new.class_embeddings.assign(np.concatenate([ops.convert_to_numpy(old.class_embeddings), added]))
+    for new_weight, old_weight in zip(new.weights, old.weights, strict=True):
+        if new_weight is not new.class_embeddings:
+            new_weight.assign(old_weight)
+    new.class_embeddings.assign(np.concatenate([ops.convert_to_numpy(old.class_embeddings), new_rows]))
     return keras.models.clone_model(model, clone_function=lambda layer: new_head if layer is head else layer)
 
 
@@ -250,7 +250,7 @@ class ClassSimilarity(keras.layers.Layer):
         self.bias = self.add_weight(shape=(), initializer=keras.initializers.Constant(self.initial_bias), name="bias")
 
     def call(self, embedding):
-        classes = self.class_embeddings  # their length is 1 already
+        classes = self.class_embeddings  # each row has a length of 1 already
         if self.width:
             classes = ops.normalize(ops.matmul(classes, self.projection), axis=-1)
         cosines = ops.matmul(ops.normalize(embedding, axis=-1), ops.transpose(classes))

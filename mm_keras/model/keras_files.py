@@ -51,14 +51,14 @@ def _keras_file_shapes(path: Path) -> dict[str, tuple]:
     shapes = {}
     with h5py.File(path) as file:
 
-        def note(place: str, item: h5py.Dataset | h5py.Group) -> None:
-            if isinstance(item, h5py.Dataset) and not place.startswith("optimizer/"):
-                group, _, index = place.rpartition("/")
+        def note(item_path: str, item: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(item, h5py.Dataset) and not item_path.startswith("optimizer/"):
+                group, _, index = item_path.rpartition("/")
                 layer = _text(item.parent.attrs.get("name", ""))
                 if layer not in HEADS:
                     group = group.removeprefix("layers/").removesuffix("/vars")
                     automatic = re.sub(r"_\d+$", "", layer) == re.sub(r"_\d+$", "", group.rpartition("/")[2])
-                    nested = "/" in group  # where names repeat
+                    nested = "/" in group  # the names of layers may repeat in nested models
                     shapes[f"{group if automatic or nested or not layer else layer}/{index}"] = item.shape
 
         file.visititems(note)
@@ -99,9 +99,9 @@ def name_by_layer(
     fine-tuning adds them.
 
     Args:
-        arrays: the weights by "layer/weight", perhaps with models around the layer and ":0" behind.
+        arrays: the weights by "layer/weight", perhaps with the names of nested models before it and ":0" after it.
         targets: what `keras_variables` returns.
-        rename: the name of a layer in the file -> in the model.
+        rename: the name of a layer in the file -> its name in the model.
     """
     pairs = []
     for name, array in arrays.items():
@@ -116,16 +116,16 @@ def name_by_layer(
 def _canonical(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     """Renames arrays so that the same array has the same name in every file.
 
-    Keras numbers layers without a given name as a program goes on, so conv2d_94 becomes conv2d_0 if it is the first of its
-    kind. Depthwise kernels had another name in Keras 2. The only weight of a layer gets the name of the layer.
+    Keras numbers the layers that were given no name through a whole program, so conv2d_94 becomes conv2d_0 if it is the first
+    of its kind. Depthwise kernels had another name in Keras 2. The only weight of a layer gets the name of the layer.
     """
     pairs = [(*name.split("/"), value) for name, value in pairs]
-    counted: dict[str, set[int]] = {}
+    numbers_of_kind: dict[str, set[int]] = {}
     for layer, _, _ in pairs:
         kind, number = _automatic(layer)
         if kind:
-            counted.setdefault(kind, set()).add(number)
-    ranks = {kind: {number: rank for rank, number in enumerate(sorted(numbers))} for kind, numbers in counted.items()}
+            numbers_of_kind.setdefault(kind, set()).add(number)
+    ranks = {kind: {number: rank for rank, number in enumerate(sorted(numbers))} for kind, numbers in numbers_of_kind.items()}
     layers: dict[str, dict[str, object]] = {}
     for layer, weight, value in pairs:
         kind, number = _automatic(layer)

@@ -16,12 +16,12 @@ from mm_keras.features import FeatureSpec, present
 
 
 def build_answers(models: Sequence[keras.Model], features: Sequence[FeatureSpec], inputs: FeatureSpec) -> keras.Model:
-    """Puts whole models side by side, on the inputs of all of them.
+    """Runs whole models side by side, in one model that has the inputs of all of them.
 
     Args:
         models: at least one. They are renamed "model_0", "model_1", … and can be taken out by these names.
         features: the features of each model, in the order of the models.
-        inputs: the features of all models together, of `merge_features`.
+        inputs: the features of all models together, by `merge_features`.
 
     Returns:
         model "answers": the inputs of `inputs.inputs()`, by name -> (logits float32 [B, M, num_labels] of M models; bool
@@ -37,7 +37,7 @@ def build_answers(models: Sequence[keras.Model], features: Sequence[FeatureSpec]
 
 
 def voting_patterns(features: Sequence[FeatureSpec], inputs: FeatureSpec) -> np.ndarray:
-    """Which models vote together: one pattern for each set of models that vote where some of the inputs are missing.
+    """Which models vote together: a pattern for each set of models that are left to vote where inputs are missing.
 
     Args:
         features: the features of each model, in the order of the models.
@@ -47,9 +47,9 @@ def voting_patterns(features: Sequence[FeatureSpec], inputs: FeatureSpec) -> np.
         bool [P, M] for P patterns of M models; in the first one, all models vote.
     """
     patterns = []
-    for number in range(1, len(inputs.modalities) + 1):
-        for shown in itertools.combinations(inputs.modalities, number):
-            patterns.append(tuple(any(modality in shown for modality in spec.modalities) for spec in features))
+    for num_shown in range(1, len(inputs.modalities) + 1):
+        for shown_modalities in itertools.combinations(inputs.modalities, num_shown):
+            patterns.append(tuple(any(modality in shown_modalities for modality in spec.modalities) for spec in features))
     return np.array(list(dict.fromkeys(reversed(patterns))))
 
 
@@ -90,7 +90,7 @@ class Combination(keras.layers.Layer):
 
     Args:
         multi_label: whether probabilities are sigmoids of the logits, or else a softmax over the labels.
-        values: the values of the weight, which each layer describes. None leaves them to be loaded with a saved model.
+        values: the values of the weight, whose meaning each subclass describes. None: they are loaded with a saved model.
         shape: the shape of the weight, where `values` is None.
     """
 
@@ -146,11 +146,11 @@ class MajorityVote(Combination):
             votes = ops.one_hot(ops.argmax(logits, axis=-1), self.values.shape[1], dtype="float32")
             probabilities = ops.softmax(logits)
         voters = _voters(voting)
-        number = ops.sum(voters, axis=1)
-        yes = ops.sum(voters * (votes + probabilities / (2 * ops.expand_dims(number, 1))), axis=1)
+        num_voters = ops.sum(voters, axis=1)
+        yes = ops.sum(voters * (votes + probabilities / (2 * ops.expand_dims(num_voters, 1))), axis=1)
         if not self.multi_label:
             return ops.log(ops.maximum(yes, 1e-30))
-        no = number + 0.5 - yes
+        no = num_voters + 0.5 - yes
         return ops.log(ops.maximum(yes, 1e-7)) - ops.log(ops.maximum(no, 1e-7))
 
 
@@ -176,8 +176,8 @@ class Stacking(Combination):
 
     def call(self, logits, voting):
         scores = logits if self.multi_label else ops.log_softmax(logits)
-        same = ops.all(ops.equal(ops.expand_dims(voting, 1), ops.convert_to_tensor(self.patterns)), axis=-1)  # [B, P]
-        values = ops.take(self.values, ops.argmax(ops.cast(same, "int32"), axis=-1), axis=0)
+        is_pattern = ops.all(ops.equal(ops.expand_dims(voting, 1), ops.convert_to_tensor(self.patterns)), axis=-1)  # [B, P]
+        values = ops.take(self.values, ops.argmax(ops.cast(is_pattern, "int32"), axis=-1), axis=0)
         return values[:, -1] + ops.sum(values[:, :-1] * scores, axis=1)
 
     def get_config(self):

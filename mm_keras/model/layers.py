@@ -28,9 +28,9 @@ class MaskedMaxPooling(keras.layers.Layer):
 
     def call(self, states, padding_mask):
         mask = ops.expand_dims(padding_mask, -1)
-        some = ops.any(mask, axis=1)
+        has_tokens = ops.any(mask, axis=1)
         lowest = ops.min(states, axis=1, keepdims=True)
-        return ops.where(some, ops.max(ops.where(mask, states, lowest), axis=1), ops.zeros_like(lowest[:, 0]))
+        return ops.where(has_tokens, ops.max(ops.where(mask, states, lowest), axis=1), ops.zeros_like(lowest[:, 0]))
 
     def compute_output_shape(self, states_shape, padding_mask_shape):
         return (states_shape[0], states_shape[-1])

@@ -9,7 +9,7 @@ from mm_keras.configurable import PositiveInt, configurable
 from mm_keras.features import TextSpec
 from mm_keras.model.text_encoder import token_inputs
 
-# The length of a tuned embedding of 256 numbers whose root mean square is 1, so that words are as loud as meaning.
+# The length of a tuned embedding of 256 numbers whose root mean square is 1, so that the bag weighs as much as that.
 _LENGTH = 16.0
 
 

@@ -124,7 +124,7 @@ def torch_variables(model: keras.Model) -> dict[str, Target]:
 
 
 def torch_name(name: str) -> str | None:
-    """The name of a tensor in torchvision and timm; None for a tensor that a tower has no use for, of a head or a counter.
+    """The name that a tensor has in torchvision and timm; None for one that a tower does not need (of the head, or a counter).
 
     "layer0.conv1.weight" -> "conv1.weight", "layer1.0.se_module.fc1.weight" -> "layer1.0.se.fc1.weight" (Cadène's names).
     """

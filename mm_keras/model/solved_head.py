@@ -1,6 +1,6 @@
-"""The parts of a model whose head was solved and not trained: blocks, their fusion, an answer for each pattern. Pure Keras.
+"""The parts of a model whose head was solved and not trained: the blocks of its embeddings, their fusion, the head. Pure Keras.
 
-`build_two_tower`'s names are kept, so that evaluation, export and late fusion cut a solved model as they cut any other.
+They have the names that `build_two_tower` gives, so that evaluation, export and late fusion cut a solved model as any other.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from mm_keras.features import present, safe_name
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """Landmarks that vote for their labels, the nearest one with one vote, the others with as much as their kernel is of its.
+    """The votes of landmarks, which are training examples that the head keeps, for their labels.
+
+    The nearest landmark has one vote; each other one has the part of a vote that its kernel is of the nearest one's kernel.
 
     Attributes:
         kernel: the number of the kernel.
-        voters: float32 [K]: what the vote of each landmark counts; 0 of one that is not asked.
-        prior: float32 [num_labels], within (0, 1): the share of each label among all.
-        pull: how many votes are given to the prior.
+        voters: float32 [K]: the weight of each landmark's vote; 0 for a landmark that does not vote.
+        prior: float32 [num_labels], within (0, 1): the share of each label among all training examples.
+        pull: how many votes the prior has.
     """
 
     kernel: int
@@ -41,7 +43,7 @@ class Kernels:
         landmarks: number of a block -> float32 [K, D], the block of each landmark; all kernels have the same landmarks.
         kernels: for each kernel (the numbers of its blocks, gamma, which is above 0).
         targets: 0 and 1, float32 [K, num_labels], the labels of the landmarks; None without neighbours.
-        neighbours: which of the landmarks vote.
+        neighbours: the votes of landmarks, each by one of the kernels.
     """
 
     landmarks: Mapping[int, np.ndarray]
@@ -52,13 +54,13 @@ class Kernels:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a solved head says where certain modalities are present.
+    """How a solved head computes the logits of examples that have certain modalities: a sum of the terms below.
 
     Attributes:
         modalities: the modalities that it reads, by their numbers.
-        linear: number of a block -> float32 [D, num_labels].
-        kernels: number of a kernel -> float32 [K, num_labels].
-        neighbours: number of neighbours -> float32 [num_labels], what their logits are multiplied with.
+        linear: number of a block -> the weights of the block, float32 [D, num_labels].
+        kernels: number of a kernel -> the weights of its landmarks, float32 [K, num_labels].
+        neighbours: index in `Kernels.neighbours` -> the factors of the logits of these votes, float32 [num_labels].
         bias: float32 [num_labels].
     """
 
@@ -71,7 +73,7 @@ class Answer:
 
 @keras.saving.register_keras_serializable(package="mm_keras")
 class UnitBlocks(keras.layers.Layer):
-    """[B, D] -> [B, D]: each of the blocks that the numbers consist of is scaled to a length of 1; zeros stay zeros.
+    """[B, D] -> [B, D]: each of the blocks that an embedding consists of is scaled to a length of 1; zeros stay zeros.
 
     Args:
         widths: the widths of the blocks, whose sum is D.
@@ -97,7 +99,7 @@ class UnitBlocks(keras.layers.Layer):
 class WeightedBag(keras.layers.Layer):
     """[B, T] token ids and padding mask -> [B, columns]: a bag of words, weighted by how rare they are, of length 1.
 
-    Tokens that no example of the training had are left out. The weights of both kinds below are not trained.
+    Tokens that no example of the training had are left out. The weights `column_of` and `rarity` are not trained.
 
     Reference: Salton and Buckley, "Term-weighting approaches in automatic text retrieval" (1988), with binary term frequencies.
 
@@ -137,8 +139,9 @@ class WeightedBag(keras.layers.Layer):
 class SolvedAnswers(keras.layers.Layer):
     """[B, sum of the blocks' widths + M]: blocks, then a flag of 0 or 1 a modality -> logits [B, num_labels].
 
-    Each example gets the answer of the modalities that it has, see `Answer`; `pattern_of` says which one that is. From each
-    block its centre is subtracted first: embeddings of pictures are much alike, and differences of large numbers lose digits.
+    Each example gets the answer of the modalities that it has, see `Answer`; `pattern_of` says which one that is. The
+    centre of each block is subtracted from it first: embeddings of pictures are much alike, and differences of large numbers
+    lose digits.
 
     Args:
         num_labels: how many logits there are.
@@ -146,10 +149,10 @@ class SolvedAnswers(keras.layers.Layer):
         kernels: for each kernel {"blocks", "gamma"}.
         num_landmarks: K.
         neighbours: for each of `Neighbours` {"kernel", "pull"}.
-        multi_label: whether the logits of neighbours are log-odds, or logarithms of shares.
+        multi_label: whether the logits of neighbours are log-odds (True) or logarithms of shares.
         answers: for each answer {"linear": its blocks, "kernels": its kernels, "neighbours": its neighbours}.
-        pattern_of: the number of an answer for each set of modalities. The set is a number of M bits, of which the first
-            modality is the lowest.
+        pattern_of: the number of the answer for each set of modalities. The sets are counted as numbers of M bits, of which the
+            lowest stands for the first modality.
     """
 
     def __init__(
@@ -169,7 +172,7 @@ class SolvedAnswers(keras.layers.Layer):
         self.widths = list(widths)
         self.kernels = [dict(kernel) for kernel in kernels]
         self.num_landmarks = num_landmarks
-        self.neighbours = [dict(each) for each in neighbours]
+        self.neighbours = [dict(votes) for votes in neighbours]
         self.multi_label = multi_label
         self.answers = [dict(answer) for answer in answers]
         self.pattern_of = list(pattern_of)
@@ -180,9 +183,9 @@ class SolvedAnswers(keras.layers.Layer):
             return self.add_weight(shape=shape, initializer="zeros", trainable=False, name=name)
 
         self.center = weight("center", sum(self.widths))
-        read = sorted({block for kernel in self.kernels for block in kernel["blocks"]})
-        self.landmarks = {  # by strings, as Keras tracks the weights of a dict
-            str(block): weight(f"landmarks_{block}", self.num_landmarks, self.widths[block]) for block in read
+        read_blocks = sorted({block for kernel in self.kernels for block in kernel["blocks"]})
+        self.landmarks = {  # keyed by strings, so that Keras tracks the weights of the dict
+            str(block): weight(f"landmarks_{block}", self.num_landmarks, self.widths[block]) for block in read_blocks
         }
         if self.neighbours:
             self.targets = weight("targets", self.num_landmarks, self.num_labels)
@@ -208,8 +211,8 @@ class SolvedAnswers(keras.layers.Layer):
             -kernel["gamma"] / len(kernel["blocks"]) * sum(distances[str(block)] for block in kernel["blocks"])
             for kernel in self.kernels
         ]
-        similar = [ops.exp(each) for each in exponents]
-        votes = [self._votes(number, exponents[each["kernel"]]) for number, each in enumerate(self.neighbours)]
+        similar = [ops.exp(exponent) for exponent in exponents]
+        votes = [self._votes(number, exponents[options["kernel"]]) for number, options in enumerate(self.neighbours)]
         bits = ops.convert_to_tensor([2**bit for bit in range(self._modalities)], dtype="int32")
         pattern = ops.take(
             ops.convert_to_tensor(self.pattern_of, dtype="int32"), ops.sum(ops.cast(flags > 0.5, "int32") * bits, axis=-1)
@@ -227,11 +230,11 @@ class SolvedAnswers(keras.layers.Layer):
         return total
 
     def _votes(self, number: int, exponents):
-        """[B, K] -> logits [B, num_labels] of some neighbours."""
+        """Exponents of a kernel [B, K] -> the logits [B, num_labels] of the neighbours with that number."""
         voters, prior, pull = self.voters[number], self.prior[number], self.neighbours[number]["pull"]
-        asked = ops.where(voters > 0, exponents, -1e9)
-        # Relative to the nearest one, since the kernel itself may be too small for a float.
-        votes = ops.exp(asked - ops.max(asked, axis=-1, keepdims=True)) * voters
+        of_voters = ops.where(voters > 0, exponents, -1e9)
+        # Relative to the kernel of the nearest landmark, since a kernel itself may be too small for a float.
+        votes = ops.exp(of_voters - ops.max(of_voters, axis=-1, keepdims=True)) * voters
         yes = ops.log(votes @ self.targets + pull * prior)
         if self.multi_label:
             return yes - ops.log(votes @ (1 - self.targets) + pull * (1 - prior))
@@ -275,7 +278,7 @@ def build_solved_head(
     Args:
         widths: the width of each block, in the order of the fusion.
         num_modalities: M.
-        kernels, answers: what was solved.
+        kernels, answers: the solved kernels, and the answers that read them.
         pattern_of: the number of the answer for each of the 2**M sets of modalities, see `SolvedAnswers`.
         multi_label: whether labels are independent of each other, which matters to neighbours.
         centers: number of a block -> float [D], about the mean of the block. The logits do not depend on it, but for rounding.
@@ -288,7 +291,7 @@ def build_solved_head(
         widths,
         [{"blocks": list(blocks), "gamma": gamma} for blocks, gamma in kernels.kernels],
         max((len(values) for values in kernels.landmarks.values()), default=0),
-        [{"kernel": each.kernel, "pull": each.pull} for each in kernels.neighbours],
+        [{"kernel": votes.kernel, "pull": votes.pull} for votes in kernels.neighbours],
         multi_label,
         [{name: list(getattr(answer, name)) for name in ("linear", "kernels", "neighbours")} for answer in answers],
         pattern_of,
@@ -304,9 +307,9 @@ def build_solved_head(
         layer.landmarks[str(block)].assign(values - center[block])
     if kernels.neighbours:
         layer.targets.assign(kernels.targets)
-    for number, each in enumerate(kernels.neighbours):
-        layer.voters[number].assign(each.voters)
-        layer.prior[number].assign(each.prior)
+    for number, votes in enumerate(kernels.neighbours):
+        layer.voters[number].assign(votes.voters)
+        layer.prior[number].assign(votes.prior)
     for number, answer in enumerate(answers):
         if answer.linear:
             layer.linear[number].assign(np.concatenate(list(answer.linear.values())))

@@ -15,7 +15,7 @@ from mm_keras.model.two_tower_parts import SHARED_TEXT_ENCODER, TwoTowerParts, p
 
 
 def embedding_widths(encoder: keras.Model) -> list[int]:
-    """The widths of the blocks of an encoder's output: a block a part where it ends in a concatenation, one otherwise.
+    """The widths of the blocks of an encoder's output: the parts of the concatenation that it ends in, or the whole output.
 
     Args:
         encoder: a model with the output [B, D], such as average and maximum pooling side by side.
@@ -36,37 +36,37 @@ def build_solved_two_tower(
     words: Mapping[str, tuple[np.ndarray, np.ndarray]],
     head: keras.Model,
 ) -> keras.Model:
-    """The model whose head was solved. It shares the encoders of the one that they were taken from.
+    """The two-tower model around a solved head. It shares the encoders of another model.
 
     Args:
         model: a model that `build_two_tower` built, all of whose encoders give vectors.
-        features: what it was built for.
+        features: the features that the model was built for.
         words: text field -> (column of each token int32 [V], rarity of each column float32 [C]) of its weighted bag of words;
             fields that the model sees as vectors have none.
-        head: what `build_solved_head` made of the blocks: for each modality those of its encoder, then its words.
+        head: the head, by `build_solved_head`. Its blocks are those of each modality's encoder, followed by its bag of words.
 
     Returns:
         model "two_tower": the inputs of `features.inputs()` by name -> logits float32 [B, num_labels].
     """
-    given = TwoTowerParts(model.layers)
+    parts = TwoTowerParts(model.layers)
     fields = [text.name for text in features.texts]
-    shared = bool(fields) and all(given.encoder(field).name == SHARED_TEXT_ENCODER for field in fields)
-    widths = {part_name(modality, "tuning"): embedding_widths(given.encoder(modality)) for modality in features.modalities}
+    shared = bool(fields) and all(parts.encoder(field).name == SHARED_TEXT_ENCODER for field in fields)
+    widths = {part_name(modality, "tuning"): embedding_widths(parts.encoder(modality)) for modality in features.modalities}
 
     def build_words(text: TextSpec, name: str) -> keras.Model:
-        assert isinstance(text, TokenText)  # the others have no words
+        assert isinstance(text, TokenText)  # a field of vectors has no lexical encoder
         column_of, rarity = words[text.name]
         inputs = token_inputs(text)
         bag = WeightedBag(len(column_of), len(rarity), name="bag")
-        built = keras.Model(inputs, bag(inputs["token_ids"], inputs["padding_mask"]), name=name)
+        encoder = keras.Model(inputs, bag(inputs["token_ids"], inputs["padding_mask"]), name=name)
         bag.column_of.assign(column_of)
         bag.rarity.assign(rarity)
-        return built
+        return encoder
 
     solved = build_two_tower(
         features,
-        image_tower=lambda spec: given.encoder("image"),
-        text_encoder=lambda text, name: given.encoder(text.name),
+        image_tower=lambda spec: parts.encoder("image"),
+        text_encoder=lambda text, name: parts.encoder(text.name),
         tuning_dnn=lambda width, name: _unit_blocks(widths[name], name),
         fusion=build_blocks_fusion,
         head=lambda width, num_labels: head,

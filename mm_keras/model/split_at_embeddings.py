@@ -26,8 +26,8 @@ def split_at_embeddings(model: keras.Model, modalities: Sequence[str]) -> tuple[
 
     Returns:
         (encoders: the model's inputs -> {"<modality>_embedding": [B, D], …};
-        the rest: what the encoders give and {"<modality>_present": bool [B]} -> logits [B, num_labels]). Of a late fusion, the
-        names of what the encoders give begin with the name of the model that it is for, such as "model_0_title_embedding".
+        the rest: the outputs of the encoders and {"<modality>_present": bool [B]} -> logits [B, num_labels]). Of a late fusion,
+        the names of these outputs begin with the name of the model that they are for, such as "model_0_title_embedding".
     """
     fused = fused_models(model)
     return _split_late_fusion(model, *fused, modalities) if fused else _split_two_tower(model, modalities)
@@ -41,8 +41,8 @@ def build_embedder(model: keras.Model, modalities: Sequence[str]) -> keras.Model
         modalities: all modalities of its features, in their order.
 
     Returns:
-        model: the model's inputs -> {"<modality>_embedding": the tuned embedding [B, D], …, "fused": [B, D] of all that is
-        present}.
+        model: the model's inputs -> {"<modality>_embedding": the tuned embedding [B, D], …, "fused": the fused embedding
+        [B, D] of the modalities that are present}.
 
     Raises:
         ValueError: for a late fusion, which has no fused embedding.
@@ -57,11 +57,11 @@ def build_embedder(model: keras.Model, modalities: Sequence[str]) -> keras.Model
 
 
 def split_in_towers(model: keras.Model, features: FeatureSpec) -> tuple[dict[str, keras.Model], keras.Model]:
-    """Cuts a two-tower model behind its tuned embeddings, each modality for itself, so that a missing one costs nothing.
+    """Cuts a two-tower model behind its tuned embeddings, each modality for itself, so that a missing one takes no time.
 
     Args:
         model: a model that `build_two_tower` or `build_solved_two_tower` built.
-        features: what it takes in.
+        features: the features that the model was built for.
 
     Returns:
         (modality -> a model: the inputs of that modality -> its tuned embedding [B, D], or [B, T, D] of a sequence;
@@ -79,29 +79,29 @@ def split_in_towers(model: keras.Model, features: FeatureSpec) -> tuple[dict[str
     towers = {}
     for modality in features.modalities:
         names = [IMAGE] if modality == IMAGE else features.text(modality).batch_names().values()
-        given = {name: model.input[name] for name in names}
-        towers[modality] = keras.Model(given, encoded[part_name(modality, "embedding")], name=part_name(modality, "tower"))
+        own_inputs = {name: model.input[name] for name in names}
+        towers[modality] = keras.Model(own_inputs, encoded[part_name(modality, "embedding")], name=part_name(modality, "tower"))
     return towers, keras.Model(inputs, {"logits": parts.head(fused), "fused": fused}, name="rest")
 
 
 def build_fusion_of_encoded(model: keras.Model, features: FeatureSpec) -> keras.Model:
-    """What a two-tower model makes of what its encoders give, before its head.
+    """The part of a two-tower model between its encoders and its head.
 
     Args:
         model: a model that `build_two_tower` or `build_solved_two_tower` built.
-        features: what it takes in.
+        features: the features that the model was built for.
 
     Returns:
-        model: {"<modality>_encoded": what the encoder gives, "<modality>_present": bool [B], and the tokens of fields with a
+        model: {"<modality>_encoded": the output of the encoder, "<modality>_present": bool [B], and the tokens of fields with a
         lexical encoder} -> the fused embedding [B, D], which `build_embedder` calls "fused".
     """
     parts = TwoTowerParts(model.layers)
     encoded = {modality: parts.encoded(modality).output for modality in features.modalities}
-    given = {part_name(modality, "encoded"): tensor for modality, tensor in encoded.items()}
+    outer = {part_name(modality, "encoded"): tensor for modality, tensor in encoded.items()}
     for modality in features.modalities:
         words = parts.words(modality)
-        given |= {part_name(modality, part): model.input[part_name(modality, part)] for part in (words.input if words else ())}
-    inputs = _inputs_like(given) | _presence_inputs(features.modalities)
+        outer |= {part_name(modality, part): model.input[part_name(modality, part)] for part in (words.input if words else ())}
+    inputs = _inputs_like(outer) | _presence_inputs(features.modalities)
     embeddings = {
         modality: parts.join_words(modality, parts.tune(modality, inputs[part_name(modality, "encoded")]), inputs)
         for modality in features.modalities
@@ -121,7 +121,7 @@ def _split_two_tower(model: keras.Model, modalities: Sequence[str]) -> tuple[ker
 def _behind_towers(
     parts: TwoTowerParts, model: keras.Model, modalities: Sequence[str]
 ) -> tuple[dict[str, keras.KerasTensor], dict[str, keras.KerasTensor], dict[str, keras.KerasTensor]]:
-    """(what the towers give by name, new inputs in its place and for presence, embeddings made of these by modality)."""
+    """(the outputs of the towers by name, new inputs for these and for presence, embeddings from these inputs by modality)."""
     encoded = {part_name(modality, "embedding"): parts.tuned_tensor(modality) for modality in modalities}
     for modality in modalities:
         words = parts.words(modality)
@@ -140,17 +140,17 @@ def _split_late_fusion(
     flags = _presence_inputs(modalities)
     encoded, inputs, answers, voting = {}, dict(flags), [], []
     for part in models:
-        seen = [modality for modality in modalities if present(modality) in part.input]
-        encoders, rest = split_at_embeddings(part, seen)
-        encoders.name, rest.name = f"{part.name}_encoders", f"{part.name}_rest"
-        given = encoders({name: model.input[name] for name in part.input})
-        names = {name: f"{part.name}_{name}" for name in given}
-        part_encoded = {names[name]: tensor for name, tensor in given.items()}
+        part_modalities = [modality for modality in modalities if present(modality) in part.input]
+        encoders, fusion_and_head = split_at_embeddings(part, part_modalities)
+        encoders.name, fusion_and_head.name = f"{part.name}_encoders", f"{part.name}_rest"
+        outputs = encoders({name: model.input[name] for name in part.input})
+        names = {name: f"{part.name}_{name}" for name in outputs}
+        part_encoded = {names[name]: tensor for name, tensor in outputs.items()}
         encoded |= part_encoded
         inputs |= _inputs_like(part_encoded)
-        shown = {present(modality): flags[present(modality)] for modality in seen}
-        answers.append(rest({name: inputs[names[name]] for name in given} | shown))
-        voting.append(who_votes(list(shown.values())))
+        part_flags = {present(modality): flags[present(modality)] for modality in part_modalities}
+        answers.append(fusion_and_head({name: inputs[names[name]] for name in outputs} | part_flags))
+        voting.append(who_votes(list(part_flags.values())))
     logits = combination(ops.stack(answers, axis=1), ops.stack(voting, axis=1))
     return keras.Model(model.input, encoded, name="encoders"), keras.Model(inputs, logits, name="behind_encoders")
 

@@ -90,8 +90,8 @@ def build_recurrent_encoder(
         if bidirectional:
             layer = keras.layers.Bidirectional(layer, name=f"bidirectional_{index}")
         x = layer(x, mask=mask)
-    some = keras.ops.any(inputs["padding_mask"], axis=1, keepdims=True)
-    return keras.Model(inputs, keras.ops.where(some, x, keras.ops.zeros_like(x)), name=name)
+    has_tokens = keras.ops.any(inputs["padding_mask"], axis=1, keepdims=True)
+    return keras.Model(inputs, keras.ops.where(has_tokens, x, keras.ops.zeros_like(x)), name=name)
 
 
 @configurable
@@ -133,9 +133,9 @@ def token_inputs(spec: TextSpec, max_tokens: int | None = None) -> dict[str, ker
         ValueError: for a field that a SavedModel embeds.
     """
     if not isinstance(spec, TokenText):
-        right = "build_saved_model_encoder" if isinstance(spec, StringText) else "build_embedding_encoder"
+        builder = "build_saved_model_encoder" if isinstance(spec, StringText) else "build_embedding_encoder"
         raise ValueError(
-            f"field {spec.field!r} is for the SavedModel {spec.embedder.path}: bind build_two_tower.text_encoder = @{right}"
+            f"field {spec.field!r} is for the SavedModel {spec.embedder.path}: bind build_two_tower.text_encoder = @{builder}"
         )
     return {
         "token_ids": keras.Input((max_tokens,), dtype="int32", name="token_ids"),

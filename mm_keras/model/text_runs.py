@@ -7,7 +7,7 @@ from keras import ops
 
 
 class EncodeRuns(keras.layers.Layer):
-    """Runs a text encoder once for each run of examples that have the same text, and repeats its answer. In training only.
+    """Runs a text encoder once for each run of examples that have the same text, and repeats its embedding. In training only.
 
     Outside training the encoder runs on every example. The layer has the encoder's name.
 
@@ -15,7 +15,7 @@ class EncodeRuns(keras.layers.Layer):
         encoder: {name: [B, …]} -> [B, …].
         length: how many examples a run has. B is a multiple of it, and the examples of a run must have the same text.
 
-    Example: with `length` 2, of the texts a a b b the encoder reads a b, and its answers x y are repeated: x x y y.
+    Example: with `length` 2, of the texts a a b b the encoder reads a b, and its embeddings x y are repeated: x x y y.
 
     Reference: ImageD's discussion, which notes that with descriptions of classes the text encoder need run only once a class.
     """

@@ -18,7 +18,7 @@ def read_tfjs_layers(folder: str | Path) -> dict[str, np.ndarray]:
     quantised weight is stored as a float16, or as integers: it is `stored * scale + min`.
 
     Raises:
-        ValueError: if model.json is no layers model, a shard is missing, or the bytes are not those that it describes.
+        ValueError: if model.json is no layers model, a shard is missing, or the shards hold more or less than it describes.
     """
     folder = Path(folder)
     path = folder / "model.json"
@@ -56,14 +56,14 @@ def _read_shard(folder: Path, name: str) -> bytes:
 
 def _decode(entry: dict, content: bytes, start: int, path: Path) -> np.ndarray:
     name, shape = entry["name"], entry["shape"]
-    stored = entry.get("quantization", entry)["dtype"]
-    if stored not in _DTYPES:
-        raise ValueError(f"{path}: weight {name} is stored as {stored!r}; known are {sorted(_DTYPES)}")
+    dtype = entry.get("quantization", entry)["dtype"]
+    if dtype not in _DTYPES:
+        raise ValueError(f"{path}: weight {name} is stored as {dtype!r}; known are {sorted(_DTYPES)}")
     numel = math.prod(shape)
-    end = start + numel * np.dtype(_DTYPES[stored]).itemsize
+    end = start + numel * np.dtype(_DTYPES[dtype]).itemsize
     if end > len(content):
         raise ValueError(f"{path}: the shards end within weight {name} {tuple(shape)}; fetch them again")
-    return np.frombuffer(content[start:end], _DTYPES[stored]).reshape(shape)
+    return np.frombuffer(content[start:end], _DTYPES[dtype]).reshape(shape)
 
 
 def _dequantise(array: np.ndarray, entry: dict) -> np.ndarray:

@@ -42,12 +42,13 @@ def build_transformer_encoder(
             end token among them. "cls" is the state of the first token. "native" is how CLIP and SigLIP themselves summarise a
             text, in the space of their image embeddings: CLIP by the state after the last token, SigLIP by its head. "none"
             keeps all states, with zeros at the padding, for a fusion that attends to them.
-        trainable: whether the encoder is fine-tuned. A frozen one does not drop out.
-        freeze_up_to: fine-tunes what follows this layer alone, such as "transformer_layer_3" of six layers, without dropout.
-            `train` then computes the states behind that layer once a text, where `train.cache_frozen` lets it.
+        trainable: whether the encoder is fine-tuned. A frozen encoder has no dropout.
+        freeze_up_to: the last layer that is not trained, such as "transformer_layer_3" of six layers: only what follows is
+            fine-tuned, without dropout. `train` then computes the states behind that layer once a text, where
+            `train.cache_frozen` allows it.
         windows: in how many windows a text is read, for texts that are longer than the encoder's maximum. Each window has a
             start and an end token, and ceil((max_tokens - 2) / windows) tokens between them. The embeddings of the windows are
-            averaged, weighted by their numbers of tokens; with "max" the largest is taken. The time per token stays the same.
+            averaged, weighted by their numbers of tokens; with "max" the maximum is taken. The time per token stays the same.
         name: the model's name.
 
     Returns:
@@ -112,9 +113,9 @@ class SplitInWindows(keras.layers.Layer):
 
     def call(self, token_ids, padding_mask):
         starts, ends = int(self.start_id is not None), int(self.end_id is not None)
-        lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=1, keepdims=True) - starts - ends  # without the specials
-        added = self.windows * self._inner - (self.max_tokens - starts - ends)
-        inner = ops.pad(token_ids[:, starts : self.max_tokens - ends], [[0, 0], [0, added]])
+        lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=1, keepdims=True) - starts - ends  # without start and end token
+        num_padding = self.windows * self._inner - (self.max_tokens - starts - ends)
+        inner = ops.pad(token_ids[:, starts : self.max_tokens - ends], [[0, 0], [0, num_padding]])
         inner = ops.reshape(inner, (-1, self._inner))
         first = ops.expand_dims(ops.arange(self.windows, dtype="int32") * self._inner, 0)
         lengths = ops.reshape(ops.clip(lengths - first, 0, self._inner), (-1, 1))
@@ -147,7 +148,7 @@ def _load_backbone(source: str, trainable: bool, dropout: bool) -> keras.Model:
     import keras_hub
 
     models = keras_hub.models
-    known = (  # XLMRobertaBackbone is a RobertaBackbone
+    known_classes = (  # XLMRobertaBackbone is a RobertaBackbone
         models.AlbertBackbone,
         models.BertBackbone,
         models.CLIPBackbone,
@@ -160,15 +161,15 @@ def _load_backbone(source: str, trainable: bool, dropout: bool) -> keras.Model:
     )
     with fetching_preset(source):
         backbone_class, config = preset_class_and_config(source)
-    if not issubclass(backbone_class, known):
-        names = sorted(known_class.__name__ for known_class in known)
+    if not issubclass(backbone_class, known_classes):
+        names = sorted(known_class.__name__ for known_class in known_classes)
         raise ValueError(f"{source!r} is a {backbone_class.__name__}; text encoders are {names}")
-    # A frozen encoder gives a text one embedding, in training too.
+    # A frozen encoder gives a text the same embedding in training as elsewhere.
     drops = trainable and dropout
     no_dropout = {"dropout": 0.0} if not drops and "dropout" in inspect.signature(backbone_class.__init__).parameters else {}
     with fetching_preset(source):
         backbone = backbone_class.from_preset(source, **no_dropout)
-    # A Hugging Face config names the original's activation ("activation" in DistilBERT's); a preset of keras_hub has its own.
+    # A Hugging Face config names the original's activation (DistilBERT's as "activation"); a preset of keras_hub has its own.
     if "model_type" in config:
         _set_activation(backbone, config.get("hidden_act", config.get("activation", "gelu")), source)
     backbone.trainable = trainable
@@ -178,7 +179,7 @@ def _load_backbone(source: str, trainable: bool, dropout: bool) -> keras.Model:
 def _set_activation(backbone: keras.Model, activation: str, source: str) -> None:
     import keras_hub
 
-    gelu_approximate = keras.saving.get_registered_object("keras_hub>gelu_approximate")  # a Keras file names it so
+    gelu_approximate = keras.saving.get_registered_object("keras_hub>gelu_approximate")  # its name in saved Keras files
     functions = {
         "gelu": keras.activations.gelu,
         "gelu_new": gelu_approximate,
@@ -203,8 +204,9 @@ def _freeze(text_part: keras.Model, up_to: str) -> None:
 
 
 def _check(spec: TextSpec, source: str, text_part: keras.Model, windows: int) -> None:
+    """Raises ValueError if the encoder has another vocabulary than the tokenizer, or cannot take as many tokens."""
     tokenizer = spec.tokenizer
-    unused = text_part.vocabulary_size - len(tokenizer.vocabulary)  # DeBERTa's table was rounded up
+    unused = text_part.vocabulary_size - len(tokenizer.vocabulary)  # DeBERTa's number of embeddings was rounded up
     if unused < 0 or (unused > 0 and tokenizer.family != "DebertaV3Tokenizer"):
         raise ValueError(
             f"encoder {source!r} knows {text_part.vocabulary_size} tokens, the tokenizer of field {spec.field!r} "
@@ -245,12 +247,12 @@ def _make_encode(
     length, pad_id = text_part.max_sequence_length, spec.tokenizer.end_id
 
     def encode(token_ids, padding_mask):
-        given = {"token_ids": token_ids, "padding_mask": padding_mask, "segment_ids": ops.zeros_like(token_ids)}
-        if is_siglip:  # it has learned texts filled up with end tokens, and sees them
+        part_inputs = {"token_ids": token_ids, "padding_mask": padding_mask, "segment_ids": ops.zeros_like(token_ids)}
+        if is_siglip:  # it was trained on texts filled up with end tokens, which it attends to
             filled = ops.where(padding_mask, token_ids, pad_id)
-            given["token_ids"] = ops.pad(filled, [[0, 0], [0, length]], constant_values=pad_id)[:, :length]
+            part_inputs["token_ids"] = ops.pad(filled, [[0, 0], [0, length]], constant_values=pad_id)[:, :length]
             padding_mask = ops.pad(padding_mask, [[0, 0], [0, length]], constant_values=False)[:, :length]
-        states = part({key: given[key] for key in text_part.input})
+        states = part({key: part_inputs[key] for key in text_part.input})
         if pooling == "native" and is_siglip:
             return states
         if pooling == "native":

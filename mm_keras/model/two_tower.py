@@ -58,7 +58,7 @@ def build_two_tower(
             is never scaled: it starts at zero, where a normalisation's gradient explodes.
         share_text_encoder: whether all fields share one encoder. Each field has a tuning DNN of its own in any case.
         modality_dropout: probability, within [0, 1), of hiding a modality in training; all are never hidden together.
-        class_embeddings: float [num_labels, C], passed on to a head that compares with them.
+        class_embeddings: float [num_labels, C], passed on to a head that compares the fused embedding with them.
 
     Returns:
         model "two_tower": the inputs of `features.inputs()` by name -> logits float32 [B, num_labels].
@@ -99,7 +99,10 @@ def _encode(
     text_encoder: Callable[..., keras.Model],
     share_text_encoder: bool,
 ) -> dict[str, keras.KerasTensor]:
-    """Adds the towers to the parts. Returns modality -> [B, D], or [B, T, D] of a sequence."""
+    """Runs the towers. Returns modality -> embedding [B, D], or [B, T, D] of a sequence.
+
+    The identity layer behind each tower, which marks where the tower ends, is added to the parts.
+    """
     encoded = {}
     if features.image:
         encoded[IMAGE] = image_tower(features.image)(inputs[IMAGE])
@@ -108,7 +111,7 @@ def _encode(
         name = SHARED_TEXT_ENCODER if share_text_encoder else part_name(text.name, "encoder")
         if name not in encoders:
             encoders[name] = text_encoder(text, name=name)
-        encoded[text.name] = encoders[name]({part: inputs[given] for part, given in text.batch_names().items()})
+        encoded[text.name] = encoders[name]({part: inputs[input_name] for part, input_name in text.batch_names().items()})
     for modality, embedding in encoded.items():
         encoded[modality] = parts.add(keras.layers.Identity(name=part_name(modality, "encoded")))(embedding)
     return encoded

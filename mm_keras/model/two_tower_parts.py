@@ -98,8 +98,8 @@ class TwoTowerParts:
 
     def tuned_tensor(self, modality: str) -> keras.KerasTensor:
         """The output of `tune` within the model that the layers come from."""
-        joining = self._layers.get(part_name(modality, "and_words"))
-        return (joining or self.missing(modality)).input[0]
+        concatenation = self._layers.get(part_name(modality, "and_words"))
+        return (concatenation or self.missing(modality)).input[0]
 
     def tune(self, modality: str, embedding: keras.KerasTensor) -> keras.KerasTensor:
         """Applies the tuning DNN and the normalisation, where the model has them, to what an encoder gives."""
@@ -114,7 +114,7 @@ class TwoTowerParts:
 
         Args:
             modality: the image or a text field.
-            embedding: [B, D], of `tune`.
+            embedding: [B, D], by `tune`.
             inputs: the model's inputs by name; of a field with a lexical encoder, its tokens are read.
         """
         words = self.words(modality)
@@ -137,18 +137,18 @@ class TwoTowerParts:
         """Connects modality dropout, the embeddings of missing modalities, and the fusion.
 
         Args:
-            embeddings: modality -> [B, D], or [B, T, D] of a sequence, of `join_words`; all modalities in their order.
+            embeddings: modality -> [B, D], or [B, T, D] of a sequence, by `join_words`; all modalities in their order.
             inputs: the model's inputs by name; the presence flags bool [B] are read.
 
         Returns:
             the fused embedding [B, D].
         """
         flags = self.modality_dropout(keras.ops.stack([inputs[present(modality)] for modality in embeddings], axis=-1))
-        shown = {modality: flags[:, index] for index, modality in enumerate(embeddings)}
-        fused = {
-            safe_name(modality): self.missing(modality)(embedding, shown[modality])
+        flag_of = {modality: flags[:, index] for index, modality in enumerate(embeddings)}
+        fusion_inputs = {
+            safe_name(modality): self.missing(modality)(embedding, flag_of[modality])
             for modality, embedding in embeddings.items()
         }
         read_by_fusion = {tensor.name for tensor in self.fusion.inputs}
-        fused |= {present(modality): flag for modality, flag in shown.items() if present(modality) in read_by_fusion}
-        return self.fusion(fused)
+        fusion_inputs |= {present(modality): flag for modality, flag in flag_of.items() if present(modality) in read_by_fusion}
+        return self.fusion(fusion_inputs)

@@ -1,4 +1,4 @@
-"""How much a file of weights may unpack to: weights hardly compress, so a small file that says otherwise means harm."""
+"""Limits what a file of weights may unpack to: weights hardly compress, so a small file that claims to be large means harm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def check_unpacked(path: Path, num_bytes: int) -> None:
     """Checks how many bytes a file says that it unpacks to, before any is unpacked.
 
     Raises:
-        ValueError: if they are more than four times the file's own.
+        ValueError: if they are more than four times the file's own, plus 1 MiB.
     """
     size = path.stat().st_size
     if num_bytes > _FACTOR * size + _SLACK:

@@ -18,7 +18,7 @@ class VisionTransformer(keras.layers.Layer):
     Args:
         backbone: a ViTBackbone, CLIPVisionEncoder or SigLIPVisionEncoder.
         frozen: how many `parts` are frozen, from the first on.
-        places: whether the output is the states of all tokens, [B, T, D], of a ViT or CLIP.
+        places: whether the output is the states of all tokens, [B, T, D], rather than the embedding; of a ViT or CLIP only.
     """
 
     def __init__(self, backbone: keras.Model, frozen: int = 0, places: bool = False, **kwargs):

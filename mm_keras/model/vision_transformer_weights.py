@@ -15,7 +15,7 @@ from mm_keras.model.vision_transformer import VisionTransformer
 from mm_keras.model.weight_targets import Target
 from mm_keras.model.weights import load_weights
 
-_HUGGING_FACE_NAMES = [  # older name -> the one that newer checkpoints and the other models have
+_HUGGING_FACE_NAMES = [  # older names -> those of newer checkpoints and of the other models
     (r"^(vit|vision_model)\.", ""),
     (r"^encoder\.layers?\.", "layers."),
     (r"\.attention\.attention\.(query|key|value)\.", lambda match: f".attention.{match[1][0]}_proj."),
@@ -38,7 +38,7 @@ def load_transformer_weights(model: VisionTransformer, source: str | Path, sha25
         sha256: the hexadecimal sha256 that the file must have.
 
     Raises:
-        FileNotFoundError: if it is neither a file or folder nor the name of a preset.
+        FileNotFoundError: if the source is neither a file or folder nor the name of a preset.
         ValueError: if it is of another architecture or size; the message says what differs.
     """
     path = Path(source)
@@ -69,18 +69,18 @@ def _is_preset(backbone: keras.Model, source: str) -> bool:
 def _load_preset(model: VisionTransformer, source: str) -> None:
     with fetching_preset(source):
         whole = _preset_class(model.backbone).from_preset(source)
-    theirs, mine = getattr(whole, "vision_encoder", whole), model.backbone
+    preset_backbone, backbone = getattr(whole, "vision_encoder", whole), model.backbone
     keys = {"image_shape", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "intermediate_dim"}
     keys |= {"intermediate_activation", "use_class_token", "use_mha_bias", "use_mlp_bias"}
-    of_preset, wanted = (_plain(part.get_config()) for part in (theirs, mine))
+    found_in_preset, wanted = (_plain(part.get_config()) for part in (preset_backbone, backbone))
     differing = [
-        f"{key} {of_preset[key]} instead of {wanted[key]}"
+        f"{key} {found_in_preset[key]} instead of {wanted[key]}"
         for key in sorted(keys & set(wanted))
-        if of_preset[key] != wanted[key]
+        if found_in_preset[key] != wanted[key]
     ]
     if differing:
         raise ValueError(f"preset {source} does not fit {model.name!r}: {', '.join(differing)}")
-    mine.set_weights(theirs.get_weights())
+    backbone.set_weights(preset_backbone.get_weights())
 
 
 def _plain(config: dict) -> dict:
@@ -92,7 +92,7 @@ def _check_config(model: VisionTransformer, path: Path) -> None:
     """Checks what the shapes of weights do not tell: the number of heads, the activation, the size of the image.
 
     Raises:
-        ValueError: if a Hugging Face config.json names others than the model has.
+        ValueError: if a Hugging Face config.json names other values than the model has.
     """
     config = json.loads(path.read_text("utf-8"))
     config = config.get("vision_config", config)
@@ -126,7 +126,7 @@ def hugging_face_variables(model: VisionTransformer) -> Iterator[tuple[str, Targ
     """
     backbone, parts = model.backbone, model.parts
     vit = hasattr(backbone, "mlp_dim")
-    embedding, *before = parts["embedding"]
+    embedding, *pre_norm = parts["embedding"]
     patch = "embeddings.patch_embeddings.projection" if vit else "embeddings.patch_embedding"
     kernel = embedding.patch_embedding.kernel
     yield f"{patch}.weight", Target(kernel, tuple(kernel.shape[axis] for axis in (3, 2, 0, 1)), (2, 3, 1, 0))
@@ -138,9 +138,9 @@ def hugging_face_variables(model: VisionTransformer) -> Iterator[tuple[str, Targ
         yield "embeddings.position_embeddings", Target(positions, (1, *positions.shape))
     else:
         yield "embeddings.position_embedding.weight", Target(positions)
-        if before:
+        if pre_norm:
             yield "embeddings.class_embedding", Target(embedding.class_embedding)
-            yield from _norm("pre_layrnorm", before[0])  # the misspelling is theirs
+            yield from _norm("pre_layrnorm", pre_norm[0])  # Hugging Face misspells it
     for name, (block, *_) in parts.items():
         if name.startswith("block_"):
             yield from _block(name.replace("block_", "layers."), block, vit)
@@ -169,10 +169,10 @@ def _block(name: str, block: keras.layers.Layer, vit: bool) -> Iterator[tuple[st
 
 def _pooling(name: str, head: keras.layers.Layer) -> Iterator[tuple[str, Target]]:
     yield f"{name}.probe", Target(head.probe)
-    packed = [getattr(head.attention, f"{part}_dense") for part in ("query", "key", "value")]
+    projections = [getattr(head.attention, f"{part}_dense") for part in ("query", "key", "value")]
     width = head.probe.shape[-1]
-    yield f"{name}.attention.in_proj_weight", Target(tuple(layer.kernel for layer in packed), (3 * width, width), (1, 0))
-    yield f"{name}.attention.in_proj_bias", Target(tuple(layer.bias for layer in packed), (3 * width,))
+    yield f"{name}.attention.in_proj_weight", Target(tuple(layer.kernel for layer in projections), (3 * width, width), (1, 0))
+    yield f"{name}.attention.in_proj_bias", Target(tuple(layer.bias for layer in projections), (3 * width,))
     yield from _dense(f"{name}.attention.out_proj", head.attention.output_dense, num_in=2)
     yield from _norm(f"{name}.layernorm", head.layer_norm)
     yield from _dense(f"{name}.mlp.fc1", head.mlp.fc1)

@@ -51,16 +51,16 @@ def check_fit(wanted: dict[str, tuple], in_file: dict[str, tuple], what: str) ->
     Raises:
         ValueError: if they differ. The message begins with `what`, and lists the differences.
     """
-    missing, left = [name for name in wanted if name not in in_file], [name for name in in_file if name not in wanted]
+    missing, extra = [name for name in wanted if name not in in_file], [name for name in in_file if name not in wanted]
     differing = [
         f"{name} {_shape(in_file[name])} instead of {_shape(shape)}"
         for name, shape in wanted.items()
         if name in in_file and tuple(in_file[name]) != tuple(shape)
     ]
-    if missing or left or differing:
-        kinds = {"missing from the file": missing, "left over in the file": left, "of another shape in the file": differing}
-        listed = [f"{len(names)} of {len(wanted)} {kind}: {_first(names)}" for kind, names in kinds.items() if names]
-        raise ValueError("\n  ".join([f"{what}:", *listed]))
+    if missing or extra or differing:
+        kinds = {"missing from the file": missing, "left over in the file": extra, "of another shape in the file": differing}
+        lines = [f"{len(names)} of {len(wanted)} {kind}: {_first(names)}" for kind, names in kinds.items() if names]
+        raise ValueError("\n  ".join([f"{what}:", *lines]))
 
 
 def _first(names: list[str]) -> str:

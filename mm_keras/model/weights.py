@@ -44,8 +44,8 @@ def load_weights(
         torch_variables: `(model) -> the target of each name in a state dict`. None is for a model that PyTorch does not have.
         rename: the name in the file -> the name of its target, or None for an array that is left out. In a Keras `.h5` file
             and in TensorFlow.js these are names of layers, in the other formats names of tensors.
-        sha256: the hexadecimal sha256 of the file, which is verified before anything is read. Without one, a name like those
-            of torch.hub ("resnet34-b627a593.pth") is compared with the file by the digits in it.
+        sha256: the hexadecimal sha256 of the file, which is verified before anything is read. Without one, the digits in
+            a name like those of torch.hub ("resnet34-b627a593.pth") are compared with the sha256 of the file.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
@@ -79,7 +79,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """The tensors by name of a safetensors or PyTorch file, or of a Hugging Face folder.
 
     Raises:
-        ValueError: if it is neither, or damaged.
+        ValueError: if it is none of these, or damaged.
     """
     import safetensors
     import safetensors.numpy
@@ -115,7 +115,7 @@ def check_sha256(path: Path, sha256: str | None = None) -> None:
 
     Args:
         path: the file.
-        sha256: hexadecimal. None compares with the first digits of it that torch.hub puts into a file's name, if there are any.
+        sha256: hexadecimal. None compares with the first digits of a sha256 that torch.hub puts into a file's name, if any.
 
     Raises:
         ValueError: if they differ, or `path` is a folder.

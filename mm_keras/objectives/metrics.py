@@ -103,9 +103,9 @@ def evaluate_logits(
         Values within [0, 1] by name; `streaming_metrics` defines them. For multi-class data: top_1, top_5 (with more than 5
         labels), macro_<score> and weighted_<score> for precision, recall and f1 (the micro average equals top_1), and ece. For
         multi-label data: <average>_<score> for all averages, where labels with a probability above 0.5 are predicted; mAP,
-        over the labels that occur; imaged_<score>, ImageD's rule with micro averages, and imaged_example_<score>, the same as
-        the paper counts it, by example; tuned_<average>_<score>, if `thresholds`
-        are given; and ece. F1 and mAP are 0 if no label is positive.
+        over the labels that occur; imaged_<score>, ImageD's rule with micro averages, and imaged_example_<score>, the rule
+        counted by example, as in the paper; tuned_<average>_<score>, if `thresholds` are given; and ece. F1 and mAP are 0 if no
+        label is positive.
 
     Raises:
         ValueError: if a logit is NaN.
@@ -125,8 +125,8 @@ def evaluate_logits(
     tuned = [LabelScore("micro_f1", num_labels, True, thresholds)] if thresholds is not None else []
     _update([scores, imaged, *tuned, calibration], logits, labels)
     results = {name: float(value) for name, value in scores.all_results().items()}
-    of_rule = {name: float(value) for name, value in imaged.all_results().items()}
-    results |= {f"imaged_{score}": of_rule[f"micro_{score}"] for score in SCORES}
+    imaged_results = {name: float(value) for name, value in imaged.all_results().items()}
+    results |= {f"imaged_{score}": imaged_results[f"micro_{score}"] for score in SCORES}
     results |= _imaged_by_example(imaged, logits, labels)
     results |= {f"tuned_{name}": float(value) for metric in tuned for name, value in metric.all_results().items()}
     first = {name: results[name] for name in ("micro_f1", "macro_f1")}

@@ -1,4 +1,4 @@
-"""Whether probabilities can be believed: reliability, risk against coverage, and how far examples are from the training's."""
+"""Whether probabilities can be believed: reliability, risk against coverage, and histograms of scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mm_keras.report.measures import NUM_BINS
 
 _POINTS = 101  # of a risk-coverage curve, at most
 _SCORE_BINS = 20
-_CLAIMS_A_POINT = 20
+_CLAIMS_A_POINT = 20  # of the curve that is drawn, at least
 
 
 def claimed_and_true(probabilities: np.ndarray, true: np.ndarray, multi_label: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -47,13 +47,13 @@ def reliability(claimed: np.ndarray, came_true: np.ndarray, num_bins: int = NUM_
     claims = np.bincount(bins, claimed, num_bins)
     hits = np.bincount(bins, came_true, num_bins)
     return [
-        {"claimed": claims[each] / counts[each], "true": hits[each] / counts[each], "count": int(counts[each])}
-        for each in np.flatnonzero(counts)
+        {"claimed": claims[place] / counts[place], "true": hits[place] / counts[place], "count": int(counts[place])}
+        for place in np.flatnonzero(counts)
     ]
 
 
 def reliability_curve(claimed: np.ndarray, came_true: np.ndarray) -> list[dict[str, float]]:
-    """The same for drawing: bins of about equal numbers of claims, at least 20 of them, so that a point is more than chance."""
+    """Reliability for drawing: bins of about equally many claims, at least 20 of them, so that a point is more than chance."""
     number = int(np.clip(len(claimed) // _CLAIMS_A_POINT, 1, NUM_BINS))
     parts = np.array_split(np.argsort(claimed, kind="stable"), number)
     return [
@@ -64,9 +64,9 @@ def reliability_curve(claimed: np.ndarray, came_true: np.ndarray) -> list[dict[s
 
 
 def calibration_error(bins: list[dict[str, float]]) -> float:
-    """The expected calibration error of what `reliability` gives; 0 of nothing."""
-    total = sum(each["count"] for each in bins)
-    return sum(each["count"] * abs(each["claimed"] - each["true"]) for each in bins) / max(total, 1)
+    """The expected calibration error of what `reliability` gives; 0 without claims."""
+    total = sum(entry["count"] for entry in bins)
+    return sum(entry["count"] * abs(entry["claimed"] - entry["true"]) for entry in bins) / max(total, 1)
 
 
 def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
@@ -92,7 +92,7 @@ def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, f
 
 
 def histogram(values: np.ndarray, groups: np.ndarray, low: float, high: float) -> dict[str, list]:
-    """Two histograms on the same bins: {"edges": [21], "yes": counts [20] of the group, "no": counts of the others}."""
+    """Two histograms on the same bins: {"edges": [21], "yes": counts [20] where `groups` is True, "no": the others}."""
     edges = np.linspace(low, high, _SCORE_BINS + 1)
     return {
         "edges": edges.tolist(),

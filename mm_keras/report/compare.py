@@ -22,7 +22,7 @@ from tfrecords_tools.dataset.checksums import read_json
 from tfrecords_tools.progress import progress_bar
 
 _SEED = re.compile(r"^(?!.*(dataset|fractions)).*\bseed = \d+$", re.MULTILINE)
-_MOST_PAIRS = 12  # runs of which every pair is compared; of more, each is compared with the best
+_MOST_PAIRS = 12  # up to so many runs, every pair is compared; of more, each run is compared with the best one
 
 
 class Answered(NamedTuple):
@@ -84,7 +84,7 @@ def compare(
             "split": measured.name,
             "num_examples": len(examples),
             "measure": main_measure(multi_label),
-            "runs": [_describe(each, examples.labels, multi_label) for each in answered],
+            "runs": [_describe(run, examples.labels, multi_label) for run in answered],
             "differences": _differences(answered, examples.labels, multi_label),
             "settings": _settings(answered, examples.labels, multi_label),
         }
@@ -105,19 +105,19 @@ def compare(
     return path
 
 
-def _common_dataset(folders: Sequence[RunFolder], given: str | None):
+def _common_dataset(folders: Sequence[RunFolder], dataset: str | None):
     first, *others = folders
-    for other in others if not given else ():
+    for other in others if not dataset else ():
         if other.facts()["dataset"] != first.facts()["dataset"]:
             raise ValueError(
                 f"{first.path} was trained on {first.facts()['dataset']}, {other.path} on {other.facts()['dataset']}; name the "
                 "dataset to compare on with --dataset"
             )
-    return first.dataset(given)
+    return first.dataset(dataset)
 
 
 def _ask(folders: Sequence[RunFolder], split) -> tuple[list[Answered], Examples]:
-    """The answers of each run; only one model is in memory at a time."""
+    """The answers of each run, and the examples that are answered; only one model is in memory at a time."""
     names = _short_names([folder.path.resolve() for folder in folders])
     answered, examples, labels = [], None, None
     with progress_bar("comparing", "runs", len(folders)) as bar:
@@ -141,18 +141,18 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
     return ["/".join(path.parts[-depth:]) for path in paths]
 
 
-def _describe(each: Answered, labels: np.ndarray, multi_label: bool) -> dict:
-    facts = each.run.facts()
-    solved = each.run.report / "solver.json"
+def _describe(answered: Answered, labels: np.ndarray, multi_label: bool) -> dict:
+    facts = answered.run.facts()
+    solved = answered.run.report / "solver.json"
     seconds = facts.get("seconds", {}).get("total")
     if seconds is None and solved.is_file():
         seconds = read_json(solved)["seconds"]
     return {
-        "run": each.name,
-        "setting": _setting(each),
+        "run": answered.name,
+        "setting": _setting(answered),
         "seed": facts.get("seed"),
         "inputs": list(facts.get("modalities", ())),
-        "measures": measure_all(each.probabilities, labels, multi_label, each.thresholds),
+        "measures": measure_all(answered.probabilities, labels, multi_label, answered.thresholds),
         "parameters": facts.get("parameters"),
         "megabytes": facts["weight_bytes"] / 1e6 if facts.get("weight_bytes") else None,
         "seconds": seconds,
@@ -160,41 +160,46 @@ def _describe(each: Answered, labels: np.ndarray, multi_label: bool) -> dict:
 
 
 def _differences(answered: Sequence[Answered], labels: np.ndarray, multi_label: bool) -> list[dict]:
-    """The difference of each pair of runs, with the chance that it is none."""
+    """The difference in the main measure of each pair of runs, with the chance that there is none."""
     name = main_measure(multi_label)
     order = sorted(
-        answered, key=lambda each: -measure_all(each.probabilities, labels, multi_label, each.thresholds, [name])[name]["value"]
+        answered, key=lambda run: -measure_all(run.probabilities, labels, multi_label, run.thresholds, [name])[name]["value"]
     )
     firsts = order if len(order) <= _MOST_PAIRS else order[:1]
     rows = []
     for place, first in enumerate(firsts):
         for second in order[place + 1 :]:
             thresholds = first.thresholds, second.thresholds
-            of = compare_answers(first.probabilities, second.probabilities, labels, multi_label, thresholds)
-            rows.append({"first": first.name, "second": second.name, **of, "more_than_chance": of["low"] > 0 or of["high"] < 0})
+            difference = compare_answers(first.probabilities, second.probabilities, labels, multi_label, thresholds)
+            rows.append(
+                {
+                    "first": first.name,
+                    "second": second.name,
+                    **difference,
+                    "more_than_chance": difference["low"] > 0 or difference["high"] < 0,
+                }
+            )
     return rows
 
 
-def _setting(each: Answered) -> str:
-    """What runs that differ in their seeds alone have in common: their configuration without it, or else their own name."""
-    config = each.run.path / "operative_config.gin"
-    return _SEED.sub("", config.read_text("utf-8")) if config.is_file() else each.name
+def _setting(answered: Answered) -> str:
+    """What runs have in common that differ in their seeds alone: the configuration without the seed, or else the run's name."""
+    config = answered.run.path / "operative_config.gin"
+    return _SEED.sub("", config.read_text("utf-8")) if config.is_file() else answered.name
 
 
 def _settings(answered: Sequence[Answered], labels: np.ndarray, multi_label: bool) -> list[dict]:
     """Runs of one configuration with several seeds: their scores side by side."""
     groups: dict[str, list[Answered]] = {}
-    for each in answered:
-        groups.setdefault(_setting(each), []).append(each)
+    for run in answered:
+        groups.setdefault(_setting(run), []).append(run)
     name, rows = main_measure(multi_label), []
     for group in groups.values():
-        values = [
-            measure_all(each.probabilities, labels, multi_label, each.thresholds, [name])[name]["value"] for each in group
-        ]
+        values = [measure_all(run.probabilities, labels, multi_label, run.thresholds, [name])[name]["value"] for run in group]
         rows.append(
             {
                 "setting": group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more seeds",
-                "runs": [each.name for each in group],
+                "runs": [run.name for run in group],
                 "values": values,
                 "mean": float(np.mean(values)),
                 "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
@@ -224,6 +229,6 @@ def _verdict(content: Mapping) -> list[str]:
 
 def _flat(row: Mapping) -> dict:
     flat = {name: value for name, value in row.items() if name not in ("measures", "setting")}
-    for name, of in row["measures"].items():
-        flat |= {name: of["value"], f"{name} low": of["low"], f"{name} high": of["high"]}
+    for name, result in row["measures"].items():
+        flat |= {name: result["value"], f"{name} low": result["low"], f"{name} high": result["high"]}
     return flat

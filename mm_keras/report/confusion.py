@@ -62,6 +62,6 @@ def top_confusions(counts: np.ndarray, number: int) -> list[tuple[int, int, int]
 
 
 def co_occurrence(true: np.ndarray) -> np.ndarray:
-    """The share of the examples with one label that have another, too: float [L, L], rows are the given ones."""
+    """The share of the examples with the label of a row that also have the label of a column: float [L, L]."""
     both = true.T.astype(np.float32) @ true.astype(np.float32)
     return both / np.maximum(1, np.diag(both))[:, np.newaxis]

@@ -13,9 +13,9 @@ def draw_comparison(content: Mapping) -> list[Drawing]:
 
     def plot_runs(axes) -> None:
         for place, row in enumerate(runs):
-            of = row["measures"][measure]
-            axes.plot([of["low"], of["high"]], [place, place], color=COLOURS[0], alpha=0.5)
-            axes.plot(of["value"], place, "o", color=COLOURS[0], markersize=5)
+            result = row["measures"][measure]
+            axes.plot([result["low"], result["high"]], [place, place], color=COLOURS[0], alpha=0.5)
+            axes.plot(result["value"], place, "o", color=COLOURS[0], markersize=5)
         axes.set_yticks(range(len(runs)), [short(row["run"], 40) for row in runs])
         axes.set_ylim(-0.6, len(runs) - 0.4)
         axes.set_xlabel(measure)
@@ -55,10 +55,10 @@ def _draw_sizes(runs: list, measure: str) -> Drawing:
 
     def plot(axes) -> None:
         for number, row in enumerate(runs[::-1]):
-            of = row["measures"][measure]
+            result = row["measures"][measure]
             colour = COLOURS[number % len(COLOURS)]
-            axes.plot([row["megabytes"]] * 2, [of["low"], of["high"]], color=colour, alpha=0.4)
-            axes.plot(row["megabytes"], of["value"], "o", color=colour, label=short(row["run"], 30))
+            axes.plot([row["megabytes"]] * 2, [result["low"], result["high"]], color=colour, alpha=0.4)
+            axes.plot(row["megabytes"], result["value"], "o", color=colour, label=short(row["run"], 30))
         sizes = [row["megabytes"] for row in runs]
         if max(sizes) > 10 * min(sizes):
             axes.set_xscale("log")

@@ -10,7 +10,7 @@ import numpy as np
 
 from mm_keras.report.figures import BAD, COLOURS, GOOD, NEUTRAL, Drawing, draw, heat, percent_axis, short
 
-_MOST_LINES = 6
+_MOST_LINES = 6  # of single inputs in the figure on reliability
 
 
 def draw_inputs(content: dict) -> list[Drawing]:
@@ -20,10 +20,10 @@ def draw_inputs(content: dict) -> list[Drawing]:
 
     def plot_sets(axes) -> None:
         for place, row in enumerate(rows):
-            of = row["measures"][measure]
+            result = row["measures"][measure]
             colour = COLOURS[1] if row is rows[0] else NEUTRAL if not row["shown"] else COLOURS[0]
-            axes.plot([of["low"], of["high"]], [place, place], color=colour, alpha=0.5)
-            axes.plot(of["value"], place, "o", color=colour, markersize=5)
+            axes.plot([result["low"], result["high"]], [place, place], color=colour, alpha=0.5)
+            axes.plot(result["value"], place, "o", color=colour, markersize=5)
         axes.set_yticks(range(len(rows)), [short(row["inputs"], 40) for row in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlim(0, 1)
@@ -99,14 +99,14 @@ def draw_classes(content: dict) -> list[Drawing]:
             )
         )
     if "co_occurrence" in content and len(content["co_occurrence"]["labels"]) > 1:
-        together = content["co_occurrence"]
-        size = _side(len(together["labels"]), 2.4)
+        co_occurrence = content["co_occurrence"]
+        size = _side(len(co_occurrence["labels"]), 2.4)
         drawings.append(
             draw(
                 "co_occurrence",
                 "Labels that occur together",
                 "A matrix: the share of the examples with the row's label that have the column's label, too.",
-                lambda axes: heat(axes, together["shares"], together["labels"]),
+                lambda axes: heat(axes, co_occurrence["shares"], co_occurrence["labels"]),
                 (size, size),
                 "The share of the examples with the label of a row that have the label of a column, too.",
             )
@@ -150,9 +150,9 @@ def draw_trust(content: dict) -> list[Drawing]:
             for number, row in enumerate([*patterns, whole]):
                 claimed, true = ([point[name] for point in row["curve"]] for name in ("claimed", "true"))
                 label = f"{short(row['inputs'], 24)} ({row['ece']:.3f})"
-                style = {"color": COLOURS[1], "linewidth": 1.8, "markersize": 4} if row is whole else {}
-                rest = {"color": COLOURS[(0, 2, 4, 5, 6, 7)[number % 6]], "linewidth": 0.9, "markersize": 2.5, "alpha": 0.6}
-                axes.plot(claimed, true, "o-", label=label, **(style or rest))
+                emphasis = {"color": COLOURS[1], "linewidth": 1.8, "markersize": 4} if row is whole else {}
+                plain = {"color": COLOURS[(0, 2, 4, 5, 6, 7)[number % 6]], "linewidth": 0.9, "markersize": 2.5, "alpha": 0.6}
+                axes.plot(claimed, true, "o-", label=label, **(emphasis or plain))
             axes.set(xlabel="claimed probability", ylabel="share that came true", xlim=(0, 1), ylim=(0, 1))
             axes.grid()
             axes.legend(fontsize=7, title="inputs (ECE)", title_fontsize=7)
@@ -179,30 +179,30 @@ def draw_trust(content: dict) -> list[Drawing]:
     names = ("right", "wrong") if "patterns" in content else ("examples", None)
     drawings.append(_histogram("confidence", "How sure the answers are", content["confidence"], "probability", names))
     if content["novelty"]:
-        of = content["novelty"]
+        novelty = content["novelty"]
         drawings.append(
             _histogram(
                 "novelty",
                 "Distance to the nearest training examples",
-                of["histogram"],
+                novelty["histogram"],
                 "cosine distance to the fifth nearest",
                 ("this split", "training, to each other"),
                 "as shares of each",
-                limit=of["limit"],
+                limit=novelty["limit"],
             )
         )
     return drawings
 
 
 def _histogram(
-    name: str, title: str, of: dict, label: str, names: tuple[str, str | None], note: str = "", limit: float | None = None
+    name: str, title: str, bins: dict, label: str, names: tuple[str, str | None], note: str = "", limit: float | None = None
 ) -> Drawing:
-    edges = np.array(of["edges"])
+    edges = np.array(bins["edges"])
 
     def plot(axes) -> None:
-        counts = [np.array(of["yes"], float), np.array(of["no"], float)]
+        counts = [np.array(bins["yes"], float), np.array(bins["no"], float)]
         if note:
-            counts = [each / max(1, each.sum()) for each in counts]
+            counts = [group / max(1, group.sum()) for group in counts]
         axes.bar(
             edges[:-1],
             counts[0],
@@ -228,40 +228,40 @@ def _histogram(
         axes.set(xlabel=label, ylabel=note or "examples")
         axes.grid(axis="y")
 
-    alt = f"A histogram of the {label}: {sum(of['yes']):,} {names[0]}" + (
-        f", {sum(of['no']):,} {names[1]}." if names[1] else "."
+    alt = f"A histogram of the {label}: {sum(bins['yes']):,} {names[0]}" + (
+        f", {sum(bins['no']):,} {names[1]}." if names[1] else "."
     )
     return draw(name, title, alt, plot, (4.6, 2.8))
 
 
 def draw_maps(content: dict, picture: Callable[[str, int], bytes | None]) -> list[Drawing]:
-    """A scatter of points for each space; `picture` gives the small JPEG of an example."""
+    """A scatter of points for each space; `picture` gives the small JPEG of an example by its split and row."""
     colours = {label: COLOURS[number] for number, label in enumerate(content["coloured"])}
     drawings = []
-    for number, of in enumerate(content["maps"]):
+    for number, layout in enumerate(content["maps"]):
         name = f"map_{number}"
 
-        def plot(axes, of=of) -> None:
+        def plot(axes, layout=layout) -> None:
             for label in [*content["coloured"], None]:
-                at = [p for p in of["points"] if (p["label"] if p["label"] in colours else None) == label]
+                points = [p for p in layout["points"] if (p["label"] if p["label"] in colours else None) == label]
                 colour = colours.get(label, NEUTRAL)
                 axes.scatter(
-                    [p["x"] for p in at],
-                    [p["y"] for p in at],
-                    s=9 if len(of["points"]) > 200 else 18,
+                    [p["x"] for p in points],
+                    [p["y"] for p in points],
+                    s=9 if len(layout["points"]) > 200 else 18,
                     color=colour,
                     alpha=0.75,
                     linewidths=0,
                 )
-            for shown in of["pictures"]:
-                _place_picture(axes, of["points"][shown["point"]], picture(shown["split"], shown["row"]))
+            for shown in layout["pictures"]:
+                _place_picture(axes, layout["points"][shown["point"]], picture(shown["split"], shown["row"]))
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
 
-        title = f"{of['space']}, {of['method']}"
-        alt = f"A map of {len(of['points']):,} examples by their embeddings of {of['space']}, coloured by label."
-        drawings.append(draw(name, title, alt, plot, (4.4, 3.6) if not of["pictures"] else (6.4, 5.2)))
+        title = f"{layout['space']}, {layout['method']}"
+        alt = f"A map of {len(layout['points']):,} examples by their embeddings of {layout['space']}, coloured by label."
+        drawings.append(draw(name, title, alt, plot, (4.4, 3.6) if not layout["pictures"] else (6.4, 5.2)))
     if content["similar"]:
         labels = content["similar"]["labels"]
         size = _side(len(labels), 2.4)
@@ -324,5 +324,5 @@ def draw_training(content: dict) -> list[Drawing]:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """A file inside of a page."""
+    """The content of a file as a data URI, which a page can hold."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -6,7 +6,7 @@ import numpy as np
 
 from mm_keras.report.neighbours import unit_rows
 
-_MOST_EXAMPLES = 2000
+_MOST_EXAMPLES = 2000  # of each side
 _MOST_DIMENSIONS = 32
 _LEAST_EXAMPLES = 20  # of each side
 
@@ -49,7 +49,7 @@ def number_drift(train: np.ndarray, test: np.ndarray) -> dict[str, float] | None
 def domain_score(train: np.ndarray, test: np.ndarray, seed: int = 0) -> float | None:
     """How well a classifier can tell test examples from training examples by their embeddings, as an area under the ROC curve.
 
-    0.5: not at all. Both are cut to at most 2,000 examples; None where one has fewer than 20.
+    0.5: not at all. Both are sampled down to at most 2,000 examples; None where one has fewer than 20.
 
     Args:
         train, test: float [N, D] and [K, D].

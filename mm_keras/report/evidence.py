@@ -20,8 +20,8 @@ _MOST_PROBABILITIES = 100_000_000  # examples x labels that are answered
 _FEWEST_EXAMPLES = 1_000
 _MOST_ANSWERS = 60_000_000  # examples x labels x sets of inputs that are kept
 _MOST_TRAINED = 20_000  # training examples that are looked at, where their embeddings are cached
-_MOST_ENCODED = 2_000  # where they have to be computed
-_LETTERS = 400  # of a text that is shown
+_MOST_ENCODED = 2_000  # training examples that are looked at, where their embeddings have to be computed
+_LETTERS = 400  # of a text that are shown
 
 
 class Evidence:
@@ -33,9 +33,9 @@ class Evidence:
         seed: of all samples.
 
     Attributes:
-        examples: the split's examples; the first ones, which are a random sample, where there are too many with many labels.
+        examples: the split's examples; where examples x labels are too many, the first ones, which are a random sample.
         labels: int [N], or 0/1 [N, L]; None without labels.
-        names: of the labels.
+        names: the names of the labels.
         multi_label: whether an example may have any number of labels.
         modalities: the model's inputs.
     """
@@ -104,12 +104,12 @@ class Evidence:
     @functools.cached_property
     def answers(self) -> dict[int, np.ndarray]:
         """Set of inputs -> probabilities float32 [n, L] of `rows`."""
-        some = {name: array[self.rows] for name, array in self.inputs.items()}
+        inputs = {name: array[self.rows] for name, array in self.inputs.items()}
         everything = (1 << len(self.modalities)) - 1
         return {
             subset: self.probabilities[self.rows]
             if subset == everything
-            else self.loaded.probabilities(some, shown_in(subset, len(self.modalities)))
+            else self.loaded.probabilities(inputs, shown_in(subset, len(self.modalities)))
             for subset in self.subsets
         }
 
@@ -133,11 +133,14 @@ class Evidence:
 
     def baselines(self) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         """Modality -> the probabilities [N, L] and the thresholds of the baseline that was trained on it alone."""
-        found = {}
+        answers = {}
         for folder in sorted(self.loaded.run.baselines.glob("*/")):
             loaded = LoadedRun(folder)
-            found[" + ".join(loaded.modalities)] = loaded.probabilities(loaded.encode(self.split, len(self))), loaded.thresholds
-        return found
+            answers[" + ".join(loaded.modalities)] = (
+                loaded.probabilities(loaded.encode(self.split, len(self))),
+                loaded.thresholds,
+            )
+        return answers
 
     def describe(self, row: int, **more) -> dict:
         """An example, as JSON values: ids, given and predicted labels, texts, and where its picture is."""
@@ -152,7 +155,7 @@ class Evidence:
         return [self.describe(int(row)) for row in rows]
 
     def names_of(self, labels: np.ndarray) -> list[str]:
-        """The names of labels bool [L]."""
+        """The names of the labels that are True in `labels`, bool [L]."""
         return [self.names[index] for index in np.flatnonzero(labels)]
 
 
@@ -176,14 +179,14 @@ class TrainingData:
 
 
 def describe(examples: Examples, row: int, names: Sequence[str]) -> dict:
-    """An example without an answer, as JSON values."""
+    """An example without the model's answer, as JSON values."""
     labels = examples.labels
-    given = np.flatnonzero(multi_hot(labels[row : row + 1], len(names))[0]) if labels is not None else []
+    label_ids = np.flatnonzero(multi_hot(labels[row : row + 1], len(names))[0]) if labels is not None else []
     return {
         "id": str(examples.ids[row]),
         "split": examples.name,
         "row": int(row),
-        "given": [names[index] for index in given],
+        "given": [names[index] for index in label_ids],
         "texts": {name: _shortened(texts[row]) for name, texts in examples.texts.items()},
         "has_image": bool(examples.sizes[row].any()),
     }

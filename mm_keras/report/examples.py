@@ -50,15 +50,15 @@ class Examples:
         labelled = has_labels(split)
         index, _ = read_index(split, [*columns, *fields.values()], labelled_only=split.num_labelled > 0)
         index = index.slice(0, limit)
-        ids = index["label/ids"].to_pylist()
+        label_ids = index["label/ids"].to_pylist()
         labels = None
         if labelled and features.multi_label:
-            labels = np.zeros((len(ids), len(features.labels)), np.float32)
-            for row, of in zip(labels, ids, strict=True):
-                row[of] = 1
+            labels = np.zeros((len(label_ids), len(features.labels)), np.float32)
+            for row, ids in zip(labels, label_ids, strict=True):
+                row[ids] = 1
         elif labelled:
-            labels = np.array([of[0] for of in ids], np.int32)
-        texts = {field: [(of or [""])[0] for of in index[column].to_pylist()] for field, column in fields.items()}
+            labels = np.array([ids[0] for ids in label_ids], np.int32)
+        texts = {field: [(values or [""])[0] for values in index[column].to_pylist()] for field, column in fields.items()}
         sizes = np.stack([index[column].to_numpy() for column in ("image/height", "image/width")], axis=1).astype(np.int64)
         places = list(zip(index["shard"].to_pylist(), index["offset"].to_pylist(), strict=True))
         return cls(split, name or split.name, index["id"].to_pylist(), labels, texts, sizes, places)

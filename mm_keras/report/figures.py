@@ -1,4 +1,4 @@
-"""Figures as SVG that follow the page's colours, light or dark, and whose texts are texts."""
+"""Figures as SVG that follow the page's colours, light or dark, and whose texts stay text."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Drawing(NamedTuple):
     """A figure of the page.
 
     Attributes:
-        name: of its file, without suffix.
+        name: the name of its file, without suffix.
         title: what it shows, in a few words.
-        alt: what one sees on it, in a sentence, for who cannot see it.
+        alt: what one sees on it, in a sentence, for readers who cannot see it.
         note: what else there is to say of it.
         svg: the SVG element.
     """
@@ -63,7 +63,7 @@ def draw(
 
     Args:
         name, title, alt, note: see `Drawing`.
-        plot: it draws on the axes.
+        plot: draws on the axes that it gets.
         size: in inches of 72 pixels.
     """
     with styled():
@@ -76,7 +76,7 @@ def draw(
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """The style of all figures; of letters that the measuring font lacks, the reader's browser has others."""
+    """Sets the style of all figures, and silences warnings of letters that the font lacks: the reader's browser has them."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
@@ -97,7 +97,7 @@ def to_svg(figure: MplFigure, name: str) -> str:
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = svg.replace(_INK, "currentColor")
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
-    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, count=1, flags=re.DOTALL)  # it would hold for the page
+    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, count=1, flags=re.DOTALL)  # it would style the page
     svg = re.sub(r'\b(?:d|x|y|transform|points)="[^"]*"', _in_hundredths, svg)
     return re.sub(r"\n\s*", "\n", svg).strip()
 
@@ -108,7 +108,7 @@ def _in_hundredths(attribute: re.Match) -> str:
 
 
 def short(label: str, most: int = 28) -> str:
-    """A label that fits beside an axis, on one line."""
+    """A label on one line of at most so many characters, so that it fits beside an axis."""
     line = " ".join(label.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
@@ -121,7 +121,7 @@ def percent_axis(axis) -> None:
 
 
 def heat(axes: Axes, values: list[list[float]], labels: list[str]) -> None:
-    """A matrix of values within 0–1, as squares of the accent's opacity."""
+    """Draws a matrix of values within 0–1, as squares of one colour whose opacity is the value."""
     import numpy as np
     from matplotlib.colors import to_rgba
 

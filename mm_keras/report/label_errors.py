@@ -17,7 +17,7 @@ _MOST_DIMENSIONS = 128
 _LEAST_EXAMPLES = 20
 _NUM_NEIGHBOURS = 10
 _SURE_MARGIN = 0.5  # by which another label is more probable than the given one
-_DISAGREEING = 0.8  # of the neighbours have another label, and one and the same
+_DISAGREEING = 0.8  # of the neighbours have one and the same other label
 
 
 class Suspects(NamedTuple):
@@ -39,12 +39,13 @@ class Suspects(NamedTuple):
 def find_label_errors(probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> Suspects:
     """Finds labels that are probably wrong, by confident learning.
 
-    A label is confidently another one, if that has a probability at least as high as it has on average where it is given
-    (equation 2); of several such labels the most probable counts. The counts of (given, confidently true) labels are brought
-    to the number of examples that have each label (equation 3); so many examples of each cell are pruned, those for which the
-    margin between the two labels is largest (section 4.4, "prune by noise rate"). Where an example has one label, those that
-    are at least 0.5 less probable than another one are added: with many labels and little noise most cells hold less than one
-    example, and pruning by cells alone found two thirds of planted errors, with these nine tenths.
+    An example is confidently of a label if the label's probability is at least as high as it is on average among the examples
+    that are given this label (equation 2); of several such labels the most probable counts. The counts of (given, confidently
+    true) labels are brought to the number of examples that have each label (equation 3). That many examples of each cell are
+    pruned: those for which the margin between the two labels is largest (section 4.4, "prune by noise rate"). Where an example
+    has one label, examples are added whose label is at least 0.5 less probable than another one: with many labels and little
+    noise most cells hold less than one example, and pruning by cells alone found two thirds of planted errors, both together
+    nine tenths.
 
     Args:
         probabilities: float [N, L], of a model that has not learned from these labels: held-out examples or folds.
@@ -58,17 +59,17 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray, multi_label
     for label in range(probabilities.shape[1]):
         of_label = np.stack([1 - probabilities[:, label], probabilities[:, label]], axis=1)
         rows, _, suggested, scores = _prune(of_label, (labels[:, label] > 0.5).astype(int))
-        rows, suggested, scores = (each[scores >= _SURE_MARGIN] for each in (rows, suggested, scores))
+        rows, suggested, scores = (array[scores >= _SURE_MARGIN] for array in (rows, suggested, scores))
         parts.append((rows, np.full(len(rows), label), suggested, scores))
     return _sorted(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _prune(probabilities: np.ndarray, labels: np.ndarray, sure: float = np.inf) -> tuple[np.ndarray, ...]:
-    """(rows, given labels, suggested labels, margins), by cells, and of all whose margin is at least `sure`."""
+    """(rows, given labels, suggested labels, margins) of what cells prune, and of all whose margin is at least `sure`."""
     num_labels = probabilities.shape[1]
     counts = np.bincount(labels, minlength=num_labels)
-    own = probabilities[np.arange(len(labels)), labels]
-    thresholds = np.where(counts > 0, np.bincount(labels, own, num_labels) / np.maximum(counts, 1), np.inf)
+    given_probabilities = probabilities[np.arange(len(labels)), labels]
+    thresholds = np.where(counts > 0, np.bincount(labels, given_probabilities, num_labels) / np.maximum(counts, 1), np.inf)
     confident = np.where(probabilities >= thresholds, probabilities, -1.0)
     certain = confident.max(axis=1) >= 0
     true = confident.argmax(axis=1)
@@ -76,27 +77,27 @@ def _prune(probabilities: np.ndarray, labels: np.ndarray, sure: float = np.inf) 
     np.add.at(joint, (labels[certain], true[certain]), 1)
     rows, suggested = [], []
     totals = joint.sum(axis=1)
-    for given, other in zip(*np.nonzero(joint), strict=True):
-        if given == other:
+    for label, other in zip(*np.nonzero(joint), strict=True):
+        if label == other:
             continue
-        number = round(joint[given, other] / totals[given] * counts[given])
-        of_given = np.flatnonzero(labels == given)
-        margins = probabilities[of_given, other] - probabilities[of_given, given]
-        worst = of_given[np.argsort(-margins, kind="stable")[:number]]
+        number = round(joint[label, other] / totals[label] * counts[label])
+        with_label = np.flatnonzero(labels == label)
+        margins = probabilities[with_label, other] - probabilities[with_label, label]
+        worst = with_label[np.argsort(-margins, kind="stable")[:number]]
         rows.append(worst)
         suggested.append(np.full(len(worst), other))
     best = probabilities.argmax(axis=1)
-    surely = np.flatnonzero(probabilities.max(axis=1) - own >= sure)
-    rows.append(surely)
-    suggested.append(best[surely])
+    sure_rows = np.flatnonzero(probabilities.max(axis=1) - given_probabilities >= sure)
+    rows.append(sure_rows)
+    suggested.append(best[sure_rows])
     if not sum(map(len, rows)):
         return (np.zeros(0, int),) * 3 + (np.zeros(0),)
-    every, other = np.concatenate(rows), np.concatenate(suggested)
-    scores = probabilities[every, other] - probabilities[every, labels[every]]
-    order = np.lexsort((-scores, every))  # of an example that two cells name, the better suggestion stays
-    every, other, scores = every[order], other[order], scores[order]
-    kept = np.append(True, every[1:] != every[:-1]) & (scores > 0)
-    return every[kept], labels[every[kept]], other[kept], scores[kept]
+    all_rows, suggestions = np.concatenate(rows), np.concatenate(suggested)
+    scores = probabilities[all_rows, suggestions] - probabilities[all_rows, labels[all_rows]]
+    order = np.lexsort((-scores, all_rows))  # of an example that two cells name, the better suggestion stays
+    all_rows, suggestions, scores = all_rows[order], suggestions[order], scores[order]
+    kept = np.append(True, all_rows[1:] != all_rows[:-1]) & (scores > 0)
+    return all_rows[kept], labels[all_rows[kept]], suggestions[kept], scores[kept]
 
 
 def _sorted(rows: np.ndarray, labels: np.ndarray, suggested: np.ndarray, scores: np.ndarray) -> Suspects:
@@ -137,14 +138,14 @@ def held_out_probabilities(embeddings: np.ndarray, labels: np.ndarray, num_label
             continue
         fitted = LogisticRegression(max_iter=200 if num_labels <= 50 else 30, tol=1e-3)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of few steps, which are near enough, and of many classes
+            warnings.simplefilter("ignore", UserWarning)  # tells of too few steps, which come near enough, and of many classes
             fitted.fit(reduced[learned], labels[learned])
         answers[np.ix_(held_out, classes)] = fitted.predict_proba(reduced[held_out])
     return answers
 
 
-def _answer_each(vectors: np.ndarray, true: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """The probability of each of several labels, float [K, L]: ridge regressions of all at once, each brought to probabilities.
+def _answer_each(vectors: np.ndarray, true: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """The probability of each label, float [K, L]: a ridge regression, whose scores become probabilities label by label.
 
     Args:
         vectors: float [N, D].
@@ -156,7 +157,7 @@ def _answer_each(vectors: np.ndarray, true: np.ndarray, asked: np.ndarray) -> np
     from sklearn.linear_model import LogisticRegression, Ridge
 
     fitted = Ridge(alpha=1.0).fit(vectors, true.astype(np.float64))
-    scores, answers = fitted.predict(vectors), fitted.predict(asked)
+    scores, answers = fitted.predict(vectors), fitted.predict(queries)
     for label in range(true.shape[1]):
         if true[:, label].all() or not true[:, label].any():
             answers[:, label] = float(true[0, label])
@@ -177,9 +178,9 @@ def disagreeing_neighbours(embeddings: np.ndarray, labels: np.ndarray, number: i
     """
     if len(labels) <= number:
         return Suspects(*(np.zeros(0, int),) * 3, np.zeros(0))
-    found = labels[nearest(embeddings, embeddings, number, same=True)[0]]
+    neighbour_labels = labels[nearest(embeddings, embeddings, number, same=True)[0]]
     votes = np.zeros((len(labels), labels.max() + 1), np.int32)
-    np.add.at(votes, (np.repeat(np.arange(len(labels)), number), found.ravel()), 1)
+    np.add.at(votes, (np.repeat(np.arange(len(labels)), number), neighbour_labels.ravel()), 1)
     best, rows = votes.argmax(axis=1), np.arange(len(labels))
     suspicious = np.flatnonzero((best != labels) & (votes[rows, best] >= _DISAGREEING * number))
     scores = (votes[rows, best] - votes[rows, labels]) / number

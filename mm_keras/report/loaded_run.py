@@ -29,9 +29,9 @@ from mm_keras.runs.thresholds import load_thresholds
 from tfrecords_tools.dataset.folder import Split
 
 _BATCH_SIZE = 64
-_ANSWERED = 1024  # examples at once, behind the encoders
+_ANSWERED = 1024  # encoded examples that are answered at once
 _WIDEST = 1024  # numbers of an embedding that is kept as it is; wider ones are projected at random
-_PROJECTED = 512
+_PROJECTED = 512  # numbers of an embedding that is projected
 
 Inputs = dict[str, np.ndarray]
 
@@ -46,8 +46,8 @@ class LoadedRun:
         run: the folder.
         features: what the model takes in.
         modalities: its inputs, in order.
-        thresholds: probabilities float64 [L] above which labels are predicted; None of one label an example.
-        encoders: modality -> its encoder; empty of a late fusion, whose models have encoders of their own.
+        thresholds: probabilities float64 [L] above which labels are predicted; None where they were not tuned.
+        encoders: modality -> its encoder; empty for a late fusion, whose models have encoders of their own.
     """
 
     def __init__(self, path: str | Path):
@@ -73,13 +73,13 @@ class LoadedRun:
 
     @property
     def input_names(self) -> list[str]:
-        """What `answer` takes, by name, its presence flags among it."""
+        """The names of the inputs that `logits` takes, presence flags among them."""
         return list(self._behind.input)
 
     def encode(self, split: Split, limit: int | None = None) -> Inputs:
         """What the encoders make of the labelled examples of a split, in their order, with the presence flags.
 
-        What is cached beside the dataset is read there, if all encoders were frozen in the training.
+        Features that are cached beside the dataset are read from there, if all encoders were frozen in the training.
 
         Args:
             split: the split; one without labels is taken whole.
@@ -128,11 +128,12 @@ class LoadedRun:
         return [name for name in inputs if pattern.fullmatch(name)]
 
     def embeddings(self, inputs: Inputs) -> Inputs:
-        """The spaces that a model thinks in.
+        """The embeddings of examples in each space of the model.
 
         Returns:
             modality -> float32 [N, D], what its encoder gives; "<modality>, tuned" where a tuning DNN changes it; "fused": what
-            the head sees. Zeros where an input is missing. Wide ones are projected at random, which keeps angles.
+            the head sees. Zeros where an input is missing. Embeddings of more than 1,024 numbers are projected to 512 at
+            random, which nearly keeps angles.
         """
         spaces: dict[str, list[np.ndarray]] = {}
         number = len(inputs[present(self.modalities[0])])
@@ -171,8 +172,8 @@ class LoadedRun:
         for inputs in batches:
             end_if_asked()
             flags = {present(modality): np.asarray(inputs[present(modality)]) for modality in self.modalities}
-            given = {name: inputs[name] for name in self._encode.input}
-            parts.append({name: np.asarray(value) for name, value in self._encode.predict_on_batch(given).items()} | flags)
+            feed = {name: inputs[name] for name in self._encode.input}
+            parts.append({name: np.asarray(value) for name, value in self._encode.predict_on_batch(feed).items()} | flags)
         return {name: np.concatenate([part[name] for part in parts])[:number] for name in parts[0]}
 
     def _raw_batches(self, split: Split):
@@ -184,19 +185,19 @@ class LoadedRun:
 
 
 def text_encoder(loaded: LoadedRun, modality: str) -> Callable[[Sequence[str]], Inputs]:
-    """A function that maps texts of a field to the inputs of `LoadedRun.logits` that belong to it, without the flag."""
+    """A function that maps texts of a field to the inputs of `LoadedRun.logits` that belong to it, without its flag."""
     spec, encoder, preprocess = loaded.features.text(modality), loaded.encoders[modality], TextPreprocessor(loaded.features)
     frozen = loaded.text_encoder(modality)
 
     def encode(texts: Sequence[str]) -> Inputs:
         batch = preprocess(spec, [text.encode() for text in texts])
-        given = {name: batch[batch_name].numpy() for name, batch_name in spec.batch_names().items()}
-        whole = np.zeros((len(texts), *encoder.output.shape[1:]), np.float32)
-        for rows, bucket in iter_buckets(given, frozen.has_fixed_length):
+        encoder_inputs = {name: batch[batch_name].numpy() for name, batch_name in spec.batch_names().items()}
+        outputs = np.zeros((len(texts), *encoder.output.shape[1:]), np.float32)
+        for rows, bucket in iter_buckets(encoder_inputs, frozen.has_fixed_length):
             encoded = frozen(bucket)
-            whole[(rows, *map(slice, encoded.shape[1:]))] = encoded
+            outputs[(rows, *map(slice, encoded.shape[1:]))] = encoded
         tokens = {name: value.numpy() for name, value in batch.items() if name in loaded.input_names}
-        return {part_name(modality, "encoded"): whole} | tokens
+        return {part_name(modality, "encoded"): outputs} | tokens
 
     return encode
 
@@ -213,9 +214,9 @@ def image_encoder(loaded: LoadedRun) -> Callable[[np.ndarray], Inputs]:
 
 
 def _build_stages(model: keras.Model, behind: keras.Model, features: FeatureSpec) -> keras.Model:
-    """What is behind the encoders: its inputs -> {"<modality>_tuned" where there is a tuning DNN, "fused"}."""
+    """A model from the inputs of `behind` to {"<modality>_tuned" where there is a tuning DNN, "fused"}."""
     parts = TwoTowerParts(model.layers)
-    inputs = {name: keras.Input(each.shape[1:], dtype=each.dtype, name=name) for name, each in behind.input.items()}
+    inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in behind.input.items()}
     tuned = {modality: parts.tune(modality, inputs[part_name(modality, "encoded")]) for modality in features.modalities}
     joined = {modality: parts.join_words(modality, tensor, inputs) for modality, tensor in tuned.items()}
     changed = {f"{safe_name(name)}_tuned": tensor for name, tensor in tuned.items() if _learns(parts.tuning(name))}
@@ -228,7 +229,7 @@ def _learns(tuning: keras.Model | None) -> bool:
 
 
 def _pooled(vectors: np.ndarray) -> np.ndarray:
-    """[N, D]; of a sequence [N, T, D] the mean over what is no padding."""
+    """Vectors float32 [N, D]: sequences [N, T, D] become the mean over the positions that are not padding, which is zeros."""
     if vectors.ndim == 2:
         return vectors.astype(np.float32)
     counts = np.maximum(1, (vectors != 0).any(axis=2).sum(axis=1))

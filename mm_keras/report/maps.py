@@ -7,23 +7,23 @@ import numpy as np
 from mm_keras.report.neighbours import unit_rows
 
 MOST_POINTS = 500  # of a map: t-SNE takes long, and more cannot be told apart
-_DIMENSIONS = 32
+_DIMENSIONS = 32  # principal components that t-SNE begins with
 _LEAST_POINTS = 5
 
 
 def make_maps_of(vectors: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """Maps of vectors float [N, D], which are brought to length 1 before.
+    """Maps of vectors float [N, D], which are brought to length 1 first.
 
     Returns:
-        "t-SNE", in which what is near stays near, and "principal components", the first two: float [N, 2] each; nothing of
-        fewer than 5 vectors, or of vectors that are all alike.
+        {"t-SNE": a map in which near vectors stay near, "principal components": the first two}, float [N, 2] each; {} for fewer
+        than 5 vectors, or vectors that are all alike.
 
     Reference: van der Maaten and Hinton, "Visualizing Data using t-SNE", 2008.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):  # its threads wait for each other in vain where others use the cores
+    with threadpool_limits(1):  # several wait for each other in vain where other work uses the cores
         reduced = _reduce(vectors, seed)
         if reduced is None:
             return {}

@@ -1,7 +1,7 @@
 """How good answers are, with intervals: measures that take any weighting of the examples, the bootstrap, Wilson's interval.
 
 A measure is a function `counts float32 [B, N] -> float64 [B]`: `counts` says how often each of N examples stands in each of B
-samples that are drawn with replacement. With `counts` of ones it gives the value itself.
+samples that are drawn with replacement. With `counts` of ones, a measure gives its value on the examples themselves.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 Measure = Callable[[np.ndarray], np.ndarray]
 
 NUM_BINS = 15  # of the calibration error, as in `objectives.streaming_metrics`
-_MOST_DRAWS, _FEWEST_DRAWS = 1000, 200
-_MOST_EXAMPLES = 4000  # that samples are drawn from
+_MOST_DRAWS, _FEWEST_DRAWS = 1000, 200  # bootstrap samples
+_MOST_EXAMPLES = 4000  # that bootstrap samples are drawn from
 _MOST_NUMBERS = 20_000_000  # draws x examples x labels
-_MOST_LABELS = 300  # whose average precision is computed on each sample
+_MOST_LABELS = 300  # labels whose average precision is computed on each sample
 _CHUNK = 20_000_000  # numbers of `counts` at a time
-_Z = 1.959964  # of 95 %
+_Z = 1.959964  # standard deviations to either side of an interval of 95 %
 
 
 def main_measure(multi_label: bool) -> str:
@@ -42,7 +42,9 @@ def multi_hot(labels: np.ndarray, num_labels: int) -> np.ndarray:
 def is_right(
     probabilities: np.ndarray, labels: np.ndarray, multi_label: bool, thresholds: np.ndarray | None = None
 ) -> np.ndarray:
-    """Which examples are answered right, bool [N]. With several labels: at least half of those predicted or true are both.
+    """Which examples are answered right, bool [N].
+
+    With several labels, an answer is right if at least half of the labels that are predicted or true are both.
 
     Args:
         probabilities: float [N, L].
@@ -70,7 +72,7 @@ def make_measures(
         labels: int [N], or 0/1 [N, L] (multi-label).
         multi_label: whether an example may have any number of labels.
         thresholds: float [L], of multi-label data; None: 0.5.
-        most_labels: the mean average precision of so many labels stands for that of all; None: of all.
+        most_labels: mAP is computed on at most so many labels, which stand for all; None: on all.
 
     Returns:
         "accuracy", "top_5" (of more than 5 labels), "macro_f1" and "ece"; of multi-label data "mAP", "micro_f1", "macro_f1" and
@@ -119,15 +121,15 @@ def measure_all(
         drawn from 4,000 of them, and the deviation is made smaller by the root of the ratio. Of more than 300 labels, the
         deviation of mAP is that of 300 of them, which is rather too large.
     """
-    whole = make_measures(probabilities, labels, multi_label, thresholds)
-    names = list(whole if names is None else names)
-    some = _sample(len(labels), seed)
-    sampled = make_measures(probabilities[some], labels[some], multi_label, thresholds, _MOST_LABELS)
-    draws = _bootstrap({name: sampled[name] for name in names}, len(some), probabilities.shape[1], seed)
+    measures = make_measures(probabilities, labels, multi_label, thresholds)
+    names = list(measures if names is None else names)
+    sample = _sample(len(labels), seed)
+    sample_measures = make_measures(probabilities[sample], labels[sample], multi_label, thresholds, _MOST_LABELS)
+    draws = _bootstrap({name: sample_measures[name] for name in names}, len(sample), probabilities.shape[1], seed)
     results = {}
     for name in names:
-        value = value_of(whole[name], len(labels))
-        deviation = float(draws[name].std()) * math.sqrt(len(some) / len(labels))
+        value = value_of(measures[name], len(labels))
+        deviation = float(draws[name].std()) * math.sqrt(len(sample) / len(labels))
         low, high = _on_log_odds(value, deviation, len(labels))
         results[name] = {"value": value, "low": low, "high": high}
     return results
@@ -151,31 +153,32 @@ def compare_answers(
         seed: of the samples.
 
     Returns:
-        {"value": the difference of the main measure, "low", "high": its interval of 95 %, "chance": how often, of the samples,
-        the sign is the other one, twice}; a difference is more than chance where the interval does not hold 0.
+        {"value": the difference of the main measure, "low", "high": its interval of 95 %, "chance": twice the share of the
+        samples in which the difference is 0 or has the other sign, at most 1}; a difference is more than chance where the
+        interval does not hold 0.
     """
-    name, some = main_measure(multi_label), _sample(len(labels), seed)
-    both = [
+    name, sample = main_measure(multi_label), _sample(len(labels), seed)
+    sides = [
         {
             part: make_measures(answers[rows], labels[rows], multi_label, threshold, most_labels)[name]
-            for part, rows, most_labels in (("whole", slice(None), None), ("sampled", some, _MOST_LABELS))
+            for part, rows, most_labels in (("whole", slice(None), None), ("sampled", sample, _MOST_LABELS))
         }
         for answers, threshold in zip((first, second), thresholds, strict=True)
     ]
 
     def difference(part: str) -> Measure:
-        return lambda counts: both[0][part](counts) - both[1][part](counts)
+        return lambda counts: sides[0][part](counts) - sides[1][part](counts)
 
-    draws = _bootstrap({name: difference("sampled")}, len(some), first.shape[1], seed)[name]
+    draws = _bootstrap({name: difference("sampled")}, len(sample), first.shape[1], seed)[name]
     value = value_of(difference("whole"), len(labels))
-    deviations = np.percentile(draws, [2.5, 97.5]) - value_of(difference("sampled"), len(some))
-    low, high = value + deviations * math.sqrt(len(some) / len(labels))
+    deviations = np.percentile(draws, [2.5, 97.5]) - value_of(difference("sampled"), len(sample))
+    low, high = value + deviations * math.sqrt(len(sample) / len(labels))
     chance = min(1.0, 2 * min(float((draws <= 0).mean()), float((draws >= 0).mean())))
     return {"value": value, "low": float(low), "high": float(high), "chance": chance}
 
 
 def wilson(hits: float, of: float) -> tuple[float, float]:
-    """Wilson's interval of 95 % of a share, also where it is 0 or 1; (0, 1) of nothing.
+    """Wilson's interval of 95 % for the share hits / of, also where that is 0 or 1; (0, 1) where `of` is 0.
 
     Reference: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
@@ -194,7 +197,7 @@ def f1_interval(hits: float, predicted: float, true: float) -> tuple[float, floa
 
 
 def _sample(num_examples: int, seed: int) -> np.ndarray:
-    """The examples that samples are drawn from, int, in their order."""
+    """The rows of the examples that bootstrap samples are drawn from, int [n], in their order."""
     if num_examples <= _MOST_EXAMPLES:
         return np.arange(num_examples)
     return np.sort(np.random.default_rng(seed).choice(num_examples, _MOST_EXAMPLES, replace=False))
@@ -220,36 +223,36 @@ def _iter_counts(num_examples: int, draws: int, seed: int) -> Iterator[np.ndarra
 
 
 def _on_log_odds(value: float, deviation: float, num_examples: int) -> tuple[float, float]:
-    """An interval of 95 % around a value within 0–1; Wilson's where all samples have one value."""
+    """An interval of 95 % around a value, on the scale of log-odds; Wilson's where it is 0 or 1, or all samples agree."""
     if not 0 < value < 1 or deviation == 0:
         return wilson(value * num_examples, num_examples)
     odds, half = value / (1 - value), math.exp(min(_Z * deviation / (value * (1 - value)), 50))
     return odds / half / (1 + odds / half), odds * half / (1 + odds * half)
 
 
-def _mean(of_examples: np.ndarray) -> Measure:
-    values = of_examples.astype(np.float32)
+def _mean(hits: np.ndarray) -> Measure:
+    values = hits.astype(np.float32)
     return lambda counts: (counts @ values / counts.sum(axis=1)).astype(np.float64)
 
 
 def _micro_f1(predicted: np.ndarray, true: np.ndarray) -> Measure:
-    hits, of = (predicted & true).sum(axis=1), predicted.sum(axis=1) + true.sum(axis=1)
-    return lambda counts: _ratio(2 * (counts @ hits.astype(np.float32)), counts @ of.astype(np.float32))
+    hits, totals = (predicted & true).sum(axis=1), predicted.sum(axis=1) + true.sum(axis=1)
+    return lambda counts: _ratio(2 * (counts @ hits.astype(np.float32)), counts @ totals.astype(np.float32))
 
 
 def _macro_f1(predicted: np.ndarray, true: np.ndarray, multi_label: bool) -> Measure:
-    hits, of = (predicted & true).astype(np.float32), predicted.astype(np.float32) + true
+    hits, totals = (predicted & true).astype(np.float32), predicted.astype(np.float32) + true
 
     def measure(counts: np.ndarray) -> np.ndarray:
-        found = counts @ of
-        scores = _ratio(2 * (counts @ hits), found)
-        return scores.sum(axis=1) / (scores.shape[1] if multi_label else np.maximum(1, (found > 0).sum(axis=1)))
+        sample_totals = counts @ totals
+        scores = _ratio(2 * (counts @ hits), sample_totals)
+        return scores.sum(axis=1) / (scores.shape[1] if multi_label else np.maximum(1, (sample_totals > 0).sum(axis=1)))
 
     return measure
 
 
 def _mean_average_precision(probabilities: np.ndarray, true: np.ndarray, most_labels: int | None) -> Measure:
-    """Over the labels that occur in a sample. Examples of equal scores share one rank."""
+    """The mean of the average precision over the labels that occur in a sample. Examples of equal scores share one rank."""
     orders, occurring = [], np.flatnonzero(true.any(axis=0))
     if most_labels and len(occurring) > most_labels:
         occurring = occurring[np.linspace(0, len(occurring) - 1, most_labels).astype(int)]
@@ -276,13 +279,13 @@ def _mean_average_precision(probabilities: np.ndarray, true: np.ndarray, most_la
 def _calibration_error(probabilities: np.ndarray, true: np.ndarray, multi_label: bool) -> Measure:
     if not multi_label:
         best = probabilities.argmax(axis=1)[:, np.newaxis]
-        probabilities, true = (np.take_along_axis(each, best, axis=1) for each in (probabilities, true))
+        probabilities, true = (np.take_along_axis(array, best, axis=1) for array in (probabilities, true))
     bins = np.clip(np.ceil(probabilities * NUM_BINS), 1, NUM_BINS).astype(int) - 1
     gaps = np.zeros((len(bins), NUM_BINS), np.float32)  # of each example, by bin: what is claimed less what came true
     rows = np.repeat(np.arange(len(bins)), bins.shape[1])
     np.add.at(gaps, (rows, bins.ravel()), (probabilities - true).ravel().astype(np.float32))
-    of = probabilities.shape[1]
-    return lambda counts: np.abs(counts @ gaps).sum(axis=1).astype(np.float64) / (counts.sum(axis=1) * of)
+    num_claims = probabilities.shape[1]
+    return lambda counts: np.abs(counts @ gaps).sum(axis=1).astype(np.float64) / (counts.sum(axis=1) * num_claims)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -38,11 +38,11 @@ def format_card(content: Mapping, labels: list[str], facts: Mapping) -> str:
     lines += ["## Intended use", "", _use(content), ""]
     lines += ["## Training", "", *_training(content, facts), ""]
     lines += ["## Evaluation", "", *_evaluation(content), ""]
-    findings = [f"- {of['text']}" for of in content["verdict"]["findings"]]
+    findings = [f"- {finding['text']}" for finding in content["verdict"]["findings"]]
     lines += ["## Limitations", "", *(findings or ["- None were found by the rules of the report."]), ""]
     shown = ", ".join(f"`{label}`" for label in labels[:_MOST_LABELS])
-    rest = f" and {len(labels) - _MOST_LABELS:,} more" if len(labels) > _MOST_LABELS else ""
-    return "\n".join([*lines, "## Labels", "", f"{len(labels):,}: {shown}{rest}.", ""])
+    more = f" and {len(labels) - _MOST_LABELS:,} more" if len(labels) > _MOST_LABELS else ""
+    return "\n".join([*lines, "## Labels", "", f"{len(labels):,}: {shown}{more}.", ""])
 
 
 def _head(content: Mapping, has_image: bool) -> list[str]:
@@ -67,8 +67,12 @@ def _head(content: Mapping, has_image: bool) -> list[str]:
         f"          type: {json.dumps(content['dataset'])}",
     ]
     lines += [f"          split: {json.dumps(content['split'])}", "        metrics:"]
-    for name, of in metrics:
-        lines += [f"          - type: {_METRICS[name]}", f"            name: {name}", f"            value: {of['value']:.4f}"]
+    for name, result in metrics:
+        lines += [
+            f"          - type: {_METRICS[name]}",
+            f"            name: {name}",
+            f"            value: {result['value']:.4f}",
+        ]
     return lines
 
 
@@ -100,7 +104,10 @@ def _evaluation(content: Mapping) -> list[str]:
         "",
     ]
     lines += ["| measure | value | interval |", "| --- | --- | --- |"]
-    lines += [f"| {name} | {of['value']:.3f} | {of['low']:.3f}–{of['high']:.3f} |" for name, of in content["measures"].items()]
+    lines += [
+        f"| {name} | {result['value']:.3f} | {result['low']:.3f}–{result['high']:.3f} |"
+        for name, result in content["measures"].items()
+    ]
     if content["verdict"]["single"]:
         lines += ["", content["verdict"]["single"]]
     return lines

@@ -13,12 +13,12 @@ from mm_keras.report.neighbours import nearest
 from tfrecords_tools.inspect.leakage import near_pairs
 from tfrecords_tools.inspect.text_stats import words_of
 
-SURE_BITS, POSSIBLE_BITS = 4, 12  # in which hashes of copies differ: alone, and where the embeddings are nearly equal, too
+SURE_BITS, POSSIBLE_BITS = 4, 12  # by which hashes of copies differ at most: in any case, and if embeddings nearly agree
 _NEARLY_EQUAL = 0.08  # cosine distance
-_SHARED_WORDS = 0.9  # of the words of either text
+_SHARED_WORDS = 0.9  # of the words of both texts together
 _LEAST_WORDS = 3  # of a text that is looked at: shorter ones repeat by chance
-_NUM_COMPARED = 5
-_ROWS = 2048
+_NUM_COMPARED = 5  # nearest training pictures of each test picture
+_ROWS = 2048  # test texts at once
 
 
 def copied_pictures(
@@ -37,15 +37,15 @@ def copied_pictures(
     Returns:
         a pair for each test example that has a copy, with the nearest one.
     """
-    whose = np.repeat([0, 1], [len(hashes), len(known_hashes)])
-    pairs = near_pairs(np.concatenate([hashes, known_hashes]).astype(np.uint64), whose, SURE_BITS)
-    found = [(distance, test, other - len(hashes)) for test, other, distance in pairs]
+    sides = np.repeat([0, 1], [len(hashes), len(known_hashes)])
+    pairs = near_pairs(np.concatenate([hashes, known_hashes]).astype(np.uint64), sides, SURE_BITS)
+    copies = [(distance, test, other - len(hashes)) for test, other, distance in pairs]
     if vectors is not None and known is not None and len(vectors) and len(known):
         near, distances = nearest(vectors, known, _NUM_COMPARED)
         bits = np.bitwise_count(hashes[:, np.newaxis].astype(np.uint64) ^ known_hashes[near].astype(np.uint64))
         for test, place in zip(*np.nonzero((distances <= _NEARLY_EQUAL) & (bits <= POSSIBLE_BITS)), strict=True):
-            found.append((int(bits[test, place]), int(test), int(near[test, place])))
-    return _best(found)
+            copies.append((int(bits[test, place]), int(test), int(near[test, place])))
+    return _best(copies)
 
 
 def copied_texts(texts: Sequence[str], known: Sequence[str]) -> list[tuple[int, int]]:
@@ -63,32 +63,32 @@ def copied_texts(texts: Sequence[str], known: Sequence[str]) -> list[tuple[int, 
     """
     import scipy.sparse
 
-    both = [
+    word_sets = [
         [{*words} if len(words := words_of(text).split()) >= _LEAST_WORDS else set() for text in side]
         for side in (texts, known)
     ]
-    counts = collections.Counter(itertools.chain.from_iterable(itertools.chain(*both)))
+    counts = collections.Counter(itertools.chain.from_iterable(itertools.chain(*word_sets)))
     order = sorted(counts, key=lambda word: (counts[word], word))
     columns = {word: column for column, word in enumerate(order)}  # the rarest first
 
     def rarest(side: list[set[str]]) -> scipy.sparse.csr_matrix:
-        """The rarest words of each text, one of which any text that is alike must have, too."""
+        """The rarest words of each text: a text that is a copy of it has at least one of them, too."""
         ids = [
             sorted(columns[word] for word in words)[: len(words) - math.ceil(_SHARED_WORDS * len(words)) + 1] for words in side
         ]
         ends, flat = np.cumsum([0, *map(len, ids)]), list(itertools.chain.from_iterable(ids))
         return scipy.sparse.csr_matrix((np.ones(len(flat), np.int32), flat, ends), (len(ids), max(1, len(columns))))
 
-    of_tests, of_known = rarest(both[0]), rarest(both[1]).T
-    found = []
+    of_tests, of_known = rarest(word_sets[0]), rarest(word_sets[1]).T
+    copies = []
     for start in range(0, len(texts), _ROWS):
         candidates = (of_tests[start : start + _ROWS] @ of_known).tocoo()
         for row, other in zip((candidates.row + start).tolist(), candidates.col.tolist(), strict=True):
-            one, two = both[0][row], both[1][other]
-            share = len(one & two) / len(one | two)
+            test_words, known_words = word_sets[0][row], word_sets[1][other]
+            share = len(test_words & known_words) / len(test_words | known_words)
             if share >= _SHARED_WORDS:
-                found.append((1 - share, row, other))
-    return _best(found)
+                copies.append((1 - share, row, other))
+    return _best(copies)
 
 
 def names_its_label(texts: Sequence[str], labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -97,19 +97,19 @@ def names_its_label(texts: Sequence[str], labels: np.ndarray, names: Sequence[st
     Args:
         texts: one an example.
         labels: int [N], or 0/1 [N, L].
-        names: of the labels.
+        names: the names of the labels.
     """
     words = [f" {words_of(name)} " for name in names]
     ids = [np.flatnonzero(row) for row in labels] if labels.ndim == 2 else [[label] if label >= 0 else [] for label in labels]
     padded = [f" {words_of(text)} " for text in texts]
     return np.array(
-        [any(words[each].strip() and words[each] in text for each in of) for text, of in zip(padded, ids, strict=True)]
+        [any(words[label].strip() and words[label] in text for label in row) for text, row in zip(padded, ids, strict=True)]
     )
 
 
-def _best(found: list[tuple[float, int, int]]) -> list[tuple[int, int]]:
+def _best(copies: list[tuple[float, int, int]]) -> list[tuple[int, int]]:
     """The nearest partner of each test example."""
     best: dict[int, tuple[float, int]] = {}
-    for distance, test, other in sorted(found):
+    for distance, test, other in sorted(copies):
         best.setdefault(test, (distance, other))
     return [(test, other) for test, (_, other) in sorted(best.items())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_ROWS = 1024  # compared at once
+_ROWS = 1024  # queries that are compared at once
 _TYPICAL = 2000  # known examples whose own distances are computed
 
 
@@ -22,34 +22,35 @@ def nearest(queries: np.ndarray, known: np.ndarray, number: int, same: bool = Fa
         queries: float [N, D].
         known: float [K, D].
         number: how many are looked for; there may be fewer.
-        same: the queries are the first of the known vectors, and none is its own neighbour.
+        same: whether the queries are the first of the known vectors; none is then its own neighbour.
 
     Returns:
         (int [N, n], the nearest first; float32 [N, n], their cosine distances, 0–2), n <= number.
     """
     queries, known = unit_rows(queries), unit_rows(known)
     number = min(number, len(known) - same)
-    found = np.empty((len(queries), max(number, 0)), np.int64)
-    distances = np.empty(found.shape, np.float32)
+    indices = np.empty((len(queries), max(number, 0)), np.int64)
+    distances = np.empty(indices.shape, np.float32)
     if number < 1:
-        return found, distances
+        return indices, distances
     for start in range(0, len(queries), _ROWS):
         cosines = queries[start : start + _ROWS] @ known.T
         rows = np.arange(len(cosines))[:, np.newaxis]
         if same:
             cosines[rows[:, 0], start + rows[:, 0]] = -np.inf
-        some = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
-        order = np.argsort(-cosines[rows, some], axis=1, kind="stable")
-        found[start : start + _ROWS] = some[rows, order]
-        distances[start : start + _ROWS] = 1 - cosines[rows, some[rows, order]]
-    return found, np.clip(distances, 0, 2)
+        candidates = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
+        order = np.argsort(-cosines[rows, candidates], axis=1, kind="stable")
+        indices[start : start + _ROWS] = candidates[rows, order]
+        distances[start : start + _ROWS] = 1 - cosines[rows, candidates[rows, order]]
+    return indices, np.clip(distances, 0, 2)
 
 
 def novelty(queries: np.ndarray, known: np.ndarray, rank: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """How far examples are from the training's: the distance to the `rank`-th nearest of them.
+    """How far examples are from the training examples: the distance to the `rank`-th nearest of them.
 
     Returns:
-        (float32 [N], of the queries; float32 of up to 2,000 known examples to the others), to compare the former with.
+        (float32 [N], the distances of the queries; float32 [up to 2,000], those of known examples to the other known ones, to
+        compare the former with).
 
     Reference: Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", section 3.
     """

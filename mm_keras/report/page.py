@@ -30,7 +30,7 @@ def render(template: str, **content: object) -> str:
 
     Args:
         template: the name of a template, "report_page.html".
-        content: what it shows; `drawings` may be used by its figures.
+        content: the variables that the template uses.
     """
     import jinja2
     from markupsafe import Markup
@@ -57,14 +57,14 @@ def write_report(
 
     Args:
         path: the page's path; folders are made.
-        data: `data_folder` of it.
+        data: the folder of its data, by `data_folder`.
         page: the HTML.
-        content: for <stem>.json, which also lists the "files".
+        content: what <stem>.json holds, which also lists the "files".
         tables: name -> rows, for tables/<name>.csv.
-        drawings: for figures/<name>.svg.
+        drawings: the figures, for figures/<name>.svg.
     """
-    described = data / f"{path.stem}.json"
-    for name in _written_before(described):
+    json_path = data / f"{path.stem}.json"
+    for name in _written_before(json_path):
         forget(data / name)
     files = {f"tables/{name}.csv": _csv(rows) for name, rows in tables.items()}
     files |= {f"figures/{drawing.name}.svg": drawing.svg + "\n" for drawing in drawings}
@@ -72,26 +72,26 @@ def write_report(
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(data / name, text)
     data.mkdir(parents=True, exist_ok=True)
-    whole = {**content, "files": list(files)}
-    write_text(described, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    json_content = {**content, "files": list(files)}
+    write_text(json_path, json.dumps(json_content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     write_text(path, page)
 
 
-def _written_before(described: Path) -> list[str]:
+def _written_before(json_path: Path) -> list[str]:
     """The tables and figures that the JSON of an earlier page lists."""
     try:
-        files = json.loads(described.read_text("utf-8"))["files"]
+        files = json.loads(json_path.read_text("utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [name for name in files if isinstance(name, str) and re.fullmatch(r"(tables|figures)/[\w-]+\.(csv|svg)", name)]
 
 
 def as_json(value: Any) -> Any:
-    """The same value of plain types, with numbers of six digits, and None for what is no number."""
+    """A value as JSON takes it: of plain types, floats rounded to six digits, and None for NaN and infinities."""
     if isinstance(value, Mapping):
-        return {str(name): as_json(of) for name, of in value.items()}
+        return {str(name): as_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [as_json(of) for of in value]
+        return [as_json(item) for item in value]
     if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, int | np.integer):

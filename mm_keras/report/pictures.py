@@ -19,14 +19,14 @@ _MOST = 320  # pictures on a page, which keeps it below 3 MB
 
 
 class Pictures:
-    """The pictures of a page as data URIs; each is decoded once, and at most 320 are given.
+    """The pictures of a page as data URIs; a thumbnail is decoded once, and at most 320 of them are given.
 
     Args:
-        examples: of all splits that are shown.
+        examples: the examples of all splits that are shown.
     """
 
     def __init__(self, examples: Iterable[Examples]):
-        self._examples = {each.name: each for each in examples}
+        self._examples = {of_split.name: of_split for of_split in examples}
         self._number = 0
 
     def uri(self, split: str, row: int) -> str | None:
@@ -35,9 +35,9 @@ class Pictures:
         jpeg = self.jpeg(split, row) if self._number <= _MOST else None
         return data_uri("jpeg", jpeg) if jpeg else None
 
-    @functools.cache  # noqa: B019 it lives as long as the page is made
+    @functools.cache  # noqa: B019 the object lives only while the page is made
     def jpeg(self, split: str, row: int) -> bytes | None:
-        """The same as a JPEG."""
+        """The small picture of an example as an encoded JPEG; None if there is none, or it cannot be read."""
         image = self._open(split, row, _SIDE)
         return _encoded(image) if image else None
 

@@ -57,14 +57,14 @@ def report(
     """Writes the report of a trained run on a split, as one HTML page that needs no other file and no network.
 
     Beside the page stand report.json with all that is drawn, tables/*.csv, figures/*.svg, and, if there are labels,
-    MODEL_CARD.md; of a page elsewhere than in the run folder they stand in <its name>_data/.
+    MODEL_CARD.md. If `output` names another place, they stand in <its name>_data/ beside the page.
 
     Args:
         workdir: the run folder.
         dataset: a dataset folder, also one without labels; default: the one that the run was trained on.
-        split: the split to report on. If neither is given: what was evaluated last, or else "test".
+        split: the split to report on. If neither `dataset` nor `split` is given: what was evaluated last, or else "test".
         parts: some of "verdict", "inputs", "classes", "trust", "data", "why", "maps" and "training"; None: all of them. The
-            verdict is always made, and says more the more parts there are. No part at all: there is no report.
+            verdict is always made, and says more the more parts there are. An empty list: there is no report.
         output: the page's path; None: report/report.html in the run folder.
 
     Returns:
@@ -114,7 +114,7 @@ def report(
         data_beside="" if data == path.parent else f"{data.name}/",
         **sections,
     )
-    figures = [drawing for each in drawings.values() for drawing in each]
+    figures = [drawing for of_section in drawings.values() for drawing in of_section]
     write_report(path, data, page, as_json(content), make_tables(evidence, sections), figures)
     if facts["has_labels"]:
         write_card(data / run.card.name, evidence, content)
@@ -135,9 +135,9 @@ def _make_sections(evidence: Evidence, chosen: Sequence[str]) -> tuple[dict[str,
     """The sections by name, and which were left out, with the reason."""
     left_out = [f"{name} (not asked for)" for name in SECTIONS if name not in chosen]
     sections: dict[str, dict] = {}
-    asked = [name for name in SECTIONS if name in chosen]
-    with progress_bar("report", "sections", len(asked)) as bar:
-        for name in asked:
+    names = [name for name in SECTIONS if name in chosen]
+    with progress_bar("report", "sections", len(names)) as bar:
+        for name in names:
             end_if_asked()
             if evidence.labels is None and name in _NEED_LABELS:
                 left_out.append(f"{name} (the examples have no labels)")

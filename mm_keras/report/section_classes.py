@@ -11,31 +11,31 @@ from mm_keras.report.evidence import Evidence
 from mm_keras.report.measures import f1_interval, make_measures, value_of, wilson
 
 MOST_DRAWN = 30  # labels in a matrix
-_TOP, _EXAMPLES = 6, 3
-_MOST_CONFUSED = 2000  # labels
+_TOP, _EXAMPLES = 6, 3  # confusions that are listed, and examples shown of each
+_MOST_CONFUSED = 2000  # labels that are looked at for confusions
 _CURVES = 8  # labels whose thresholds are drawn
 _THRESHOLDS = np.linspace(0.02, 0.98, 49)
 
 
 def make_classes(evidence: Evidence) -> dict:
-    """The section's content, as JSON values. The split has labels."""
-    kept = _most_wrong(evidence)
-    names = [evidence.names[each] for each in kept]
-    counts = confusion_counts(evidence.true[:, kept], evidence.predicted[:, kept])
+    """The section's content, as JSON values. The split must have labels."""
+    labels = _most_wrong(evidence)
+    names = [evidence.names[label] for label in labels]
+    counts = confusion_counts(evidence.true[:, labels], evidence.predicted[:, labels])
     shown = most_confused(counts, MOST_DRAWN)
     errors = counts - np.diag(np.diag(counts))
     taken_for = {name: names[int(row.argmax())] for name, row in zip(names, errors, strict=True) if row.any()}
     content = {
         "labels": _rows(evidence, taken_for),
-        "confusion": {"labels": [names[each] for each in shown], "counts": counts[np.ix_(shown, shown)].tolist()},
-        "top_confusions": _top_confusions(evidence, counts, kept),
+        "confusion": {"labels": [names[place] for place in shown], "counts": counts[np.ix_(shown, shown)].tolist()},
+        "top_confusions": _top_confusions(evidence, counts, labels),
         "absent": int((~evidence.true.any(axis=0)).sum()),
     }
     if evidence.multi_label:
         frequent = np.argsort(-evidence.true.sum(axis=0), kind="stable")[:MOST_DRAWN]
         frequent = np.sort(frequent[evidence.true[:, frequent].any(axis=0)])
         content["co_occurrence"] = {
-            "labels": [evidence.names[each] for each in frequent],
+            "labels": [evidence.names[label] for label in frequent],
             "shares": co_occurrence(evidence.true[:, frequent]).tolist(),
         }
         content["thresholds"] = _threshold_curves(evidence, frequent)
@@ -43,7 +43,7 @@ def make_classes(evidence: Evidence) -> dict:
 
 
 def _most_wrong(evidence: Evidence) -> np.ndarray:
-    """The labels that are looked at for confusions, int, in order: all, or of very many those with the most errors."""
+    """The labels that are looked at for confusions, int [n], in order: all, or of very many those with the most errors."""
     errors = (evidence.true != evidence.predicted).sum(axis=0)
     return np.sort(np.argsort(-errors, kind="stable")[:_MOST_CONFUSED])
 
@@ -53,22 +53,22 @@ def _rows(evidence: Evidence, taken_for: Mapping[str, str]) -> list[dict]:
     in_training = _training_counts(evidence)
     hits = (evidence.true & evidence.predicted).sum(axis=0)
     predicted, true = evidence.predicted.sum(axis=0), evidence.true.sum(axis=0)
-    of_labels = _average_precisions(evidence) if evidence.multi_label else {}
+    precisions = _average_precisions(evidence) if evidence.multi_label else {}
     rows = []
     for label, name in enumerate(evidence.names):
-        hit, said, is_true = int(hits[label]), int(predicted[label]), int(true[label])
+        hit, guesses, support = int(hits[label]), int(predicted[label]), int(true[label])
         row = {
             "label": name,
             "train": in_training.get(name),
-            "support": is_true,
-            "predicted": said,
-            "precision": _with_interval(hit / said, wilson(hit, said)) if said else None,
-            "recall": _with_interval(hit / is_true, wilson(hit, is_true)) if is_true else None,
-            "f1": _with_interval(2 * hit / (said + is_true), f1_interval(hit, said, is_true)) if is_true else None,
+            "support": support,
+            "predicted": guesses,
+            "precision": _with_interval(hit / guesses, wilson(hit, guesses)) if guesses else None,
+            "recall": _with_interval(hit / support, wilson(hit, support)) if support else None,
+            "f1": _with_interval(2 * hit / (guesses + support), f1_interval(hit, guesses, support)) if support else None,
             "taken_for": taken_for.get(name),
         }
         if evidence.multi_label:
-            row["average_precision"] = of_labels.get(label)
+            row["average_precision"] = precisions.get(label)
             row["threshold"] = float(evidence.loaded.thresholds[label]) if evidence.loaded.thresholds is not None else 0.5
         rows.append(row)
     return rows
@@ -94,19 +94,19 @@ def _average_precisions(evidence: Evidence) -> dict[int, float]:
     return values
 
 
-def _top_confusions(evidence: Evidence, counts: np.ndarray, kept: np.ndarray) -> list[dict]:
-    found = []
+def _top_confusions(evidence: Evidence, counts: np.ndarray, labels: np.ndarray) -> list[dict]:
+    confusions = []
     for row, column, count in top_confusions(counts, _TOP):
-        true, predicted = kept[row], kept[column]
-        is_one = (
+        true, predicted = labels[row], labels[column]
+        is_confused = (
             evidence.true[:, true]
             & ~evidence.predicted[:, true]
             & evidence.predicted[:, predicted]
             & ~evidence.true[:, predicted]
         )
-        rows = np.flatnonzero(is_one)
+        rows = np.flatnonzero(is_confused)
         rows = rows[np.argsort(-evidence.probabilities[rows, predicted], kind="stable")][:_EXAMPLES]
-        found.append(
+        confusions.append(
             {
                 "true": evidence.names[true],
                 "predicted": evidence.names[predicted],
@@ -114,7 +114,7 @@ def _top_confusions(evidence: Evidence, counts: np.ndarray, kept: np.ndarray) ->
                 "examples": evidence.describe_all(rows),
             }
         )
-    return found
+    return confusions
 
 
 def _threshold_curves(evidence: Evidence, labels: np.ndarray) -> list[dict]:
@@ -123,12 +123,12 @@ def _threshold_curves(evidence: Evidence, labels: np.ndarray) -> list[dict]:
     curves = []
     for label in frequent:
         true = evidence.true[:, label]
-        said = evidence.probabilities[:, label, np.newaxis] > _THRESHOLDS
-        hits = (said & true[:, np.newaxis]).sum(axis=0)
-        f1 = 2 * hits / np.maximum(1, said.sum(axis=0) + true.sum())
+        predicted = evidence.probabilities[:, label, np.newaxis] > _THRESHOLDS
+        hits = (predicted & true[:, np.newaxis]).sum(axis=0)
+        f1 = 2 * hits / np.maximum(1, predicted.sum(axis=0) + true.sum())
         points = [{"threshold": float(t), "f1": float(value)} for t, value in zip(_THRESHOLDS, f1, strict=True)]
-        chosen = evidence.loaded.thresholds
+        tuned = evidence.loaded.thresholds
         curves.append(
-            {"label": evidence.names[label], "points": points, "chosen": float(chosen[label]) if chosen is not None else 0.5}
+            {"label": evidence.names[label], "points": points, "chosen": float(tuned[label]) if tuned is not None else 0.5}
         )
     return curves

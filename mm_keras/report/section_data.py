@@ -19,13 +19,13 @@ from tfrecords_tools.inspect.leakage import perceptual_hash
 
 _EXAMPLES = 8
 _MOST_HASHED = 20_000  # pictures of a split
-_MOST_CHECKED = 5_000  # training labels that are checked by held-out folds, and labels by their neighbours
+_MOST_CHECKED = 5_000  # training labels that are checked by held-out folds, and labels that are checked by neighbours
 _MOST_SOURCES = 20
-_LEAST = 5  # examples that are measured by themselves
+_LEAST = 5  # the fewest examples that a measure is computed on
 
 
 def make_data(evidence: Evidence) -> dict:
-    """The section's content, as JSON values; without labels or training examples what needs neither."""
+    """The section's content, as JSON values; what needs labels or training examples is empty without them."""
     content: dict = {"missing": _missing(evidence), "leaks": None, "drift": None, "label_errors": [], "named_labels": []}
     if evidence.train:
         content["leaks"] = _leaks(evidence)
@@ -36,8 +36,8 @@ def make_data(evidence: Evidence) -> dict:
     return content
 
 
-def measured_on(evidence: Evidence, rows: np.ndarray) -> dict | None:
-    """The main measure on some examples, {"count", "value", "low", "high"}; None of fewer than 5."""
+def measured_on(evidence: Evidence, rows: np.ndarray) -> dict:
+    """The main measure on some examples: {"count", "value", "low", "high"}, or {"count", "value": None} of fewer than 5."""
     if len(rows) < _LEAST:
         return {"count": len(rows), "value": None}
     name = main_measure(evidence.multi_label)
@@ -50,7 +50,7 @@ def measured_on(evidence: Evidence, rows: np.ndarray) -> dict | None:
 def _leaks(evidence: Evidence) -> dict:
     """Test examples whose picture or text stands in the training split, too, and the measure with and without them."""
     train, test = evidence.train.examples, evidence.examples
-    found: dict[int, dict] = {}
+    copies: dict[int, dict] = {}
     hashed = 0
     if IMAGE in evidence.modalities:
         rows, hashes = _hashes(test)
@@ -58,23 +58,23 @@ def _leaks(evidence: Evidence) -> dict:
         hashed = len(hashes)
         vectors, trained = evidence.embeddings[IMAGE][rows], evidence.train.embeddings[IMAGE][known_rows]
         for place, other in copied_pictures(hashes, known, vectors, trained):
-            found[int(rows[place])] = {"what": [IMAGE], "with": int(known_rows[other])}
+            copies[int(rows[place])] = {"what": [IMAGE], "with": int(known_rows[other])}
     for field, texts in test.texts.items():
         for row, other in copied_texts(texts, train.texts[field]):
-            found.setdefault(row, {"what": [], "with": other})["what"].append(field)
-    rows = np.array(sorted(found), int)
+            copies.setdefault(row, {"what": [], "with": other})["what"].append(field)
+    rows = np.array(sorted(copies), int)
     content = {
         "pictures_compared": hashed,
         "training_examples": len(train),
         "is_sample": evidence.train.is_sample,
         "count": len(rows),
-        "by_input": {name: sum(name in each["what"] for each in found.values()) for name in evidence.modalities},
+        "by_input": {name: sum(name in entry["what"] for entry in copies.values()) for name in evidence.modalities},
         "pairs": [
-            evidence.describe(int(row), what=found[row]["what"], twin=describe(train, found[row]["with"], evidence.names))
+            evidence.describe(int(row), what=copies[row]["what"], twin=describe(train, copies[row]["with"], evidence.names))
             for row in rows[:_EXAMPLES]
         ],
         "rows": [
-            {"id": str(test.ids[row]), "what": found[row]["what"], "training_id": str(train.ids[found[row]["with"]])}
+            {"id": str(test.ids[row]), "what": copies[row]["what"], "training_id": str(train.ids[copies[row]["with"]])}
             for row in rows
         ],
     }
@@ -118,24 +118,24 @@ def _label_errors(evidence: Evidence) -> list[dict]:
     """Suspicious labels of the split, by the model's answers, and of the training split, by held-out folds."""
     several = evidence.multi_label
     suspects = find_label_errors(evidence.probabilities, evidence.labels, several)
-    checked = evidence.embeddings["fused"][:_MOST_CHECKED]
-    unlike = disagreeing_neighbours(checked, evidence.labels[:_MOST_CHECKED]) if not several else None
-    described = [_describe_suspects(evidence, evidence.examples, suspects, unlike, len(evidence))]
+    vectors = evidence.embeddings["fused"][:_MOST_CHECKED]
+    by_neighbours = disagreeing_neighbours(vectors, evidence.labels[:_MOST_CHECKED]) if not several else None
+    described = [_describe_suspects(evidence, evidence.examples, suspects, by_neighbours, len(evidence))]
     if evidence.train and evidence.train.examples.labels is not None:
         train = evidence.train.examples
         count = min(len(train), _MOST_CHECKED)
         vectors, labels = evidence.train.embeddings["fused"][:count], train.labels[:count]
         held_out = held_out_probabilities(vectors, labels, len(evidence.names), evidence.seed)
         suspects = find_label_errors(held_out, labels, several)
-        unlike = disagreeing_neighbours(vectors, labels) if not several else None
-        described.append(_describe_suspects(evidence, train, suspects, unlike, count))
+        by_neighbours = disagreeing_neighbours(vectors, labels) if not several else None
+        described.append(_describe_suspects(evidence, train, suspects, by_neighbours, count))
     return described
 
 
 def _describe_suspects(
-    evidence: Evidence, examples: Examples, suspects: Suspects, unlike: Suspects | None, checked: int
+    evidence: Evidence, examples: Examples, suspects: Suspects, neighbour_suspects: Suspects | None, checked: int
 ) -> dict:
-    by_neighbours = set(unlike.rows.tolist()) if unlike else set()
+    by_neighbours = set(neighbour_suspects.rows.tolist()) if neighbour_suspects else set()
     rows = []
     for row, label, suggested, score in zip(*suspects, strict=True):
         if evidence.multi_label:
@@ -147,7 +147,7 @@ def _describe_suspects(
             describe(examples, int(row), evidence.names)
             | {"suggested": suggestion, "score": float(score), "neighbours_agree": int(row) in by_neighbours}
         )
-    rows.sort(key=lambda each: (not each["neighbours_agree"], -each["score"]))
+    rows.sort(key=lambda row: (not row["neighbours_agree"], -row["score"]))
     return {
         "split": examples.name,
         "checked": checked,
@@ -160,22 +160,22 @@ def _describe_suspects(
 
 def _missing(evidence: Evidence) -> list[dict]:
     """The share of examples that lack each input, in all and by source: the first folder of ids such as "google/1.jpg"."""
-    sources = np.array([str(each).split("/", 1)[0] if "/" in str(each) else "" for each in evidence.examples.ids])
+    sources = np.array([str(key).split("/", 1)[0] if "/" in str(key) else "" for key in evidence.examples.ids])
     groups = [("all", np.arange(len(evidence)))]
     names = np.unique(sources)
     if 2 <= len(names) <= _MOST_SOURCES:
         groups += [(name or "(no folder)", np.flatnonzero(sources == name)) for name in names]
     rows = []
-    for name, at in groups:
-        row = {"source": str(name), "examples": len(at)}
+    for name, places in groups:
+        row = {"source": str(name), "examples": len(places)}
         row["missing"] = {
-            modality: float(1 - evidence.present[at, number].mean()) if len(at) else 0.0
+            modality: float(1 - evidence.present[places, number].mean()) if len(places) else 0.0
             for number, modality in enumerate(evidence.modalities)
         }
-        if evidence.labels is not None and len(at):
-            answers, labels = evidence.probabilities[at], evidence.labels[at]
+        if evidence.labels is not None and len(places):
+            answers, labels = evidence.probabilities[places], evidence.labels[places]
             measures = make_measures(answers, labels, evidence.multi_label, evidence.loaded.thresholds)
-            row["value"] = value_of(measures[main_measure(evidence.multi_label)], len(at))
+            row["value"] = value_of(measures[main_measure(evidence.multi_label)], len(places))
         rows.append(row)
     return rows
 
@@ -184,19 +184,19 @@ def _drift(evidence: Evidence) -> dict:
     train, test = evidence.train.examples, evidence.examples
     numbers = []
     for field in test.texts:
-        lengths = [np.array([len(text.split()) for text in each.texts[field] if text]) for each in (train, test)]
+        lengths = [np.array([len(text.split()) for text in side.texts[field] if text]) for side in (train, test)]
         numbers.append(("words of " + field, *lengths))
     if IMAGE in evidence.modalities:
-        for what, compute in (("short side of pictures", np.min), ("aspect ratio of pictures", _aspect)):
-            sizes = [each.sizes[each.sizes.all(axis=1)] for each in (train, test)]
-            numbers.append((what, *(compute(of, axis=1) if len(of) else np.zeros(0) for of in sizes)))
-    rows = [{"what": what, **drift} for what, *both in numbers if (drift := number_drift(*both))]
+        for name, compute in (("short side of pictures", np.min), ("aspect ratio of pictures", _aspect)):
+            sizes = [side.sizes[side.sizes.all(axis=1)] for side in (train, test)]
+            numbers.append((name, *(compute(side_sizes, axis=1) if len(side_sizes) else np.zeros(0) for side_sizes in sizes)))
+    rows = [{"what": name, **drift} for name, *samples in numbers if (drift := number_drift(*samples))]
     content: dict = {
         "numbers": rows,
         "domain_score": domain_score(evidence.train.embeddings["fused"], evidence.embeddings["fused"], evidence.seed),
     }
     if test.labels is not None and train.labels is not None:
-        counts = [multi_hot(each.labels, len(evidence.names)).sum(axis=0) for each in (train, test)]
+        counts = [multi_hot(side.labels, len(evidence.names)).sum(axis=0) for side in (train, test)]
         content["labels"] = label_drift(*counts)
     return content
 

@@ -18,12 +18,12 @@ from mm_keras.report.measures import (
 from mm_keras.report.subsets import subset_name, texts_of
 
 _SHARES = np.linspace(0, 1, 11)
-_EXAMPLES = 4  # shown of each cell
-_SURE = 0.6  # of each of two inputs that contradict each other
+_EXAMPLES = 4  # shown of each cell of who is right
+_SURE = 0.6  # the least probability that each of two contradicting sides gives its label
 
 
 def make_inputs(evidence: Evidence) -> dict:
-    """The section's content, as JSON values. The split has labels."""
+    """The section's content, as JSON values. The split must have labels."""
     sides = two_sides(evidence)
     return {
         "measure": main_measure(evidence.multi_label),
@@ -51,7 +51,7 @@ def two_sides(evidence: Evidence) -> tuple[int, int] | None:
 
 
 def best_single(evidence: Evidence) -> dict | None:
-    """The best single input, and what all inputs together are better by; None where there is but one input."""
+    """The best single input, and by how much all inputs together are better; None for a model of one input."""
     if len(evidence.modalities) < 2:
         return None
     labels, name = evidence.labels[evidence.rows], main_measure(evidence.multi_label)
@@ -115,7 +115,7 @@ def _missing_curves(evidence: Evidence) -> list[dict]:
         curves.append(("every input", list(range(number))))
     stacked = np.stack([*evidence.answers.values()])
     place_of = {subset: place for place, subset in enumerate(evidence.answers)}
-    described = []
+    results = []
     for name, hidden in curves:
         points = []
         for share in _SHARES:
@@ -126,24 +126,24 @@ def _missing_curves(evidence: Evidence) -> list[dict]:
             answers = stacked[places, np.arange(len(labels))]
             value = value_of(_measures(evidence, answers)[main_measure(evidence.multi_label)], len(labels))
             points.append({"share": float(share), "value": value})
-        described.append({"input": name, "points": points})
-    return described
+        results.append({"input": name, "points": points})
+    return results
 
 
 def _shuffled(evidence: Evidence) -> list[dict]:
-    """What is lost where each example gets the input of another example."""
+    """What is lost where one input of each example is that of another example."""
     rng, rows = np.random.default_rng(evidence.seed), []
-    some = {name: array[evidence.rows] for name, array in evidence.inputs.items()}
+    inputs = {name: array[evidence.rows] for name, array in evidence.inputs.items()}
     whole = evidence.answers[(1 << len(evidence.modalities)) - 1]
     for modality in evidence.modalities:
         order = rng.permutation(len(evidence.rows))
-        mixed = some | {name: some[name][order] for name in evidence.loaded.of_modality(modality, some)}
-        rows.append({"input": modality, "lost": _compare(evidence, whole, evidence.loaded.probabilities(mixed))})
+        shuffled = inputs | {name: inputs[name][order] for name in evidence.loaded.of_modality(modality, inputs)}
+        rows.append({"input": modality, "lost": _compare(evidence, whole, evidence.loaded.probabilities(shuffled))})
     return rows
 
 
 def _who_is_right(evidence: Evidence, first: int, second: int) -> dict:
-    """How often one of two sides is right alone, with examples of each cell."""
+    """How often each side and all inputs together are right: a cell for each combination, with examples."""
     labels, everything = evidence.labels[evidence.rows], (1 << len(evidence.modalities)) - 1
     right = [
         is_right(evidence.answers[subset], labels, evidence.multi_label, evidence.loaded.thresholds)
@@ -151,38 +151,38 @@ def _who_is_right(evidence: Evidence, first: int, second: int) -> dict:
     ]
     cells = []
     for pattern in ((1, 1, 1), (1, 0, 1), (0, 1, 1), (0, 0, 1), (1, 1, 0), (1, 0, 0), (0, 1, 0), (0, 0, 0)):
-        at = np.flatnonzero(np.all([of == bool(wanted) for of, wanted in zip(right, pattern, strict=True)], axis=0))
+        places = np.flatnonzero(np.all([hits == bool(wanted) for hits, wanted in zip(right, pattern, strict=True)], axis=0))
         cells.append(
             {
                 **dict(zip(("first", "second", "together"), map(bool, pattern), strict=True)),
-                "count": len(at),
-                "share": len(at) / max(len(labels), 1),
-                "examples": evidence.describe_all(evidence.rows[at[:_EXAMPLES]]),
+                "count": len(places),
+                "share": len(places) / max(len(labels), 1),
+                "examples": evidence.describe_all(evidence.rows[places[:_EXAMPLES]]),
             }
         )
     return {"first": subset_name(first, evidence.modalities), "second": _called(evidence, second), "cells": cells}
 
 
 def _contradictions(evidence: Evidence, first: int, second: int) -> list[dict]:
-    """Examples of which both sides are sure, each of something else; the surest first."""
+    """Examples on which both sides are sure, each of another label; the surest first."""
     if evidence.multi_label:
         return []
     answers = evidence.answers[first], evidence.answers[second]
-    sure = [of.max(axis=1) for of in answers]
-    both = np.minimum(*sure)
+    confidences = [probabilities.max(axis=1) for probabilities in answers]
+    lower = np.minimum(*confidences)
     has = [evidence.present[evidence.rows][:, _places(evidence, side)].any(axis=1) for side in (first, second)]
-    at = np.flatnonzero((answers[0].argmax(axis=1) != answers[1].argmax(axis=1)) & (both >= _SURE) & has[0] & has[1])
-    at = at[np.argsort(-both[at], kind="stable")][: 2 * _EXAMPLES]
-    labels = [predicted_labels(of, False) for of in answers]
+    places = np.flatnonzero((answers[0].argmax(axis=1) != answers[1].argmax(axis=1)) & (lower >= _SURE) & has[0] & has[1])
+    places = places[np.argsort(-lower[places], kind="stable")][: 2 * _EXAMPLES]
+    predicted = [predicted_labels(probabilities, False) for probabilities in answers]
     return [
         evidence.describe(
             int(evidence.rows[row]),
             sides=[
-                {"inputs": _called(evidence, side), "predicted": evidence.names_of(of[row]), "probability": float(p[row])}
-                for side, of, p in zip((first, second), labels, sure, strict=True)
+                {"inputs": _called(evidence, side), "predicted": evidence.names_of(labels[row]), "probability": float(top[row])}
+                for side, labels, top in zip((first, second), predicted, confidences, strict=True)
             ],
         )
-        for row in at
+        for row in places
     ]
 
 

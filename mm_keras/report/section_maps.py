@@ -10,8 +10,8 @@ from mm_keras.report.maps import MOST_POINTS, make_maps_of
 from mm_keras.report.neighbours import unit_rows
 
 _MOST_COLOURED = 10  # labels with a colour of their own
-_PICTURES = 12
-_MOST_LABELS = 30
+_PICTURES = 12  # on the map of the fused embeddings
+_MOST_LABELS = 30  # whose texts are compared
 
 
 def make_maps(evidence: Evidence) -> dict:
@@ -24,20 +24,20 @@ def make_maps(evidence: Evidence) -> dict:
     spaces = []
     for name, vectors in evidence.embeddings.items():
         modality = name.removesuffix(", tuned")
-        at = np.arange(number)
+        places = np.arange(number)
         if modality in evidence.modalities:
-            at = np.flatnonzero(evidence.inputs[present(modality)][rows])
-        chosen = vectors[rows[at]]
+            places = np.flatnonzero(evidence.inputs[present(modality)][rows])
+        chosen = vectors[rows[places]]
         for method, points in make_maps_of(chosen, evidence.seed).items():
             spaces.append(
                 {
                     "space": name,
                     "method": method,
                     "points": [
-                        {"x": float(x), "y": float(y), "id": str(evidence.examples.ids[rows[each]]), "label": labels[each]}
-                        for each, (x, y) in zip(at, points, strict=True)
+                        {"x": float(x), "y": float(y), "id": str(evidence.examples.ids[rows[place]]), "label": labels[place]}
+                        for place, (x, y) in zip(places, points, strict=True)
                     ],
-                    "pictures": _pictures(evidence, rows[at]) if name == "fused" and method == "t-SNE" else [],
+                    "pictures": _pictures(evidence, rows[places]) if name == "fused" and method == "t-SNE" else [],
                 }
             )
     return {
@@ -57,9 +57,9 @@ def _first(evidence: Evidence, row: int) -> str | None:
 
 def _pictures(evidence: Evidence, rows: np.ndarray) -> list[dict]:
     """Some examples with a picture, and which point is theirs."""
-    at = np.flatnonzero(evidence.examples.sizes[rows].all(axis=1))
-    at = at[np.linspace(0, len(at) - 1, min(_PICTURES, len(at))).round().astype(int)] if len(at) else at
-    return [{"point": int(each), "split": evidence.examples.name, "row": int(rows[each])} for each in at]
+    places = np.flatnonzero(evidence.examples.sizes[rows].all(axis=1))
+    places = places[np.linspace(0, len(places) - 1, min(_PICTURES, len(places))).round().astype(int)] if len(places) else places
+    return [{"point": int(place), "split": evidence.examples.name, "row": int(rows[place])} for place in places]
 
 
 def _similar(evidence: Evidence) -> dict | None:

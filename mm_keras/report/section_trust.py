@@ -41,9 +41,9 @@ def _reliability(evidence: Evidence, subset: int) -> dict:
     true = multi_hot(evidence.labels[evidence.rows], len(evidence.names))
     claims = claimed_and_true(evidence.answers[subset], true, evidence.multi_label)
     bins = reliability(*claims)
-    count = sum(each["count"] for each in bins)
-    claimed = sum(each["count"] * each["claimed"] for each in bins) / max(count, 1)
-    came_true = sum(each["count"] * each["true"] for each in bins) / max(count, 1)
+    count = sum(entry["count"] for entry in bins)
+    claimed = sum(entry["count"] * entry["claimed"] for entry in bins) / max(count, 1)
+    came_true = sum(entry["count"] * entry["true"] for entry in bins) / max(count, 1)
     return {
         "inputs": subset_name(subset, evidence.modalities),
         "ece": calibration_error(bins),
@@ -62,24 +62,24 @@ def _novelty(evidence: Evidence) -> dict | None:
     """How far the examples are from the training's; None without training examples."""
     if not evidence.train or len(evidence.train.examples) < 2:
         return None
-    own, of_train = novelty(evidence.embeddings["fused"][:_MOST_COMPARED], evidence.train.embeddings["fused"])
-    limit = float(np.percentile(of_train, _UNUSUAL))
-    far = np.flatnonzero(own > limit)
-    far = far[np.argsort(-own[far], kind="stable")]
-    top = max(float(np.max(own, initial=0.0)), float(np.max(of_train, initial=0.0)), 1e-6)
-    both = np.concatenate([own, of_train])
-    is_own = np.repeat([True, False], [len(own), len(of_train)])
+    distances, train_distances = novelty(evidence.embeddings["fused"][:_MOST_COMPARED], evidence.train.embeddings["fused"])
+    limit = float(np.percentile(train_distances, _UNUSUAL))
+    far = np.flatnonzero(distances > limit)
+    far = far[np.argsort(-distances[far], kind="stable")]
+    top = max(float(np.max(distances, initial=0.0)), float(np.max(train_distances, initial=0.0)), 1e-6)
+    all_distances = np.concatenate([distances, train_distances])
+    is_of_split = np.repeat([True, False], [len(distances), len(train_distances)])
     content = {
         "limit": limit,
         "count": len(far),
-        "share": len(far) / max(len(own), 1),
-        "histogram": histogram(both, is_own, 0.0, top),
-        "examples": [evidence.describe(int(row), distance=float(own[row])) for row in far[:_EXAMPLES]],
-        "compared": len(own),
-        "is_sample": evidence.train.is_sample or len(own) < len(evidence),
+        "share": len(far) / max(len(distances), 1),
+        "histogram": histogram(all_distances, is_of_split, 0.0, top),
+        "examples": [evidence.describe(int(row), distance=float(distances[row])) for row in far[:_EXAMPLES]],
+        "compared": len(distances),
+        "is_sample": evidence.train.is_sample or len(distances) < len(evidence),
     }
     if evidence.labels is not None and len(far):
-        near = np.setdiff1d(np.arange(len(own)), far)
+        near = np.setdiff1d(np.arange(len(distances)), far)
         content["right_far"] = float(evidence.right[far].mean())
         content["right_near"] = float(evidence.right[near].mean()) if len(near) else None
     return content

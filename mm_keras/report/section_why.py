@@ -16,7 +16,7 @@ from mm_keras.report.loaded_run import Inputs, image_encoder, text_encoder
 from mm_keras.report.neighbours import nearest
 from mm_keras.report.subsets import shapley_values
 
-_RIGHT, _WRONG, _UNSURE = 6, 8, 6
+_RIGHT, _WRONG, _UNSURE = 6, 8, 6  # examples of each kind
 _GRID = 5  # parts of a picture along each side
 _MOST_TAKEN_APART = 8  # examples whose pictures and texts are looked at in parts
 _MOST_PARTS = 8  # of a text that are left out in turn
@@ -29,18 +29,18 @@ def make_why(evidence: Evidence) -> dict:
     """The section's content, as JSON values."""
     chosen = _alternating(_choose(evidence))
     rows = np.array([row for row, _ in chosen], int)
-    told = evidence.probabilities[rows].argmax(axis=1)
+    top = evidence.probabilities[rows].argmax(axis=1)  # the most probable label of each
     examples = [
-        evidence.describe(row, kind=kind, label=evidence.names[of]) for (row, kind), of in zip(chosen, told, strict=True)
+        evidence.describe(row, kind=kind, label=evidence.names[label]) for (row, kind), label in zip(chosen, top, strict=True)
     ]
-    some = {name: array[rows] for name, array in evidence.inputs.items()}
-    _add_contributions(evidence, examples, some, told)
-    if evidence.loaded.encoders:  # those of a late fusion are several, and cannot be asked apart
+    inputs = {name: array[rows] for name, array in evidence.inputs.items()}
+    _add_contributions(evidence, examples, inputs, top)
+    if evidence.loaded.encoders:  # a late fusion has several models, whose encoders cannot be asked apart
         if IMAGE in evidence.modalities:
-            _add_regions(evidence, examples, some, told)
+            _add_regions(evidence, examples, inputs, top)
         for modality in evidence.modalities:
             if modality != IMAGE and evidence.features.text(modality).kind != "string":
-                _add_words(evidence, modality, examples, some, told)
+                _add_words(evidence, modality, examples, inputs, top)
     if evidence.train:
         _add_neighbours(evidence, examples)
     return {"examples": examples, "grid": _GRID}
@@ -64,19 +64,19 @@ def _choose(evidence: Evidence) -> list[tuple[int, str]]:
 
 
 def _alternating(chosen: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The same, of each kind in turn, since not all of them are taken apart."""
-    kinds = {kind: [each for each in chosen if each[1] == kind] for _, kind in chosen}
+    """The same pairs, each kind in turn, since only the first ones are taken apart."""
+    kinds = {kind: [pair for pair in chosen if pair[1] == kind] for _, kind in chosen}
     turns = itertools.zip_longest(*kinds.values())
-    return [each for turn in turns for each in turn if each]
+    return [pair for turn in turns for pair in turn if pair]
 
 
-def _add_contributions(evidence: Evidence, examples: list[dict], some: Inputs, told: np.ndarray) -> None:
-    """The exact Shapley values of the inputs, of the probability of the label that is told."""
+def _add_contributions(evidence: Evidence, examples: list[dict], inputs: Inputs, top: np.ndarray) -> None:
+    """Adds "contributions": the exact Shapley values of the inputs for the probability of the most probable label."""
     number = len(evidence.modalities)
     if len(evidence.subsets) < 1 << number:  # too many inputs
         return
     answers = [
-        evidence.loaded.probabilities(some, [bool(subset >> place & 1) for place in range(number)])[np.arange(len(told)), told]
+        evidence.loaded.probabilities(inputs, [bool(subset >> place & 1) for place in range(number)])[np.arange(len(top)), top]
         for subset in range(1 << number)
     ]
     values = shapley_values(np.stack(answers))
@@ -86,19 +86,19 @@ def _add_contributions(evidence: Evidence, examples: list[dict], some: Inputs, t
         example["with_nothing"], example["with_all"] = float(answers[0][place]), float(answers[-1][place])
 
 
-def _add_regions(evidence: Evidence, examples: list[dict], some: Inputs, told: np.ndarray) -> None:
-    """How far the probability falls where a part of the picture is grey: "regions" [5][5]."""
+def _add_regions(evidence: Evidence, examples: list[dict], inputs: Inputs, top: np.ndarray) -> None:
+    """Adds "regions" [5][5]: how far the probability falls where a part of the picture has the mean colour."""
     shown = [place for place, example in enumerate(examples) if example["has_image"]][:_MOST_TAKEN_APART]
     if not shown:
         return
     spec = evidence.features.image
     encoded = [evidence.examples.image(examples[place]["row"]) for place in shown]
     pixels = read_images(tf.constant(encoded), spec)[0].numpy()
-    hidden = np.concatenate([_partly_hidden(each) for each in pixels])
+    hidden = np.concatenate([_partly_hidden(picture) for picture in pixels])
     end_if_asked()
     places = np.repeat(shown, len(hidden) // len(shown))
-    asked = {name: array[places] for name, array in some.items()} | image_encoder(evidence.loaded)(hidden)
-    answers = evidence.loaded.probabilities(asked)[np.arange(len(places)), told[places]].reshape(len(shown), -1)
+    hidden_inputs = {name: array[places] for name, array in inputs.items()} | image_encoder(evidence.loaded)(hidden)
+    answers = evidence.loaded.probabilities(hidden_inputs)[np.arange(len(places)), top[places]].reshape(len(shown), -1)
     for place, (whole, *without) in zip(shown, answers.astype(float).tolist(), strict=True):
         examples[place]["regions"] = (whole - np.array(without)).reshape(_GRID, _GRID).tolist()
 
@@ -113,24 +113,24 @@ def _partly_hidden(pixels: np.ndarray) -> np.ndarray:
     return hidden
 
 
-def _add_words(evidence: Evidence, modality: str, examples: list[dict], some: Inputs, told: np.ndarray) -> None:
-    """How far the probability falls where a part of a text is left out: "words": {field: [[text, value], …]}."""
-    asked, parts_of = [], {}
+def _add_words(evidence: Evidence, modality: str, examples: list[dict], inputs: Inputs, top: np.ndarray) -> None:
+    """Adds "words" {field: [[text, value], …]}: how far the probability falls where a part of a text is left out."""
+    texts, parts_of = [], {}
     for place, example in enumerate(examples[:_MOST_TAKEN_APART]):
         parts = split_text(evidence.examples.texts[modality][example["row"]])
         if parts:
             parts_of[place] = parts
-            asked += [(place, "".join(parts)), *((place, "".join(parts[:n] + parts[n + 1 :])) for n in range(len(parts)))]
-    if not asked:
+            texts += [(place, "".join(parts)), *((place, "".join(parts[:n] + parts[n + 1 :])) for n in range(len(parts)))]
+    if not texts:
         return
     encode, answers = text_encoder(evidence.loaded, modality), []
-    for start in range(0, len(asked), _TEXTS):
+    for start in range(0, len(texts), _TEXTS):
         end_if_asked()
-        batch = asked[start : start + _TEXTS]
+        batch = texts[start : start + _TEXTS]
         places = np.array([place for place, _ in batch])
-        given = {name: array[places] for name, array in some.items()} | encode([text for _, text in batch])
-        given[present(modality)] = np.array([bool(text.strip()) for _, text in batch])
-        answers.append(evidence.loaded.probabilities(given)[np.arange(len(batch)), told[places]])
+        batch_inputs = {name: array[places] for name, array in inputs.items()} | encode([text for _, text in batch])
+        batch_inputs[present(modality)] = np.array([bool(text.strip()) for _, text in batch])
+        answers.append(evidence.loaded.probabilities(batch_inputs)[np.arange(len(batch)), top[places]])
     values, start = np.concatenate(answers), 0
     for place, parts in parts_of.items():
         whole, *without = values[start : start + len(parts) + 1].tolist()
@@ -153,9 +153,9 @@ def split_text(text: str, most: int = _MOST_PARTS) -> list[str]:
 
 def _add_neighbours(evidence: Evidence, examples: list[dict]) -> None:
     rows = [example["row"] for example in examples]
-    found, distances = nearest(evidence.embeddings["fused"][rows], evidence.train.embeddings["fused"], _NEIGHBOURS)
-    for example, *of in zip(examples, found.tolist(), distances.tolist(), strict=True):
-        near = zip(*of, strict=True)
+    indices, distances = nearest(evidence.embeddings["fused"][rows], evidence.train.embeddings["fused"], _NEIGHBOURS)
+    for example, *rows_and_distances in zip(examples, indices.tolist(), distances.tolist(), strict=True):
+        near = zip(*rows_and_distances, strict=True)
         example["neighbours"] = [
             describe(evidence.train.examples, row, evidence.names) | {"distance": distance} for row, distance in near
         ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from mm_keras.features import ALL_INPUTS, ALL_TEXTS, IMAGE
 
-MOST_INPUTS = 6  # of which every set is looked at: 64 sets
+MOST_INPUTS = 6  # up to so many, every set of inputs is looked at: 64 sets
 NOTHING = "nothing"
 
 
@@ -21,13 +21,13 @@ def all_subsets(num_inputs: int) -> list[int]:
     everything = (1 << num_inputs) - 1
     if num_inputs <= MOST_INPUTS:
         return list(range(everything + 1))
-    alone = [1 << each for each in range(num_inputs)]
-    return [0, *alone, *(everything & ~each for each in alone), everything]
+    alone = [1 << number for number in range(num_inputs)]
+    return [0, *alone, *(everything & ~single for single in alone), everything]
 
 
 def with_texts(subsets: Sequence[int], modalities: Sequence[str]) -> list[int]:
-    """The same sets, and that of all texts, in order of their size."""
-    return sorted({*subsets, texts_of(modalities)}, key=lambda each: (each.bit_count(), each))
+    """The given sets and the set of all texts, smaller ones first."""
+    return sorted({*subsets, texts_of(modalities)}, key=lambda subset: (subset.bit_count(), subset))
 
 
 def texts_of(modalities: Sequence[str]) -> int:

@@ -12,24 +12,26 @@ Rows = list[dict]
 
 
 def make_tables(evidence: Evidence, sections: Mapping[str, Mapping]) -> dict[str, Rows]:
-    """Name -> rows: predictions.csv always, the others of the sections that were made."""
+    """The tables, name -> rows: "predictions" always, the others for those sections that were made."""
     tables = {"predictions": _predictions(evidence)}
-    if of := sections.get("inputs"):
-        tables["inputs"] = [_flat(row, "together") for row in of["subsets"]] + [_flat(row, "alone") for row in of["baselines"]]
-    if of := sections.get("classes"):
-        tables["classes"] = [_class_row(row) for row in of["labels"]]
-        names = of["confusion"]["labels"]
-        counts = of["confusion"]["counts"]
+    if content := sections.get("inputs"):
+        tables["inputs"] = [_flat(row, "together") for row in content["subsets"]] + [
+            _flat(row, "alone") for row in content["baselines"]
+        ]
+    if content := sections.get("classes"):
+        tables["classes"] = [_class_row(row) for row in content["labels"]]
+        names = content["confusion"]["labels"]
+        counts = content["confusion"]["counts"]
         tables["confusion"] = [
             {"given": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, counts, strict=True)
         ]
-    if of := sections.get("data"):
-        if of["leaks"]:
-            tables["copies"] = of["leaks"]["rows"]
+    if content := sections.get("data"):
+        if content["leaks"]:
+            tables["copies"] = content["leaks"]["rows"]
         tables["label_errors"] = [
             {name: row[name] for name in ("split", "id", "given", "suggested", "score", "neighbours_agree")} | row["texts"]
-            for each in of["label_errors"]
-            for row in each["suspects"]
+            for checked in content["label_errors"]
+            for row in checked["suspects"]
         ]
     return {name: rows for name, rows in tables.items() if rows}
 
@@ -55,8 +57,8 @@ def _predictions(evidence: Evidence) -> Rows:
 
 def _flat(row: Mapping, trained: str) -> dict:
     flat = {"inputs": row["inputs"], "trained": trained}
-    for name, of in row["measures"].items():
-        flat |= {name: of["value"], f"{name} low": of["low"], f"{name} high": of["high"]}
+    for name, result in row["measures"].items():
+        flat |= {name: result["value"], f"{name} low": result["low"], f"{name} high": result["high"]}
     return flat
 
 
@@ -64,8 +66,8 @@ def _class_row(row: Mapping) -> dict:
     flat: dict = {}
     for name, value in row.items():
         if name in ("precision", "recall", "f1"):
-            of = value or dict.fromkeys(("value", "low", "high"), np.nan)
-            flat |= {name: of["value"], f"{name} low": of["low"], f"{name} high": of["high"]}
+            result = value or dict.fromkeys(("value", "low", "high"), np.nan)
+            flat |= {name: result["value"], f"{name} low": result["low"], f"{name} high": result["high"]}
         else:
             flat[name] = value
     return flat

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from mm_keras.features import ALL_INPUTS
 
 _MUCH_MISSING = 0.05  # of the examples
-_OVERCONFIDENT = 0.03
+_OVERCONFIDENT = 0.03  # between the mean claimed probability and the share that came true
 _MANY_LEAKS = 0.02  # of the examples
-_LEAKED_SCORE = 0.005  # by which copies flatter it
+_LEAKED_SCORE = 0.005  # by which copies flatter the score
 _TELLING = 0.2  # of the texts name their label
-_WIDE = 0.08  # half of an interval
+_WIDE = 0.08  # width of an interval
 _APART = 0.65  # area under the ROC curve of telling test from training
 _WEAK = 0.6  # F1, of a label with enough examples
-_ENOUGH = 5
-_MANY_ERRORS = 0.1  # of the labels: more say something of the model and not of them
+_ENOUGH = 5  # examples
+_MANY_ERRORS = 0.1  # of the labels look wrong: more would tell of a weak model, not of wrong labels
 _NAMES = {"accuracy": "accuracy", "mAP": "mAP", "top_5": "top-5 accuracy", "micro_f1": "micro F1", "macro_f1": "macro F1"}
 
 
@@ -67,13 +67,13 @@ def _single(inputs: Mapping | None) -> str | None:
     if not inputs or not inputs["gain"]:
         return None
     gain, measure = inputs["gain"], inputs["measure"]
-    of = gain["difference"]
+    gap = gain["difference"]
     text = f"The best single input is {gain['best']}, with {measure} {gain['value']:.3f}; {ALL_INPUTS} together are "
-    if of["low"] > 0:
-        return f"{text}{_points(of['value'])} better ({_range(of)})."
-    if of["high"] < 0:
-        return f"{text}{_points(-of['value'])} worse ({_range(of)}): the fusion loses what the input alone knows."
-    return f"{text}not measurably better ({of['value'] * 100:+.1f} points, {_range(of)})."
+    if gap["low"] > 0:
+        return f"{text}{_points(gap['value'])} better ({_range(gap)})."
+    if gap["high"] < 0:
+        return f"{text}{_points(-gap['value'])} worse ({_range(gap)}): the fusion loses what the input alone knows."
+    return f"{text}not measurably better ({gap['value'] * 100:+.1f} points, {_range(gap)})."
 
 
 def _of_leaks(data: Mapping | None) -> list[dict]:
@@ -91,11 +91,11 @@ def _of_leaks(data: Mapping | None) -> list[dict]:
 
 def _of_naming(data: Mapping | None) -> list[dict]:
     findings = []
-    for of in (data or {}).get("named_labels", ()):
-        if of["share"] >= _TELLING:
-            text = f"{of['share']:.0%} of the texts of {of['field']} name their label"
-            if of["naming"]["value"] is not None and of["others"]["value"] is not None:
-                text += f": on those the score is {of['naming']['value']:.3f}, on the others {of['others']['value']:.3f}"
+    for field in (data or {}).get("named_labels", ()):
+        if field["share"] >= _TELLING:
+            text = f"{field['share']:.0%} of the texts of {field['field']} name their label"
+            if field["naming"]["value"] is not None and field["others"]["value"] is not None:
+                text += f": on those the score is {field['naming']['value']:.3f}, on the others {field['others']['value']:.3f}"
             text += ". If texts will not do so where the model is used, take the second number."
             findings.append(_finding("bad", text))
     return findings
@@ -127,9 +127,9 @@ def _of_inputs(inputs: Mapping) -> list[dict]:
 
 def _of_label_errors(data: Mapping | None) -> list[dict]:
     findings = []
-    for of in (data or {}).get("label_errors", ()):
-        if 0 < of["count"] <= _MANY_ERRORS * of["checked"]:
-            text = f"{of['count']:,} of {of['checked']:,} examples of split {of['split']} have a label that looks wrong"
+    for part in (data or {}).get("label_errors", ()):
+        if 0 < part["count"] <= _MANY_ERRORS * part["checked"]:
+            text = f"{part['count']:,} of {part['checked']:,} examples of split {part['split']} have a label that looks wrong"
             findings.append(_finding("hint", f"{text}; look through tables/label_errors.csv, the most suspicious first."))
     return findings
 
@@ -160,10 +160,10 @@ def _of_trust(trust: Mapping | None, facts: Mapping) -> list[dict]:
             sure = "too sure" if gap > 0 else "not sure enough"
             findings.append(_finding("hint", f"Probabilities are {sure}, by {much} on average (ECE {whole['ece']:.3f})."))
         points = trust["coverage_table"]
-        full, some = trust["risk_coverage"][-1]["risk"], next((point for point in points if point["asked"] == 0.8), None)
-        if not facts["multi_label"] and some and full > 0.01 and some["risk"] < full / 2:
-            text = f"Of the answers with a probability above {some['confidence']:.2f}, {some['risk']:.1%} are wrong"
-            findings.append(_finding("good", f"{text} instead of {full:.1%}; they are {some['coverage']:.0%} of all."))
+        full, surest = trust["risk_coverage"][-1]["risk"], next((point for point in points if point["asked"] == 0.8), None)
+        if not facts["multi_label"] and surest and full > 0.01 and surest["risk"] < full / 2:
+            text = f"Of the answers with a probability above {surest['confidence']:.2f}, {surest['risk']:.1%} are wrong"
+            findings.append(_finding("good", f"{text} instead of {full:.1%}; they are {surest['coverage']:.0%} of all."))
     novelty = (trust or {}).get("novelty")
     if novelty and novelty["share"] > 0.05:
         text = f"{novelty['share']:.0%} of the examples are farther from all training examples than those are from each other."
@@ -201,8 +201,8 @@ def _points(value: float) -> str:
     return f"{value * 100:.1f} points"
 
 
-def _range(of: Mapping) -> str:
-    return f"95 % interval {of['low'] * 100:+.1f} to {of['high'] * 100:+.1f}"
+def _range(interval: Mapping) -> str:
+    return f"95 % interval {interval['low'] * 100:+.1f} to {interval['high'] * 100:+.1f}"
 
 
 def _joined(names: Sequence[str]) -> str:

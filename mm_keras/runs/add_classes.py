@@ -35,6 +35,10 @@ def add_classes(workdir: str | Path, texts: str | Path, output: str | Path) -> P
         FileExistsError: if `output` holds a run already.
         FileNotFoundError: if there is no run or file.
         ValueError: for a run with another head, no new class, or one that is there already or has an empty text.
+
+    Example:
+        >>> add_classes("runs/products", "classes.jsonl", "runs/more_products")
+        PosixPath('runs/more_products')
     """
     run, new = RunFolder(workdir), RunFolder(output)
     new.check_free(overwrite=False)
@@ -44,15 +48,15 @@ def add_classes(workdir: str | Path, texts: str | Path, output: str | Path) -> P
             f"{run.path} has no class-embedding head; train one with build_two_tower.head = @build_class_embedding_head and "
             "train.embed_classes = @embed_classes"
         )
-    added = read_texts(Path(texts))
-    known = [name for name in added if name in features.labels]
-    empty = [name for name, text in added.items() if not text.strip()]
-    if known or empty or not added:
+    new_texts = read_texts(Path(texts))
+    known = [name for name in new_texts if name in features.labels]
+    empty = [name for name, text in new_texts.items() if not text.strip()]
+    if known or empty or not new_texts:
         reason = f"{known[0]!r} is a class already" if known else f"{empty[0]!r} has no text" if empty else "it holds no class"
         raise ValueError(f"{texts}: {reason}")
     encoder = ClassEncoder.load(run.class_encoder)
-    model = head.add_classes(model, encoder(list(added.values())))
-    features = dataclasses.replace(features, labels=(*features.labels, *added))
+    model = head.add_classes(model, encoder(list(new_texts.values())))
+    features = dataclasses.replace(features, labels=(*features.labels, *new_texts))
     report_equal(features.labels, model.get_layer("head").get_layer("class_similarity").class_embeddings.numpy())
     new.start(overwrite=False)
     features.save(new.path)
@@ -60,10 +64,10 @@ def add_classes(workdir: str | Path, texts: str | Path, output: str | Path) -> P
     with atomic_file(new.best) as temporary:
         model.save(temporary)
     encoder.save(new.class_encoder)
-    write_class_texts(new.class_encoder, read_texts(run.class_encoder / CLASS_DESCRIPTIONS_FILE) | added)
+    write_class_texts(new.class_encoder, read_texts(run.class_encoder / CLASS_DESCRIPTIONS_FILE) | new_texts)
     check(run.thresholds)
     if run.thresholds.is_file():
         write_bytes(new.thresholds, run.thresholds.read_bytes())
-    new.save_facts(**run.facts() | {"classes_added": {"from": str(run.path.absolute()), "labels": list(added)}})
-    logging.info(f"{new.path}: {len(added):,} classes added to {len(features.labels) - len(added):,}")
+    new.save_facts(**run.facts() | {"classes_added": {"from": str(run.path.absolute()), "labels": list(new_texts)}})
+    logging.info(f"{new.path}: {len(new_texts):,} classes added to {len(features.labels) - len(new_texts):,}")
     return new.path

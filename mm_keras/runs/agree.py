@@ -53,10 +53,10 @@ def measure_agreement(
     run = RunFolder(workdir)
     model, features = run.load_model()
     _check_multi_class(run, features)
-    opened = run.dataset(dataset)
+    data = run.dataset(dataset)
     scores = {}
     for name in dict.fromkeys((tune_on, split)):
-        (inputs,), labels, behind = encode_split(run, model, features, opened.split(name))
+        (inputs,), labels, behind = encode_split(run, model, features, data.split(name))
         probabilities = probabilities_of(behind.predict(inputs, batch_size=1024, verbose=0), False)
         rows = np.arange(len(labels))
         scores[name] = (probabilities[rows, labels], probabilities[rows, false_claims(labels, seed)])
@@ -125,8 +125,8 @@ def check_claims(
                 num_agreeing += answer.get("agrees", False)
                 file.write(json.dumps({"id": row.id, **answer}, ensure_ascii=False) + "\n")
             bar.update(len(batch))
-    doubted = num_checked - num_agreeing
-    logging.info(f"{output}: {num_checked:,} claims checked, {doubted:,} not believed; {num_bad:,} bad {rows.unit}")
+    num_doubted = num_checked - num_agreeing
+    logging.info(f"{output}: {num_checked:,} claims checked, {num_doubted:,} not believed; {num_bad:,} bad {rows.unit}")
     if not num_checked:
         raise ValueError(f"no claim was checked: {first_error or 'the table is empty'}")
     return output
@@ -149,9 +149,9 @@ class ClaimChecker:
     def __init__(self, workdir: str | Path, threshold: float | None = None):
         run = RunFolder(workdir)
         _check_multi_class(run, FeatureSpec.load(run.path))
-        tuned = run.report / AGREEMENT_FILE
+        tuned_file = run.report / AGREEMENT_FILE
         if threshold is None:
-            threshold = read_json(tuned)["threshold"] if tuned.is_file() else _UNTUNED
+            threshold = read_json(tuned_file)["threshold"] if tuned_file.is_file() else _UNTUNED
         if not 0 <= threshold <= 1:
             raise ValueError(f"--threshold is a probability, within [0, 1]. Received: {threshold}")
         self.predictor = Predictor(workdir)
@@ -168,8 +168,8 @@ class ClaimChecker:
                 continue
             claim = str(row.kept.get(label) or "").strip()
             if claim not in self._ids:
-                what = f"claimed label {claim!r} is none of the run's" if claim else f"no claimed label in column {label!r}"
-                answers[place] = {"error": what}
+                problem = f"claimed label {claim!r} is none of the run's" if claim else f"no claimed label in column {label!r}"
+                answers[place] = {"error": problem}
                 continue
             try:
                 batch.append(self.predictor.read(row.inputs, image_roots))
@@ -212,17 +212,17 @@ class ClaimChecker:
 
 def find_reason(claim: str, agrees: bool, inputs: Mapping[str, Mapping], best: str, probability: float) -> str:
     """Why a claim is believed or not, as a clause for people."""
-    for_it = [f"{name} ({facts['score']:.2f})" for name, facts in inputs.items() if facts["says"] == claim]
+    in_favour = [f"{name} ({facts['score']:.2f})" for name, facts in inputs.items() if facts["says"] == claim]
     against = [
         f"{name} says {facts['says']!r} ({facts['probability']:.2f}; {claim!r} {facts['score']:.2f})"
         for name, facts in inputs.items()
         if facts["says"] != claim
     ]
-    agreeing = f"{' and '.join(for_it)} agree{'s' if len(for_it) == 1 else ''}" if for_it else ""
+    agreeing = f"{' and '.join(in_favour)} agree{'s' if len(in_favour) == 1 else ''}" if in_favour else ""
     if agrees:
         doubts = f"though {', '.join(against)}" if against else ""
         return ", ".join(filter(None, (agreeing or f"together the inputs say {best!r}", doubts)))
-    if not against:  # each input alone agrees, and not surely enough
+    if not against:  # each input alone agrees, but is not sure enough
         return f"{agreeing}, but none is sure enough" if agreeing else f"the inputs say {best!r} ({probability:.2f})"
     return ", ".join([*against, *([f"though {agreeing}"] if agreeing else [])])
 

@@ -67,7 +67,7 @@ class ClassEncoder:
         if self._encoder:
             with atomic_file(folder / _ENCODER_FILE) as temporary:
                 self._encoder.save(temporary)
-        # A spec of features knows how to keep a tokenizer or a SavedModel; its labels mean nothing here.
+        # A FeatureSpec can save a tokenizer or a SavedModel; its labels are placeholders here.
         FeatureSpec(image=None, texts=(self._spec,), labels=("", ""), multi_label=False).save(folder)
 
     @classmethod
@@ -80,7 +80,7 @@ class ClassEncoder:
 
 @dataclasses.dataclass(frozen=True)
 class ClassEmbeddings:
-    """The embeddings of classes, with which a head compares.
+    """The embeddings of classes that a class-embedding head compares examples with.
 
     Attributes:
         texts: label -> its text, in the order of the labels.
@@ -129,7 +129,7 @@ def embed_classes(
     """
     dataset = Dataset.open(dataset)
     names = dataset.info.labels.names
-    of_labels = dict(zip(names, names, strict=True))
+    label_texts = dict(zip(names, names, strict=True))
     if texts is not None:
         descriptions = read_texts(next((path for path in (Path(texts), dataset.folder / texts) if path.is_file()), Path(texts)))
         missing = [name for name in names if not descriptions.get(name, "").strip()]
@@ -138,23 +138,23 @@ def embed_classes(
                 f"{texts} has no text for {len(missing):,} of {len(names):,} labels: {missing[:5]}…; add them, or set "
                 "embed_classes.names_for_missing = True to embed them by their names"
             )
-        of_labels |= {name: descriptions[name] for name in names if name not in set(missing)}
+        label_texts |= {name: descriptions[name] for name in names if name not in set(missing)}
     if make_embedder:
         spec = EmbeddedText("class_text", dataclasses.replace(make_embedder(), trainable=False))
     else:
-        spec = TokenText("class_text", make_tokenizer([[text.encode() for text in of_labels.values()]]), max_tokens)
+        spec = TokenText("class_text", make_tokenizer([[text.encode() for text in label_texts.values()]]), max_tokens)
     encoder = ClassEncoder(spec, None if make_embedder else text_encoder(spec, name="class_encoder"))
-    values = encoder(list(of_labels.values()))
+    values = encoder(list(label_texts.values()))
     report_equal(names, values)
-    return ClassEmbeddings(of_labels, values, encoder)
+    return ClassEmbeddings(label_texts, values, encoder)
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """Label -> text of a file of class texts.
+    """Reads a file of class texts: label -> text.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: for the first row that is none.
+        ValueError: for the first row that is no label with a text.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -172,7 +172,7 @@ def report_equal(names: Sequence[str], embeddings: np.ndarray) -> None:
     """Prints which classes have equal embeddings, so that no head can tell them apart."""
     _, first, group = np.unique(embeddings.round(6), axis=0, return_index=True, return_inverse=True)
     pairs = [
-        f"{names[index]!r} and {names[first[which]]!r}" for index, which in enumerate(group.ravel()) if first[which] != index
+        f"{names[index]!r} and {names[first[number]]!r}" for index, number in enumerate(group.ravel()) if first[number] != index
     ]
     if pairs:
         logging.info(f"{len(pairs):,} classes have the embedding of another and cannot be told from it: {', '.join(pairs[:5])}")

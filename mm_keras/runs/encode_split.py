@@ -70,5 +70,5 @@ def _encode(encoders: keras.Model, features: FeatureSpec, batches: Batches) -> t
         flags = {present(modality): inputs[present(modality)].numpy() for modality in features.modalities}
         parts.append(encoders.predict_on_batch(inputs) | flags)
         labels.append(batch_labels.numpy())
-    whole = {name: np.concatenate([part[name] for part in parts])[: batches.num_examples] for name in parts[0]}
-    return whole, np.concatenate(labels)[: batches.num_examples]
+    arrays = {name: np.concatenate([part[name] for part in parts])[: batches.num_examples] for name in parts[0]}
+    return arrays, np.concatenate(labels)[: batches.num_examples]

@@ -64,18 +64,18 @@ def evaluate(
     run = RunFolder(workdir)
     if predictions:
         check_output(Path(predictions))
-    measured = run.dataset(dataset).split(split)
-    info = measured.dataset.info
-    began = time.monotonic()
+    eval_split = run.dataset(dataset).split(split)
+    info = eval_split.dataset.info
+    start = time.monotonic()
     answers: dict[str, np.ndarray] | None = {} if predictions else None
-    num_examples, rows = _evaluate_model(run, measured, batch_size, texts_per_field, answers)
-    seconds = time.monotonic() - began
+    num_examples, rows = _evaluate_model(run, eval_split, batch_size, texts_per_field, answers)
+    seconds = time.monotonic() - start
     for baseline in sorted(run.baselines.glob("*/")):
-        rows.append(_evaluate_model(RunFolder(baseline), measured, batch_size, texts_per_field)[1][-1])
+        rows.append(_evaluate_model(RunFolder(baseline), eval_split, batch_size, texts_per_field)[1][-1])
     for row in rows:
         if row["inputs"] in info.ceilings:
             row["ceiling"] = info.ceilings[row["inputs"]]
-    folder = str(measured.dataset.folder.absolute())
+    folder = str(eval_split.dataset.folder.absolute())
     report = {
         "dataset": info.name,
         "folder": folder,
@@ -93,7 +93,7 @@ def evaluate(
     write_text(run.report / "evaluation.md", f"{table}\n\n{format_details(report)}\n")
     logging.info(table)
     if predictions:
-        write_answers(Path(predictions), measured, FeatureSpec.load(run.path), answers, thresholds and thresholds.values)
+        write_answers(Path(predictions), eval_split, FeatureSpec.load(run.path), answers, thresholds and thresholds.values)
         logging.info(f"{predictions}: the answers to {num_examples:,} examples, by inputs shown")
     return report
 
@@ -148,11 +148,11 @@ def _evaluate_model(
     split: Split,
     batch_size: int,
     texts_per_field: int,
-    kept: dict[str, np.ndarray] | None = None,
+    all_logits: dict[str, np.ndarray] | None = None,
 ) -> tuple[int, list[dict]]:
     """The number of examples, and a row for each combination of inputs; the last row shows all of them.
 
-    The logits of each combination are added to `kept`, if it is there.
+    The logits of each combination are added to `all_logits`, if it is given, by the combination's name.
     """
     if texts_per_field < 1:
         raise ValueError(f"texts_per_field must be at least 1. Received: {texts_per_field}")
@@ -167,8 +167,8 @@ def _evaluate_model(
         answers = [behind.predict(inputs | hidden, batch_size=1024, verbose=0) for inputs in encoded]
         with_input = np.any([encoded[0][present(modality)] for modality in shown], axis=0).sum()
         logits = mean_logits(answers, features.multi_label)
-        if kept is not None:
-            kept[name] = logits
+        if all_logits is not None:
+            all_logits[name] = logits
         metrics = evaluate_logits(logits, labels, features.multi_label, thresholds and thresholds.values)
         rows.append({"inputs": name, "trained": trained, "present": int(with_input), **metrics})
     return len(labels), rows

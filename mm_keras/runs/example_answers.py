@@ -1,4 +1,4 @@
-"""What a run answers to each example of a split, by inputs shown, beside the truth: for people to look at."""
+"""Writes what a run answers to each example of a split, by the inputs shown, beside the truth: for people to look at."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def write_answers(
 ) -> None:
     """Writes a row an example: `id`, `truth`, `answer`, `probabilities`, and the latter two for each way of showing the inputs.
 
-    The last of `logits`, with all inputs, gives `answer` and `probabilities`; of "title" they are `answer: title` and
-    `probabilities: title`. Truth and answers of multi-label runs are lists. Probabilities stand in the order of the labels,
-    which Parquet has as metadata.
+    `answer` and `probabilities` are those with all inputs, the last of `logits`; those with "title" alone are called
+    `answer: title` and `probabilities: title`. Truth and answers of multi-label runs are lists. Probabilities stand in the
+    order of the labels, which Parquet has as metadata.
 
     Args:
         output: the file to write: .parquet, .csv or .jsonl.
@@ -41,9 +41,9 @@ def write_answers(
 
     index, _ = read_index(split, ["id", "labels", "label/ids"])
     kind = pa.list_(pa.string()) if features.multi_label else pa.string()
-    *others, everything = logits
+    *subsets, everything = logits
     columns = {"id": pa.string(), "truth": kind}
-    names = {everything: ""} | {name: f": {name}" for name in others}
+    names = {everything: ""} | {name: f": {name}" for name in subsets}
     for suffix in names.values():
         columns |= {f"answer{suffix}": kind, f"probabilities{suffix}": pa.list_(pa.float32())}
     schema = pa.schema(columns, {"labels": json.dumps(features.labels)})
@@ -53,13 +53,13 @@ def write_answers(
             part = slice(start, start + _PART)
             rows = index.slice(start, _PART).select(["id", "labels"]).to_pylist()
             truths = [row["labels"] if features.multi_label else row["labels"][0] for row in rows]
-            answered = [{"id": row["id"], "truth": truth} for row, truth in zip(rows, truths, strict=True)]
+            answer_rows = [{"id": row["id"], "truth": truth} for row, truth in zip(rows, truths, strict=True)]
             for name, suffix in names.items():
                 probabilities = _probabilities(logits[name][part], features.multi_label)
-                for row, values in zip(answered, probabilities, strict=True):
+                for row, values in zip(answer_rows, probabilities, strict=True):
                     row[f"answer{suffix}"] = _answer(values, features, thresholds)
                     row[f"probabilities{suffix}"] = [round(value, 6) for value in values.tolist()]
-            yield answered
+            yield answer_rows
 
     write_rows(output, parts(), schema)
 

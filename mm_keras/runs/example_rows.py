@@ -1,4 +1,4 @@
-"""The rows that one predicts, and how a table gives them."""
+"""The examples that are predicted, a row each, and the options by which a table is read as such rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class InputOptions:
         image_root: the folder to which image paths are relative; None: that of the table.
         allow_outside: whether images may lie outside of that folder.
         image_template: makes image paths of columns: "images/{id}.jpg".
-        first_image: whether of a cell with several images the first is taken; otherwise it is an error.
-        encoding, delimiter: of text tables; None: found out.
+        first_image: whether the first image of a cell with several is taken; otherwise such a cell is an error.
+        encoding, delimiter: of text tables; None: guessed from the file.
         quotes: whether cells of CSV files may be quoted; False: " is a character as any other.
         keep: columns that are passed on beside the answers; "all": those that are neither inputs nor ids.
-        split: of a dataset the split that is predicted; None: all of them.
+        split: the split of a dataset that is predicted; None: all splits.
     """
 
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -45,9 +45,9 @@ class Row:
     Attributes:
         id: as the table gives it; otherwise the name of the table and the line, "new:17", or the path of the picture.
         inputs: maps inputs of the run to texts, and the image to its path or bytes; those that are missing are left out.
-        error: why it cannot be read; "" if it can.
-        number: how many rows of the source it stands for.
-        kept: the columns that are passed on, by the names that they have there.
+        error: why the row cannot be read; "" if it can.
+        number: how many rows of the source this one stands for.
+        kept: the cells of the columns that are passed on, by the columns' names beside the answers.
     """
 
     id: str | int | float | bool
@@ -67,7 +67,7 @@ class Examples:
         rows: yields them in order.
         notes: lines that say how the input is read.
         image_roots: the folders in which images must lie; none: they may lie anywhere.
-        kept: the columns that are passed on, and their types where the file gives them.
+        kept: the names of the columns that are passed on -> their types in Parquet; None for other files.
     """
 
     stem: str

@@ -1,4 +1,4 @@
-"""Takes a trained run apart into its experts, one for each input, and measures what each of them knows and is missed for."""
+"""Takes a trained run apart into its experts, one for each input, and measures what each knows, and what is lost without it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tfrecords_tools.dataset.info import CLASS_DESCRIPTIONS_FILE
 def measure_experts(
     workdir: str | Path, dataset: str | None = None, split: str = "test", num_classes: int = 5, seed: int = 0
 ) -> dict:
-    """Measures a run with each of its inputs alone, and with each of them removed; over all, and for a few drawn classes.
+    """Measures a run with each of its inputs alone, and with each of them removed; over all classes, and for a few drawn ones.
 
     Inputs are removed by their presence flags; the model stays the same. The table is printed, and written to
     report/experts.json and report/experts.md.
@@ -47,8 +47,8 @@ def measure_experts(
     model, features = run.load_model()
     if len(features.modalities) < 2:
         raise ValueError(f"{run.path} sees {features.modalities[0]!r} alone: it is one expert already")
-    measured = run.dataset(dataset).split(split)
-    (inputs,), labels, behind = encode_split(run, model, features, measured)
+    eval_split = run.dataset(dataset).split(split)
+    (inputs,), labels, behind = encode_split(run, model, features, eval_split)
     metric = "micro_f1" if features.multi_label else "top_1"
     drawn = draw_classes(labels, len(features.labels), num_classes, seed)
     rows = []
@@ -112,8 +112,8 @@ def write_experts(workdir: str | Path, output: str | Path) -> list[Path]:
         if run.thresholds.is_file():
             write_bytes(folder.thresholds, run.thresholds.read_bytes())
         frozen = [name for name in facts.get("frozen", ()) if name == modality]
-        own = {"modalities": [modality], "frozen": frozen, "expert_of": str(run.path.absolute())}
-        folder.save_facts(**facts | own)
+        expert_facts = {"modalities": [modality], "frozen": frozen, "expert_of": str(run.path.absolute())}
+        folder.save_facts(**facts | expert_facts)
         logging.info(f"{folder.path}: the expert of {modality!r}")
     return [folder.path for folder in folders]
 
@@ -144,7 +144,7 @@ def draw_classes(labels: np.ndarray, num_labels: int, number: int, seed: int) ->
 
 
 def score_of(label: int, logits: np.ndarray, labels: np.ndarray, multi_label: bool) -> float:
-    """Of one class: the fraction of its examples that are answered right, or the F1 of the label."""
+    """The score of one class: the fraction of its examples that are answered right, or the F1 of the label."""
     if not multi_label:
         return float((logits[labels == label].argmax(axis=1) == label).mean())
     predicted, true = logits[:, label] > 0, labels[:, label] > 0

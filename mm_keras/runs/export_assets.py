@@ -19,7 +19,7 @@ from tfrecords_tools.dataset.shards import iter_records
 
 EXTRA = "assets.extra"
 OPERATIONS_FILE = "operations.json"
-_WARM_UP_BATCH = 8  # with one alone: pictures are read in another way where several come together
+_WARM_UP_BATCH = 8  # beside requests of one example: several pictures are read in another way than one
 
 
 def write_assets(
@@ -38,9 +38,9 @@ def write_assets(
         name: what the model is called.
         features: what it takes in.
         raw: for each input by its `safe_name`, the bytes of some examples.
-        signatures: those that are warmed up.
-        first: the first example as the signature `tensors` takes it, if that is among them.
-        operations: those that TensorFlow itself does not have.
+        signatures: the signatures that are warmed up.
+        first: the first example as the signature `tensors` takes it, if that is one of `signatures`.
+        operations: the model's operations that TensorFlow itself does not have.
     """
     features.save(folder, with_models=False)
     LabelVocabulary(list(features.labels)).save(folder / "labels.txt")
@@ -50,8 +50,8 @@ def write_assets(
     sets = signature_names(features.modalities)
     requests = [(DEFAULT, {key: list(raw[key])[:_WARM_UP_BATCH] for key in keys})]
     for signature in signatures:
-        given = {key: list(raw[key])[:1] for key in sets.get(signature, keys)}
-        requests.append((signature, {key: value.numpy() for key, value in first.items()} if signature == TENSORS else given))
+        inputs = {key: list(raw[key])[:1] for key in sets.get(signature, keys)}
+        requests.append((signature, {key: value.numpy() for key, value in first.items()} if signature == TENSORS else inputs))
     write_warm_up(folder, name, requests)
     example = {key: raw[key][0].decode("utf-8", "replace") for key in keys}
     if features.image:

@@ -46,13 +46,13 @@ class Examples(NamedTuple):
 
 
 def hold_out_classes(texts: str | Path, output: str | Path, fraction: float = 0.25, seed: int = 0) -> list[str]:
-    """Draws classes to hold out of training, and writes labels.txt of the others and new_classes.csv of these with their texts.
+    """Draws classes to hold out of training; writes them with their texts to new_classes.csv, and the others to labels.txt.
 
     Args:
         texts: texts of all classes: JSON Lines of label and text, or a CSV with the columns label and description.
         output: the folder to write.
-        fraction: of the classes that are held out, within (0, 1).
-        seed: another seed draws others.
+        fraction: the fraction of the classes that is held out, within (0, 1).
+        seed: another seed draws other classes.
 
     Returns:
         the classes that are held out, sorted.
@@ -60,8 +60,8 @@ def hold_out_classes(texts: str | Path, output: str | Path, fraction: float = 0.
     Raises:
         ValueError: if fewer than one class would be held out, or fewer than two be left.
     """
-    of_classes = read_texts(Path(texts))
-    names = sorted(of_classes)
+    class_texts = read_texts(Path(texts))
+    names = sorted(class_texts)
     number = round(fraction * len(names)) if 0 < fraction < 1 else 0
     if not 1 <= number <= len(names) - 2:
         raise ValueError(f"--fraction {fraction} of {len(names)} classes leaves none held out, or fewer than two to learn")
@@ -72,7 +72,7 @@ def hold_out_classes(texts: str | Path, output: str | Path, fraction: float = 0.
     with atomic_file(output / "new_classes.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["label", "description"])
-        rows.writerows((name, of_classes[name]) for name in new)
+        rows.writerows((name, class_texts[name]) for name in new)
     logging.info(f"{output}: {number} of {len(names)} classes are held out: {', '.join(new[:5])}, …")
     return new
 
@@ -89,7 +89,7 @@ def measure_few_shots(
     """Measures how well the added classes of a run are told apart, with so many pictures of each.
 
     Beside the shots of new classes, training sees as many examples of every old class, so that these are not forgotten. All
-    answers are among all classes, old and new, but for one column.
+    answers are among all classes, old and new, except in one column.
 
     Args:
         workdir: a run that `add_classes` made.
@@ -122,13 +122,13 @@ def measure_few_shots(
     linear = _fit_linear(learned, is_new)
     rows = []
     for number in shots:
-        found: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
+        method_scores: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
         for repeat in range(repeats if number else 1):
             end_if_asked()
             drawn = draw_shots(learned, is_new, number, np.random.default_rng((seed, repeat)))
             for method, logits in _answers(head, linear, drawn, is_new, measured.fused, number, seed + repeat).items():
-                found[method].append(score_logits(logits, measured.labels, is_new))
-        for method, scores in found.items():
+                method_scores[method].append(score_logits(logits, measured.labels, is_new))
+        for method, scores in method_scores.items():
             rows.append({"shots": number, "method": method, **{key: [score[key] for score in scores] for key in scores[0]}})
     report = {"classes_added": len(added["labels"]), "classes": len(is_new), "split": split, "rows": rows}
     run.report.mkdir(parents=True, exist_ok=True)
@@ -159,8 +159,8 @@ def _fuse(run: RunFolder, model: keras.Model, features: FeatureSpec, split: Spli
     """What the head sees of a split."""
     (inputs,), labels, behind = encode_split(run, model, features, split)
     fused = keras.Input(model.get_layer("head").input.shape[1:], name="fused")
-    as_it_is = keras.Model(fused, keras.layers.Identity(name="identity")(fused), name="head")
-    without_head = keras.models.clone_model(behind, clone_function=lambda layer: as_it_is if layer.name == "head" else layer)
+    identity = keras.Model(fused, keras.layers.Identity(name="identity")(fused), name="head")
+    without_head = keras.models.clone_model(behind, clone_function=lambda layer: identity if layer.name == "head" else layer)
     return Examples(without_head.predict(inputs, batch_size=1024, verbose=0), labels)
 
 
@@ -187,7 +187,7 @@ def _answers(
         _train(models[name], drawn, seed)
     answers = {name: _ask(model, fused) for name, model in models.items()}
     if not number:
-        answers[METHODS[2]][:, is_new] = _NEVER  # without examples it cannot name them
+        answers[METHODS[2]][:, is_new] = _NEVER  # without examples the linear head cannot name new classes
     return answers
 
 
@@ -201,16 +201,16 @@ def _move_classes(head: keras.Model, drawn: Examples, is_new: np.ndarray) -> ker
     """The head, with each new class's embedding moved towards the mean of its shots in the space where both are compared."""
     moved = _copy(head)
     similarity = next(layer for layer in moved.layers if isinstance(layer, ClassSimilarity))
-    if similarity.width or not len(drawn.labels):  # with a projection of the classes, shots are not in their space
+    if similarity.width or not len(drawn.labels):  # with a width, classes are projected into another space
         return moved
     project = keras.Model(moved.input, moved.get_layer("projection").output)
     classes = keras.ops.convert_to_numpy(similarity.class_embeddings).copy()
     for label in np.flatnonzero(is_new):
-        own = drawn.fused[drawn.labels == label]
-        if len(own):
-            vectors = _ask(project, own)
+        shots = drawn.fused[drawn.labels == label]
+        if len(shots):
+            vectors = _ask(project, shots)
             mean = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0)
-            mixed = _PRIOR_SHOTS * classes[label] + len(own) * mean / np.linalg.norm(mean)
+            mixed = _PRIOR_SHOTS * classes[label] + len(shots) * mean / np.linalg.norm(mean)
             classes[label] = mixed / np.linalg.norm(mixed)
     similarity.class_embeddings.assign(classes)
     return moved
@@ -248,10 +248,10 @@ def _ask(model: keras.Model, inputs: np.ndarray, rows: int = 4096) -> np.ndarray
 
 
 def score_logits(logits: np.ndarray, labels: np.ndarray, is_new: np.ndarray) -> dict[str, float]:
-    """Accuracies of the examples of new and of old classes; one that is tied goes to the first, so that zeros win nothing."""
+    """Accuracies of the examples of new and of old classes; ties go to the first class, so that zeros win nothing."""
     of_new = is_new[labels]
     right = logits.argmax(axis=1) == labels
-    among = np.where(is_new, logits, -np.inf).argmax(axis=1) == labels
+    right_among_new = np.where(is_new, logits, -np.inf).argmax(axis=1) == labels
     new, old = float(right[of_new].mean()), float(right[~of_new].mean())
     harmonic = 2 * new * old / (new + old) if new + old else 0.0
-    return {"new": new, "new_among_new": float(among[of_new].mean()), "old": old, "harmonic": harmonic}
+    return {"new": new, "new_among_new": float(right_among_new[of_new].mean()), "old": old, "harmonic": harmonic}

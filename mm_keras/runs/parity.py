@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -20,19 +19,13 @@ class ParityError(RuntimeError):
     """The exported model answers differently from the trained one; nothing was exported."""
 
 
-class _Expected(NamedTuple):
-    """What a question is to be answered with: the rows of `values` in the output of that name."""
-
-    output: str
-    values: np.ndarray
-
-
 class ParityCheck:
     """Questions to an exported model, and what the trained model says to them.
 
     `serving_default` is asked with all records at once, with the first one alone, and with all of them showing each set of
-    inputs in turn. Each other signature is asked with the records that show its inputs, those with pictures with one alone:
-    what reads pictures takes a second to start, for each signature and for batches and single examples apart.
+    inputs in turn. Each other signature is asked with the records that show its inputs; one that takes pictures is asked with
+    a single record, since what reads pictures takes a second to start, for each signature, and for batches and single examples
+    apart.
 
     Args:
         features: what the model takes in.
@@ -51,24 +44,24 @@ class ParityCheck:
         self._shown = [self._sets[row % len(self._sets)] for row in range(self.num_records)]
 
     def questions(self, inputs: Mapping[str, np.ndarray], signatures: Sequence[str]) -> list[Question]:
-        """What is asked of an export with these signatures; `inputs` are the features of the records as a batch of N."""
+        """The questions to an export with these signatures; `inputs` are the features of the records as a batch of N."""
         hidden = {
             key: [value if key in shown else b"" for value, shown in zip(self._raw[key], self._shown, strict=True)]
             for key in self._keys
         }
-        asked = [
+        questions = [
             Question(DEFAULT, {key: list(self._raw[key]) for key in self._keys}),
             Question(DEFAULT, {key: list(self._raw[key])[:1] for key in self._keys}),
             Question(DEFAULT, hidden),
         ]
         for name, rows in self._rows():
             keys = [key for key in self._keys if key in self._sets[self._signatures.index(name)]]
-            asked.append(Question(name, {key: [self._raw[key][row] for row in rows] for key in keys}))
+            questions.append(Question(name, {key: [self._raw[key][row] for row in rows] for key in keys}))
         if EMBED in signatures:
-            asked.append(Question(EMBED, {key: list(self._raw[key])[:1] for key in self._keys}))
+            questions.append(Question(EMBED, {key: list(self._raw[key])[:1] for key in self._keys}))
         if TENSORS in signatures:
-            asked.append(Question(TENSORS, dict(inputs)))
-        return asked
+            questions.append(Question(TENSORS, dict(inputs)))
+        return questions
 
     def difference(
         self, model: keras.Model, inputs: Mapping[str, np.ndarray], signatures: Sequence[str], answers: Sequence[dict]
@@ -84,29 +77,29 @@ class ParityCheck:
             present(name): flags[present(name)] & [safe_name(name) in keys for keys in self._shown]
             for name in self._features.modalities
         }
-        apart = self._scores(model, {**inputs, **shown})
-        some, some_shown = (np.any(list(each.values()), axis=0) for each in (flags, shown))
-        scores, apart = scores * some[:, np.newaxis], apart * some_shown[:, np.newaxis]
-        expected = [scores, scores[:1], apart, *(apart[rows] for _, rows in self._rows())]
+        shown_scores = self._scores(model, {**inputs, **shown})
+        has_input, shows_input = (np.any(list(masks.values()), axis=0) for masks in (flags, shown))
+        scores, shown_scores = scores * has_input[:, np.newaxis], shown_scores * shows_input[:, np.newaxis]
+        expected = [scores, scores[:1], shown_scores, *(shown_scores[rows] for _, rows in self._rows())]
         difference, problem = 0.0, ""
         for values, answer in zip(expected, answers[: len(expected)], strict=True):
             problem = problem or self._wrong_labels(values, answer)
             difference = max(difference, _largest(answer["scores"] - values))
-        rest = list(answers[len(expected) :])
+        other_answers = list(answers[len(expected) :])
         if EMBED in signatures:
-            difference = max(difference, self._compare_embeddings(model, inputs, rest.pop(0)))
+            difference = max(difference, self._compare_embeddings(model, inputs, other_answers.pop(0)))
         if TENSORS in signatures:
-            difference = max(difference, _largest((rest.pop(0)["scores"] - scores) * some[:, np.newaxis]))
+            difference = max(difference, _largest((other_answers.pop(0)["scores"] - scores) * has_input[:, np.newaxis]))
         return difference, problem
 
     def _rows(self) -> list[tuple[str, list[int]]]:
         """For each signature of a set of inputs, the records that it is asked with."""
-        asked = []
+        rows_of_signatures = []
         for name, keys in zip(self._signatures, self._sets, strict=True):
             rows = [row for row, shown in enumerate(self._shown) if shown == keys]
             if rows:
-                asked.append((name, rows[:1] if IMAGE in keys and self._features.image else rows))
-        return asked
+                rows_of_signatures.append((name, rows[:1] if IMAGE in keys and self._features.image else rows))
+        return rows_of_signatures
 
     def _scores(self, model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         logits = np.asarray(model({name: keras.ops.convert_to_tensor(value) for name, value in inputs.items()}, training=False))
@@ -119,8 +112,9 @@ class ParityCheck:
             if bool(error) == row.any():
                 return f"the exported model says {error.decode()!r} where the trained model answers, or the reverse"
             if not error:
-                found = [row[self._features.labels.index(label.decode())] for label in labels]
-                if _largest(probabilities - np.sort(row)[::-1][: len(found)]) > 1e-3 or _largest(probabilities - found) > 1e-3:
+                label_scores = [row[self._features.labels.index(label.decode())] for label in labels]
+                best_scores = np.sort(row)[::-1][: len(label_scores)]
+                if _largest(probabilities - best_scores) > 1e-3 or _largest(probabilities - label_scores) > 1e-3:
                     return f"the exported model's labels {labels.tolist()} are not those of the trained model"
         return ""
 

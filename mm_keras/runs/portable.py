@@ -28,7 +28,7 @@ from mm_keras.runs.thresholds import load_thresholds
 from mm_keras.scripts import RANGES
 from tfrecords_tools.dataset.folder import Split
 
-_TIMED = 20  # examples of which the time is told
+_TIMED = 20  # the last so many examples give the median time
 
 
 @configurable
@@ -62,7 +62,7 @@ def export_portable(
 
     Raises:
         NotConvertibleError: if the model takes strings, or has operations that the format does not have.
-        ParityError: if it answers something else; the export is then not kept.
+        ParityError: if the probabilities or the accuracy differ by more than that; the export is then not kept.
         ImportError: if a package is missing; the message names it.
 
     Example:
@@ -73,12 +73,12 @@ def export_portable(
     run = RunFolder(workdir)
     model, features = run.load_model()
     _check_inputs(features)
-    checked = run.dataset(dataset).split(split)
+    check_split = run.dataset(dataset).split(split)
     with staging_folder(run.path / f"export_{form}") as staging:
         content = convert(model, features, form, precision)
         end_if_asked()
         (staging / FILES[form]).write_bytes(content)
-        measured = _compare(portable_client.open_model(staging / FILES[form]), model, features, checked, num_checked)
+        measured = _compare(portable_client.open_model(staging / FILES[form]), model, features, check_split, num_checked)
         _check_measured(measured, precision, tolerance, most_lost)
         thresholds = load_thresholds(run, features)
         facts = _describe(features, thresholds and thresholds.values) | {"model": FILES[form], "precision": precision}
@@ -105,20 +105,20 @@ def _check_inputs(features: FeatureSpec) -> None:
 
 
 def _compare(
-    ask: Callable, model: keras.Model, features: FeatureSpec, checked: Split, num_checked: int
+    ask: Callable, model: keras.Model, features: FeatureSpec, check_split: Split, num_checked: int
 ) -> dict[str, float | int | str]:
     """How the file's answers differ from the model's; one example is asked at a time, as clients do."""
-    batches = make_evaluation_batches(checked, features, 32)
+    batches = make_evaluation_batches(check_split, features, 32)
     exported, trained, labels, seconds = [], [], [], []
     for inputs, targets, weights in batches.dataset:
         end_if_asked()
         logits = keras.ops.convert_to_numpy(model(inputs, training=False))
         rows = np.flatnonzero(keras.ops.convert_to_numpy(weights) > 0)[: num_checked - len(labels)]
-        given = {name: value.numpy() for name, value in inputs.items()}
+        arrays = {name: value.numpy() for name, value in inputs.items()}
         for row in rows:
-            began = time.perf_counter()
-            exported.append(ask({name: value[row : row + 1] for name, value in given.items()})[0])
-            seconds.append(time.perf_counter() - began)
+            start = time.perf_counter()
+            exported.append(ask({name: value[row : row + 1] for name, value in arrays.items()})[0])
+            seconds.append(time.perf_counter() - start)
         trained.extend(probabilities_of(logits[rows], features.multi_label))
         labels.extend(targets.numpy()[rows])
         if len(labels) >= num_checked:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-_CENTRE = 0.875  # of a side, that a crop keeps
+_CENTRE = 0.875  # the fraction of a side that a crop keeps
 
 
 class Client:
@@ -76,7 +76,7 @@ class Client:
 
 
 def open_model(path: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """A function: inputs by name, of a batch of one -> probabilities float32 [1, num_labels]."""
+    """Opens a model as a function: inputs by name, of a batch of one -> probabilities float32 [1, num_labels]."""
     if path.suffix == ".onnx":
         import onnxruntime
 
@@ -106,9 +106,9 @@ def fit(image: np.ndarray, size: Sequence[int], how: str) -> np.ndarray:
         shape = np.array(image.shape[:2])
         aspect = size[0] / size[1]
         largest = np.minimum(shape, _scaled(shape[::-1], np.array([aspect, 1 / aspect])))
-        kept = np.maximum(_scaled(largest, _CENTRE), np.minimum(largest, size))
-        top, left = (shape - kept) // 2
-        image = image[top : top + kept[0], left : left + kept[1]]
+        window = np.maximum(_scaled(largest, _CENTRE), np.minimum(largest, size))
+        top, left = (shape - window) // 2
+        image = image[top : top + window[0], left : left + window[1]]
     shape = image.shape[:2]
     shrinks = any(2 * old >= 3 * new for old, new in zip(shape, size, strict=True))
     enlarges = any(old < new for old, new in zip(shape, size, strict=True))

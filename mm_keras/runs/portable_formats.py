@@ -1,4 +1,4 @@
-"""Models as files of ONNX and LiteRT: how one is converted, and which operations cannot be."""
+"""Converts models to files of ONNX and LiteRT, and says which of their operations cannot be converted."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def check_packages(form: Format) -> None:
 def convert(model: keras.Model, features: FeatureSpec, form: Format, precision: Precision) -> bytes:
     """Converts a model to a function of pixels and token ids, as in a batch of `features`, that gives "scores".
 
-    An ONNX model takes batches of any size, a LiteRT model one example. int8 are weights of dense layers and transformers;
-    what they are multiplied with is quantised as the numbers come (dynamic).
+    An ONNX model takes batches of any size, a LiteRT model one example. With int8, the weights of dense layers and
+    transformers are quantised; what they are multiplied with is quantised when the model runs (dynamic quantisation).
 
     Raises:
         NotConvertibleError: if operations of the model cannot be converted.
@@ -69,10 +69,11 @@ def _to_litert(answer, specs: Mapping[str, tf.TensorSpec], precision: Precision,
         try:
             return converter.convert()
         except Exception as error:  # the converter has an exception of its own, in a private module
-            found = {name for both in _LITE_OPERATION.findall(str(error)) for part in both for name in part.split(", ") if name}
+            parts = [part for match in _LITE_OPERATION.findall(str(error)) for part in match]
+            names = {name for part in parts for name in part.split(", ") if name}
             first_line = str(error).strip().split("\n")[0][:200]
             raise NotConvertibleError(
-                f"LiteRT has no {', '.join(sorted(found)) or 'operation for a part of this model'}: export a SavedModel, or "
+                f"LiteRT has no {', '.join(sorted(names)) or 'operation for a part of this model'}: export a SavedModel, or "
                 f"train with another encoder ({first_line})"
             ) from error
 

@@ -45,8 +45,8 @@ class Predictor:
     def __init__(self, workdir: str | Path):
         run = RunFolder(workdir)
         self.model, self.features = run.load_model()
-        tuned = load_thresholds(run, self.features)
-        self.thresholds = tuned.values if tuned else np.full(len(self.features.labels), 0.5)
+        thresholds = load_thresholds(run, self.features)
+        self.thresholds = thresholds.values if thresholds else np.full(len(self.features.labels), 0.5)
         self._images = ImageOptions(**run.facts().get("images") or {"short_side": None})
         self._module = ServingModule(self.model, self.features, self.thresholds, answer_empty=True)
         self._serve = self._module.signature()
@@ -55,16 +55,16 @@ class Predictor:
         """Checks an example and reads its image.
 
         Args:
-            example: some of the model's inputs by name: the path of the image or its encoded bytes, the texts, for which
-                numbers may stand. Inputs that it leaves out are missing, and so are those of white space alone.
+            example: some of the model's inputs by name: the image as a path or as encoded bytes, the texts as texts or
+                numbers. Inputs that are left out are missing, and so are those of white space alone.
             image_roots: the folders in which an image file must lie; none: it may lie anywhere.
 
         Raises:
             ValueError: for an input that the model does not have, an example without any, or an image that is none.
             FileNotFoundError: for an image that does not exist.
         """
-        given = {self.features.modality_of(name): value for name, value in example.items()}
-        values = {name: _given(given.get(name), name) for name in self.features.modalities}
+        inputs = {self.features.modality_of(name): value for name, value in example.items()}
+        values = {name: _given(inputs.get(name), name) for name in self.features.modalities}
         encoded = values.pop(IMAGE) if isinstance(values.get(IMAGE), bytes) else b""
         not_text = [name for name, value in values.items() if not isinstance(value, str)]
         if not_text:
@@ -95,15 +95,15 @@ class Predictor:
         answer = {name: value.numpy() for name, value in (self._embed(batch, embed) if embed else self._ask(batch)).items()}
         order = np.argsort(-answer["scores"], axis=1, kind="stable")[:, :top]
         labels, answers = self.features.labels, []
-        for row, best in enumerate(order):
+        for row, indices in enumerate(order):
             if answer["error"][row]:
                 answers.append({"error": answer["error"][row].decode()})
                 continue
             probabilities = answer["scores"][row]
             answers.append(
                 {
-                    "labels": [labels[index] for index in best],
-                    "probabilities": [round(float(probabilities[index]), 6) for index in best],
+                    "labels": [labels[index] for index in indices],
+                    "probabilities": [round(float(probabilities[index]), 6) for index in indices],
                 }
             )
             if self.features.multi_label:
@@ -121,7 +121,7 @@ class Predictor:
 
         Args:
             batch: the examples.
-            of: "fused": of all inputs together; or an input, of which the tuned embedding is given, or zeros.
+            of: "fused", for all inputs together; or an input, for its tuned embedding, which is zeros where it is missing.
 
         Raises:
             ValueError: for another name, or a late fusion, which has no fused embedding.
@@ -195,8 +195,8 @@ def predict(
         workdir: the run folder.
         example: inputs of one example: {"image": "photo.jpg", "title": "…"}.
         examples_file: a table in any form that packing reads, a folder of pictures, or a packed dataset; see `open_examples`.
-            Of one picture the answer is printed.
-        options: how they are bound and read.
+            The answer to a single picture is printed.
+        options: how a table is bound to the inputs and read.
         output: the file to write, JSON Lines, CSV or Parquet by its name; default: <name>.predictions.jsonl beside
             `examples_file`. Each row has its `id` and what `Predictor` answers; a row that cannot be read gets its `error`
             in its place, and the others go on. A prediction that was cut off goes on when it is asked for again.
@@ -206,7 +206,8 @@ def predict(
         the file written, if any.
 
     Raises:
-        ValueError: if neither or both are given, if the one example is bad, or if nothing could be predicted.
+        ValueError: if neither or both of `example` and `examples_file` are given, if the one example is bad, or if nothing
+            could be predicted.
 
     Example:
         >>> predict("runs/products", examples_file="new.csv")
@@ -254,7 +255,7 @@ def _print_answer(predictor: Predictor, example: Mapping[str, str], wanted: Want
 
 
 def _state(path: Path) -> tuple:
-    """What tells whether a file, or the files of a folder, are still the same."""
+    """A value that differs if a file, or one of the files of a folder, has changed."""
     files = iter_images(path) if path.is_dir() else [path] if path.exists() else []
     files = [path / DATASET_FILE] if (path / DATASET_FILE).is_file() else files
     digest = hashlib.sha256()

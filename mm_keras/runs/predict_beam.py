@@ -1,7 +1,7 @@
 """Predictions of many examples, in parts, with Apache Beam: an exported model answers a table, a folder or a packed dataset.
 
     OUTPUT/
-        predictions.json              what is asked, and of which model: another input or model does not go on with these parts
+        predictions.json              the input, its options and the model: a run with others does not go on with these parts
         tasks/                        the rows of each part, until all parts are there
         part-00003-of-00040.parquet   id, labels, probabilities, predicted (multi-label), error: a row for each of the input
 
@@ -137,10 +137,10 @@ def predict_with_beam(
         raise ValueError(f"Apache Beam knows no option --{min(unknown)}: see docs/beam.md")
     model, output = Model.find(run_or_export), Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    asked = {"model": model.folder, "model_sha256": sha256_of(Path(model.folder) / "saved_model.pb")}
-    asked |= {"examples": str(Path(examples).resolve()), "rows_per_part": rows_per_part}
-    asked |= {"options": repr(dataclasses.asdict(options)), "input_sha256": _digest(Path(examples))}
-    _check_same(output / MANIFEST, asked)
+    question = {"model": model.folder, "model_sha256": sha256_of(Path(model.folder) / "saved_model.pb")}
+    question |= {"examples": str(Path(examples).resolve()), "rows_per_part": rows_per_part}
+    question |= {"options": repr(dataclasses.asdict(options)), "input_sha256": _digest(Path(examples))}
+    _check_same(output / MANIFEST, question)
     tasks = list(_make_tasks(model, Path(examples), output, options, rows_per_part))
     waiting = [task for task in tasks if not Path(task.part).is_file()]
     if len(waiting) < len(tasks):
@@ -161,17 +161,17 @@ def predict_with_beam(
     return output
 
 
-def _check_same(path: Path, asked: dict[str, Any]) -> None:
-    """Raises FileExistsError if the output is that of something else."""
+def _check_same(path: Path, question: dict[str, Any]) -> None:
+    """Raises FileExistsError if the output folder is of another input or model; otherwise notes these in the file `path`."""
     if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
-        changed = sorted(name for name in asked if before.get(name) != asked[name])
+        previous = json.loads(path.read_text("utf-8"))
+        changed = sorted(name for name in question if previous.get(name) != question[name])
         if changed:
             raise FileExistsError(
-                f"{path.parent} holds predictions of another {changed[0]} ({before.get(changed[0])!r}, not "
-                f"{asked[changed[0]]!r}): give another --output, or delete it"
+                f"{path.parent} holds predictions of another {changed[0]} ({previous.get(changed[0])!r}, not "
+                f"{question[changed[0]]!r}): give another --output, or delete it"
             )
-    write_text(path, json.dumps(asked, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(question, indent=2, ensure_ascii=False) + "\n")
 
 
 def _digest(examples: Path) -> str:
@@ -181,8 +181,8 @@ def _digest(examples: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(examples.rglob("*")):
         if path.is_file() and ".features" not in path.parts:
-            facts = path.stat()
-            digest.update(repr((path.relative_to(examples).as_posix(), facts.st_size, facts.st_mtime_ns)).encode())
+            status = path.stat()
+            digest.update(repr((path.relative_to(examples).as_posix(), status.st_size, status.st_mtime_ns)).encode())
     return digest.hexdigest()
 
 
@@ -193,16 +193,16 @@ def _make_tasks(model: Model, examples: Path, output: Path, options: InputOption
         for number, file in enumerate(files):
             yield Task(str(output / f"part-{number:05d}-of-{len(files):05d}.parquet"), str(file), True)
         return
-    opened = open_examples(examples, model.features().modalities, options)
-    for note in opened.notes:
+    source = open_examples(examples, model.features().modalities, options)
+    for note in source.notes:
         logging.info(note)
     folder = output / _TASKS
     folder.mkdir(exist_ok=True)
     files = []
-    while batch := list(itertools.islice(opened.rows, rows)):
+    while batch := list(itertools.islice(source.rows, rows)):
         files.append(folder / f"{len(files):05d}.pickle")
         with atomic_file(files[-1]) as path:
-            path.write_bytes(pickle.dumps((batch, [str(root) for root in opened.image_roots])))
+            path.write_bytes(pickle.dumps((batch, [str(root) for root in source.image_roots])))
     if not files:
         raise ValueError(f"nothing was predicted: {examples} is empty")
     for number, file in enumerate(files):
@@ -261,7 +261,7 @@ class _Answer:
         self.features = model.features()
         operations = Path(model.folder) / EXTRA / OPERATIONS_FILE
         if json.loads(operations.read_text("utf-8"))["other_operations"]:
-            import tensorflow_text  # noqa: F401  it registers them
+            import tensorflow_text  # noqa: F401  registers them
         self._loaded = tf.saved_model.load(str(plain_path(Path(model.folder))))
         self._serve = self._loaded.signatures[DEFAULT]
 
@@ -281,21 +281,21 @@ class _Answer:
             values = [example.get(name, b"") for example in examples]
             values = [value.encode("utf-8", "replace") if isinstance(value, str) else value for value in values]
             columns[safe_name(name)] = tf.constant(values, tf.string)
-        found = {name: value.numpy()[:count] for name, value in self._serve(**columns).items()}
-        return [self._one(found, row) for row in range(count)]
+        arrays = {name: value.numpy()[:count] for name, value in self._serve(**columns).items()}
+        return [self._one(arrays, row) for row in range(count)]
 
-    def _one(self, found: dict[str, np.ndarray], row: int) -> dict[str, Any]:
-        if found["error"][row]:
-            return {"error": found["error"][row].decode()}
-        answer = {"labels": [label.decode() for label in found["labels"][row]], "probabilities": found["probabilities"][row]}
-        if "predicted" in found:
-            answer["predicted"] = [self.features.labels[index] for index in found["predicted"][row].nonzero()[0]]
+    def _one(self, arrays: dict[str, np.ndarray], row: int) -> dict[str, Any]:
+        if arrays["error"][row]:
+            return {"error": arrays["error"][row].decode()}
+        answer = {"labels": [label.decode() for label in arrays["labels"][row]], "probabilities": arrays["probabilities"][row]}
+        if "predicted" in arrays:
+            answer["predicted"] = [self.features.labels[index] for index in arrays["predicted"][row].nonzero()[0]]
         return answer
 
 
 @functools.lru_cache(maxsize=1)
 def load_model(model: Model) -> _Answer:
-    """Once a process."""
+    """The loaded model, which a process loads once."""
     return _Answer(model)
 
 
@@ -319,20 +319,20 @@ def estimate(run_or_export: str | Path, examples: str | Path, total: float, opti
     """
     model = Model.find(run_or_export)
     answer = load_model(model)
-    source = Path(examples)
-    if (source / DATASET_FILE).is_file():
-        dataset = Dataset.open(source)
+    path = Path(examples)
+    if (path / DATASET_FILE).is_file():
+        dataset = Dataset.open(path)
         file = next(file for split in dataset.info.splits for file in dataset.split(split).files)
         rows = list(itertools.islice(_records(str(file), answer.features), _SAMPLE))
     else:
-        opened = open_examples(source, answer.features.modalities, options)
-        rows = [_read_row(row, model, opened.image_roots) for row in itertools.islice(opened.rows, _SAMPLE)]
+        source = open_examples(path, answer.features.modalities, options)
+        rows = [_read_row(row, model, source.image_roots) for row in itertools.islice(source.rows, _SAMPLE)]
     if not rows:
         raise ValueError(f"nothing to measure: {examples} is empty")
     list(answer(rows[:2]))
-    began = time.perf_counter()
+    start = time.perf_counter()
     list(answer(rows))
-    rate = len(rows) / (time.perf_counter() - began)
+    rate = len(rows) / (time.perf_counter() - start)
     hours = total / rate / 3600
     return (
         f"measured: {len(rows):,} examples at {rate:,.0f}/s by one process on this machine\n"

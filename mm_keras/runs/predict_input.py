@@ -1,4 +1,4 @@
-"""What one predicts of: a table of any form that packing reads, a folder of pictures, or a dataset."""
+"""Opens the examples to predict: a table of any form that packing reads, a folder of pictures, or a dataset."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_examples(
     Example:
         >>> examples = open_examples(Path("new.csv"), ("image", "title"))
         >>> next(examples.rows)
-        Row(id='new:2', inputs={'image': 'images/1.png', 'title': 'Solid oak'}, error='', number=1)
+        Row(id='new:2', inputs={'image': 'images/1.png', 'title': 'Solid oak'}, error='', number=1, kept={})
     """
     if path.is_dir():
         return _open_folder(path, modalities, options)

@@ -23,7 +23,7 @@ _PART = 512  # rows that are written at once; so many are answered anew where a 
 
 
 class Predictor(Protocol):
-    """What answers, as `mm_keras.runs.predict.Predictor` does."""
+    """What answers rows, as `mm_keras.runs.predict.Predictor` does."""
 
     def read(self, example: Mapping[str, str | bytes], image_roots: Sequence[Path]) -> dict[str, bytes]: ...
 
@@ -36,7 +36,7 @@ class Wanted:
 
     Attributes:
         top: how many labels, the most probable first; None: all.
-        embed: the embedding that goes with it, as `Predictor.embeddings` takes it; None: none does.
+        embed: the name of an embedding, as `Predictor.embeddings` takes it, that is added; None: no embedding.
     """
 
     top: int | None = 5
@@ -46,7 +46,7 @@ class Wanted:
 def iter_answers(
     predictor: Predictor, rows: Iterable[Row], image_roots: Sequence[Path] = (), wanted: Wanted = Wanted()
 ) -> Iterator[tuple[Row, dict]]:
-    """Yields each row with what `Predictor` answers, or {"error": why}; the memory does not grow with their number.
+    """Yields each row with its answer, or {"error": reason}; the memory does not grow with the number of rows.
 
     Args:
         predictor: the trained run.
@@ -79,8 +79,8 @@ def predict_all(predictor: Predictor, examples: Examples, parts: Parts, layout: 
             bar.update(len(part))
     counts = parts.join(layout)
     if not counts.good:
-        what = f"all {counts.bad:,} {examples.unit} are bad, the first: {counts.first_error}"
-        raise ValueError(f"nothing was predicted: {what if counts.bad else 'the input is empty'}")
+        reason = f"all {counts.bad:,} {examples.unit} are bad, the first: {counts.first_error}"
+        raise ValueError(f"nothing was predicted: {reason if counts.bad else 'the input is empty'}")
     return counts
 
 
@@ -90,24 +90,24 @@ def _count(part: Sequence[tuple[Row, dict]]) -> Counts:
 
 
 def _read(predictor: Predictor, row: Row, image_roots: Sequence[Path]) -> dict[str, bytes] | str:
-    """What the model is asked with, or why the row cannot be read."""
+    """The model's inputs of a row, or the reason why the row cannot be read."""
     if row.error:
         return row.error
     try:
         return predictor.read(row.inputs, image_roots)
-    except Exception as error:  # whatever is wrong with one row's picture, the others go on
+    except Exception as error:  # whatever is wrong with one row's picture, the other rows are answered
         return _told(error)
 
 
-def _answers(predictor: Predictor, rows: Sequence[Row], read: Sequence[Future], wanted: Wanted) -> Iterator[tuple[Row, dict]]:
-    raws = [future.result() for future in read]
+def _answers(predictor: Predictor, rows: Sequence[Row], tasks: Sequence[Future], wanted: Wanted) -> Iterator[tuple[Row, dict]]:
+    raws = [task.result() for task in tasks]
     answers = iter(_answer_each(predictor, [raw for raw in raws if not isinstance(raw, str)], wanted))
     for row, raw in zip(rows, raws, strict=True):
         yield row, {"error": raw} if isinstance(raw, str) else next(answers)
 
 
 def _answer_each(predictor: Predictor, batch: Sequence[dict[str, bytes]], wanted: Wanted) -> list[dict]:
-    """The answers of a batch; where the model refuses it, of each example alone, so that one takes no other along."""
+    """The answers of a batch. If the model refuses it, each example is asked alone, so that one bad example spoils no other."""
     try:
         return predictor(batch, wanted.top, wanted.embed) if batch else []
     except tf.errors.OpError as error:

@@ -1,4 +1,4 @@
-"""Tables that one predicts of: which columns are which inputs of the run, and what stands in their rows."""
+"""Opens tables of examples to predict: finds which columns are which inputs of the run, and reads their rows."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def open_table_examples(path: Path, modalities: Sequence[str], options: InputOpt
 
 
 def _as_trained(table: Table, options: InputOptions, trained: Mapping[str, str]) -> InputOptions:
-    """The options, with the columns of the training in the place of those that are not given."""
-    found = {name: column for name, column in trained.items() if name in ("image", "id") and column in table.columns}
+    """The options, with the columns that the run was trained on where the options name none."""
+    columns = {name: column for name, column in trained.items() if name in ("image", "id") and column in table.columns}
     template = trained.get("image_template")
-    if options.id is None and "id" in found:
-        options = dataclasses.replace(options, id=found["id"])
+    if options.id is None and "id" in columns:
+        options = dataclasses.replace(options, id=columns["id"])
     if IMAGE in options.columns or options.image_template:
         return options
-    if "image" in found:
-        return dataclasses.replace(options, columns={IMAGE: found["image"], **options.columns})
+    if "image" in columns:
+        return dataclasses.replace(options, columns={IMAGE: columns["image"], **options.columns})
     if template and set(template_columns(template)) <= set(table.columns):
         return dataclasses.replace(options, image_template=template)
     return options
@@ -82,34 +82,34 @@ def _bind(
     Raises:
         ValueError: for an input or a column that does not exist, if nothing can be bound, or if several columns hold pictures.
     """
-    given = {name if name in modalities else input_name(name): column for name, column in options.columns.items()}
-    unknown = [name for name in given if name not in modalities]
+    columns = {name if name in modalities else input_name(name): column for name, column in options.columns.items()}
+    unknown = [name for name in columns if name not in modalities]
     if unknown:
         raise ValueError(f"the run has no input {unknown[0]!r}; its inputs are {list(modalities)}")
-    named = [*given.values(), *(template_columns(options.image_template) if options.image_template else ())]
+    named = [*columns.values(), *(template_columns(options.image_template) if options.image_template else ())]
     missing = [column for column in named if column not in table.columns]
     if missing:
         raise TableError(f"{table.name} has no column {missing[0]!r}; its columns are {table.columns}")
-    texts = {name: given.get(name, column_name(name)) for name in modalities if name != IMAGE}
-    taken = [*texts.values(), options.id or _ID]
-    images = _image_cells(table, options, given.get(IMAGE), taken) if IMAGE in modalities else None
+    texts = {name: columns.get(name, column_name(name)) for name in modalities if name != IMAGE}
+    reserved = [*texts.values(), options.id or _ID]
+    images = _image_cells(table, options, columns.get(IMAGE), reserved) if IMAGE in modalities else None
     present = [name for name, column in texts.items() if column in table.columns]
     if not present and images is None:
         raise TableError(_nothing_bound(table, modalities))
     notes = []
     absent = [name for name in texts if name not in present]
-    if images and images.column not in (None, IMAGE, given.get(IMAGE)):
+    if images and images.column not in (None, IMAGE, columns.get(IMAGE)):
         notes.append(f"pictures are those of column {images.column!r}")
     if IMAGE in modalities and images is None:
-        links = _links(table, taken)
-        told = f" Column {links!r} holds URLs: {COLLECT}." if links else ""
-        notes.append(f"no column holds pictures: predicted without them.{told} Name one, if there is: --image=COLUMN")
+        links = _links(table, reserved)
+        hint = f" Column {links!r} holds URLs: {COLLECT}." if links else ""
+        notes.append(f"no column holds pictures: predicted without them.{hint} Name one, if there is: --image=COLUMN")
     if absent:
         fields = ", ".join(map(repr, absent))
         notes.append(
             f"no column for {fields}: missing in all rows. Name one, if there is: --text='{column_name(absent[0])}=COLUMN'"
         )
-    used = {*taken, *named, images and images.column}
+    used = {*reserved, *named, images and images.column}
     unused = [column for column in table.columns if column not in used and column not in options.keep]
     if unused and options.keep != "all":
         notes.append(f"not used: {', '.join(map(repr, unused[:10]))}{', …' if len(unused) > 10 else ''}")
@@ -125,32 +125,32 @@ def _nothing_bound(table: Table, modalities: Sequence[str]) -> str:
     )
 
 
-def _image_cells(table: Table, options: InputOptions, given: str | None, taken: Sequence[str]) -> ImageCells | None:
+def _image_cells(table: Table, options: InputOptions, bound: str | None, reserved: Sequence[str]) -> ImageCells | None:
     """How the pictures of a table are read; None if it has none."""
     root = Path(options.image_root) if options.image_root else table.folder
     if options.image_template:
         return ImageCells(None, root, options.image_template, options.first_image)
-    column = given or (IMAGE if IMAGE in table.columns and IMAGE not in taken else None)
+    column = bound or (IMAGE if IMAGE in table.columns and IMAGE not in reserved else None)
     if column is None:
-        free = [column for column in table.columns if column not in taken]
+        free = [column for column in table.columns if column not in reserved]
         sample = table.sample(free, _SAMPLE) if free else []
-        found = [column for column in free if _holds_pictures(ImageCells(column, root, first=True), sample)]
-        if len(found) > 1:
-            raise TableError(f"{table.name} has several columns with pictures, {found}: say which one, --image={found[0]}")
-        column = found[0] if found else None
+        columns = [column for column in free if _holds_pictures(ImageCells(column, root, first=True), sample)]
+        if len(columns) > 1:
+            raise TableError(f"{table.name} has several columns with pictures, {columns}: say which one, --image={columns[0]}")
+        column = columns[0] if columns else None
     return column and ImageCells(column, root, first=options.first_image)
 
 
-def _links(table: Table, taken: Sequence[str]) -> str | None:
-    """A column of URLs, under which the pictures may lie."""
-    free = [column for column in table.columns if column not in taken]
+def _links(table: Table, reserved: Sequence[str]) -> str | None:
+    """The first column of URLs, which may be those of pictures."""
+    free = [column for column in table.columns if column not in reserved]
     sample = table.sample(free, _SAMPLE) if free else []
     return next((column for column in free if any(is_url(row.get(column)) for row in sample)), None)
 
 
 def _holds_pictures(cells: ImageCells, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether all cells of a column that are not empty name or hold pictures."""
-    number = 0
+    num_images = 0
     for row in rows:
         try:
             image = cells.read({cells.column: row.get(cells.column)})
@@ -158,8 +158,8 @@ def _holds_pictures(cells: ImageCells, rows: Sequence[Mapping[str, Any]]) -> boo
             return False
         if isinstance(image, Path) and image.suffix.lower() not in IMAGE_SUFFIXES and not is_file(image):
             return False
-        number += image is not None
-    return number > 0
+        num_images += image is not None
+    return num_images > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,8 +194,8 @@ class _Rows:
     def _row(self, row: dict[str, Any] | BadRow, default_id: str) -> Row:
         if isinstance(row, BadRow):
             return Row(default_id, error=str(row), number=row.rows)
-        given = row.get(self.id_column or _ID)
-        row_id = given if isinstance(given, str | int | float) and given == given and given != "" else default_id
+        cell = row.get(self.id_column or _ID)
+        row_id = cell if isinstance(cell, str | int | float) and cell == cell and cell != "" else default_id
         kept = {name: row.get(column) for column, name in self.kept.items()}
         try:
             inputs = self._inputs(row)

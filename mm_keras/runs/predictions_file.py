@@ -26,7 +26,7 @@ class Counts(NamedTuple):
 
     Attributes:
         rows: lines of the output.
-        good, bad: how many of the input's rows have an answer, and an error.
+        good, bad: how many of the input's rows have an answer, and how many an error.
         first_error: the first of these errors.
     """
 
@@ -55,7 +55,7 @@ class Layout:
         multi_label: whether an answer names several.
         top: how many labels an answer has; None: each label has a column with its probability.
         embeds: whether an answer has an embedding.
-        kept: columns that are passed on, and of Parquet their types.
+        kept: names of the columns that are passed on -> their types in Parquet; None for other files.
     """
 
     labels: Sequence[str]
@@ -88,7 +88,7 @@ class Layout:
 
 
 def probability_of(label: str) -> str:
-    """The column of a label's probability."""
+    """The name of the column with a label's probability."""
     return f"probability: {label}"
 
 
@@ -97,7 +97,7 @@ class Parts:
 
     Args:
         output: the file to make.
-        asked: all that the answers depend on; parts of another question are deleted.
+        asked: all that the answers depend on; parts that were made for something else are deleted.
     """
 
     def __init__(self, output: Path, asked: object):

@@ -9,11 +9,11 @@ runs/<name>/
     metrics.jsonl                        one line an epoch
     checksums.sha256                     of all of these files; `mm-keras verify` reads it, and so does whoever reads a file
     checkpoints/best.keras
-    checkpoints/step-<step>.safetensors  until the training is finished: what it goes on from
-    thresholds.json                      of a multi-label run with a validation split: a probability a label
-    class_encoder/                       of a run with a class-embedding head: the classes' texts and what embedded them
+    checkpoints/step-<step>.safetensors  until the training is finished: the state that it is resumed from
+    thresholds.json                      of a multi-label run with a validation split: a probability for each label
+    class_encoder/                       of a run with a class-embedding head: the classes' texts, and their encoder
     classifier.json                      of a run of `MultimodalClassifier`: its columns and classes
-    late_fusion.json                     of a run that was made of others: of which, how, and on which split
+    late_fusion.json                     of a fused run: which runs it was made of, by which method, on which split
     tensorboard/
     report/                              evaluation.*; report.html with report.json, tables/, figures/; MODEL_CARD.md
     export/<version>/                    SavedModels
@@ -111,10 +111,10 @@ class RunFolder:
 
     def check_free(self, overwrite: bool) -> None:
         """Raises FileExistsError if the folder already holds a run, unless that may be overwritten."""
-        taken = self._taken()
-        if taken and not overwrite:
+        paths = self._taken()
+        if paths and not overwrite:
             raise FileExistsError(
-                f"{self.path} already holds a run ({taken[0].name}); choose another --workdir, or pass --resume to go on "
+                f"{self.path} already holds a run ({paths[0].name}); choose another --workdir, or pass --resume to go on "
                 "with it, or --overwrite to delete it"
             )
 
@@ -195,7 +195,7 @@ class RunFolder:
             FileNotFoundError: if nothing was trained here.
             DamagedFileError: if a file is not what was written.
         """
-        from mm_keras.runs.load_model import load_model  # it brings TensorFlow, which `mm-keras verify` does without
+        from mm_keras.runs.load_model import load_model  # it imports TensorFlow, which `mm-keras verify` does without
 
         features = FeatureSpec.load(self.path)
         if not self.best.is_file():
@@ -204,7 +204,7 @@ class RunFolder:
         return load_model(self.best), features
 
     def check(self) -> None:
-        """Raises DamagedFileError if a file of the run is not what was written; damaged checkpoints can be done without."""
+        """Raises DamagedFileError if a file of the run is not what was written; checkpoints to resume from are not checked."""
         if (self.path / checksums.CHECKSUMS_FILE).is_file():
             names = checksums.load(self.path).names_of("")
             checksums.check(*(self.path / name for name in names if not name.startswith(f"{self.checkpoints.name}/step-")))

@@ -1,11 +1,12 @@
 """Run as a script in a fresh interpreter: asks a SavedModel with nothing but TensorFlow, as a server would.
 
-Its first argument is a file, and others are modules that register operations. From standard input it reads
+Its first argument is the file to write, and any others are modules that register operations. From standard input it reads
 
     {"saved_model": …, "requests": [{"signature": …, "inputs": {name: {"dtype": …, "shape": …, "data": …}}}]}
 
-where "data" is a list of base64 strings of a string tensor, and base64 bytes of any other. It saves the outputs in the file, an
-.npz with arrays "<number of the request>/<output>", and prints as JSON which operations of the model TensorFlow itself lacks.
+where "data" is a list of base64 strings of a string tensor, and base64 bytes of any other. It writes the outputs into the
+file, an .npz with arrays "<number of the request>/<output>", and prints as JSON which operations of the model TensorFlow itself
+lacks.
 """
 
 import base64
@@ -25,9 +26,9 @@ def main() -> None:
         importlib.import_module(module)
     signatures = tf.saved_model.load(request["saved_model"]).signatures
     answers = {}
-    for number, asked in enumerate(request["requests"]):
-        inputs = {name: decode(tf, np, **value) for name, value in asked["inputs"].items()}
-        for name, value in signatures[asked["signature"]](**inputs).items():
+    for number, question in enumerate(request["requests"]):
+        inputs = {name: decode(tf, np, **value) for name, value in question["inputs"].items()}
+        for name, value in signatures[question["signature"]](**inputs).items():
             array = value.numpy()
             answers[f"{number}/{name}"] = array.astype("S") if array.dtype == object else array
     foreign = [name for name in ("mm_keras", "tfrecords_tools", "keras_hub") if name in sys.modules]

@@ -95,7 +95,7 @@ spec:
 
 
 def model_name(run_folder: Path) -> str:
-    """What a served run is called: its folder's name, with "-" for what URLs and config files would have to escape.
+    """The name under which a run is served: its folder's, with "-" for characters that URLs and config files would escape.
 
     Example:
         >>> model_name(Path("runs/My products (2)"))
@@ -111,7 +111,7 @@ def write_serving_files(folder: Path, name: str) -> None:
 
     Args:
         folder: the base path of the model: the folder whose subfolders are its versions.
-        name: of `model_name`.
+        name: the model's name, as `model_name` gives it.
     """
     resource = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50] or "model"
     if not resource[0].isalpha():
@@ -128,6 +128,6 @@ def write_serving_files(folder: Path, name: str) -> None:
     }
     for file, content in contents.items():
         path = folder / file
-        if not path.exists():  # no checksums are kept of them
+        if not path.exists():  # these files have no checksums
             path.write_text(content, encoding="utf-8")
             path.chmod(0o755 if path.suffix == ".sh" else 0o644)

@@ -20,8 +20,8 @@ _EVENTS = "events.out.tfevents."  # TensorBoard's; they have checksums of their 
 def verify(folder: str | Path) -> list[str]:
     """Checks every file of a run folder, its baselines and its exports, or of one export.
 
-    Every file has to stand in the checksums.sha256 of its folder with the sha256 of its content. What a killed process left
-    under a temporary name is not looked at, nor are files that are not the run's.
+    Every file has to stand in the checksums.sha256 of its folder with the sha256 of its content. Files that a killed
+    process left under temporary names are not looked at, nor are files that do not belong to the run.
 
     Args:
         folder: a run folder, or the folder of an export.
@@ -37,25 +37,25 @@ def verify(folder: str | Path) -> list[str]:
         >>> verify("runs/products")
         ['vocabulary_0.txt: is damaged: its sha256 is not the one in checksums.sha256']
     """
-    return [problem for kept in _find_kept(Path(folder)) for problem in _verify_one(Path(folder), kept)]
+    return [problem for root in _find_kept(Path(folder)) for problem in _verify_one(Path(folder), root)]
 
 
 def accept(folder: str | Path) -> None:
-    """Writes the checksums of a run folder or export anew, as its files are; for a change on purpose, and for older runs.
+    """Writes the checksums of a run folder or export anew from its files: after a change on purpose, or for an older run.
 
     Raises:
         FileNotFoundError, ValueError: as `verify` does.
     """
-    for kept in _find_kept(Path(folder)):
-        checksums.begin(kept, VERIFY_COMMAND, [path.relative_to(kept).as_posix() for path in _files(kept)])
+    for root in _find_kept(Path(folder)):
+        checksums.begin(root, VERIFY_COMMAND, [path.relative_to(root).as_posix() for path in _files(root)])
 
 
 def _find_kept(folder: Path) -> list[Path]:
-    """The folders, from `folder` down, that keep checksums, or should."""
+    """The folders, `folder` and below, that have a checksums.sha256, or should have one."""
     if (folder / DATASET_FILE).is_file():
         raise ValueError(f"{folder} is a dataset folder; check it with: tfrecords-tools verify {folder}")
     if _is_run(folder):
-        baselines = [kept for path in sorted(folder.glob("baselines/*/")) for kept in _find_kept(path)]
+        baselines = [root for path in sorted(folder.glob("baselines/*/")) for root in _find_kept(path)]
         return [folder, *baselines, *(path for path in sorted(folder.glob("export*/*/")) if path.name.isdecimal())]
     if (folder / _SAVED_MODEL).is_file() or (folder / CHECKSUMS_FILE).is_file():
         return [folder]
@@ -68,14 +68,14 @@ def _is_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in (RUN_FILE, FEATURES_FILE, "checkpoints"))
 
 
-def _verify_one(top: Path, kept: Path) -> list[str]:
-    problems = checksums.find_problems(kept)
+def _verify_one(top: Path, root: Path) -> list[str]:
+    problems = checksums.find_problems(root)
     try:
-        known = checksums.load(kept)
+        known = checksums.load(root)
     except (DamagedFileError, FileNotFoundError):
         known = None
-    for path in _files(kept) if known else ():
-        name = path.relative_to(kept).as_posix()
+    for path in _files(root) if known else ():
+        name = path.relative_to(root).as_posix()
         if name in known.files or name in known.upcoming:
             continue
         if not path.name.startswith(_EVENTS):
@@ -86,19 +86,19 @@ def _verify_one(top: Path, kept: Path) -> list[str]:
                 pass
         except CorruptShardError as error:
             problems.append(f"{name}: is damaged: {str(error).removeprefix(f'{path}: ')}")
-    prefix = "" if kept == top else f"{kept.relative_to(top).as_posix()}/"
+    prefix = "" if root == top else f"{root.relative_to(top).as_posix()}/"
     return [prefix + problem for problem in problems]
 
 
-def _files(kept: Path) -> Iterator[Path]:
-    """The files of a folder that keeps checksums, without those of folders below that keep their own."""
-    is_run = _is_run(kept)
-    tops = [path for name in OWN_FILES for path in sorted(kept.glob(name))] if is_run else sorted(kept.iterdir())
+def _files(root: Path) -> Iterator[Path]:
+    """The files of a folder with checksums, without those of folders below that have their own."""
+    is_run = _is_run(root)
+    tops = [path for name in OWN_FILES for path in sorted(root.glob(name))] if is_run else sorted(root.iterdir())
     for top in tops:
         if is_run and top.name in ("baselines", "export"):
             continue
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            parts = path.relative_to(kept).parts
+            parts = path.relative_to(root).parts
             temporary = any(part.startswith((".", UNFINISHED)) for part in parts)
             if path.is_file() and not temporary and path.name != CHECKSUMS_FILE:
                 yield path

@@ -1,13 +1,13 @@
-"""Requests that TensorFlow Serving sends to a model while it loads it, so that no client waits for what the first one costs.
+"""Requests that TensorFlow Serving sends to a model while it loads it, so that no client waits for the slow first request.
 
 assets.extra/tf_serving_warmup_requests is a TFRecord file of `tensorflow.serving.PredictionLog` messages. TensorFlow does not
-come with that message, and tensorflow-serving-api, which does, is not needed to write it: of its fields four are filled in,
+have that message. The package tensorflow-serving-api has it, but is not needed, since only these fields are filled in:
 
     PredictionLog   6  predict_log  = PredictLog   1  request = PredictRequest
     PredictRequest  1  model_spec   = ModelSpec    1  name, 3  signature_name
                     2  inputs       = map entries  1  name, 2  TensorProto
 
-each a number and a type as one byte, a length, and the content (protobuf's wire format for what has a length).
+Each is written as its number and type in one byte, a length, and the content (protobuf's wire format for such fields).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ From a request to an answer:
     open_inference the same of the Open Inference Protocol v2
     classify       a picture and texts -> labels
     batching       requests that wait are answered together
-    models         versions that are loaded, warm, replaced             model_version, signatures
+    models         versions are loaded, warmed, replaced                model_version, signatures
     demo/          a page to try a model on
 
 May import: runs, features, input_names, data, model, tf_text_model.

@@ -148,9 +148,9 @@ def _add_tf_serving(app: FastAPI, server: Server) -> None:
             served = server.models.find(name, int(version) if version else None, label)
             if method != "predict":
                 tf_serving.refuse_examples(body, served.version.signatures, method)
-            asked = tf_serving.read_predict(body, served.version.signatures)
-            outputs = await server.ask(served, asked.signature, asked.inputs, facts)
-            return Json(tf_serving.write_predict(outputs, asked.by_row))
+            predict_request = tf_serving.read_predict(body, served.version.signatures)
+            outputs = await server.ask(served, predict_request.signature, predict_request.inputs, facts)
+            return Json(tf_serving.write_predict(outputs, predict_request.by_row))
         if request.method == "GET" and (match := _STATUS.fullmatch(path)):
             name, version, label, is_metadata = match.groups()
             facts["method"] = "metadata" if is_metadata else "status"
@@ -158,8 +158,8 @@ def _add_tf_serving(app: FastAPI, server: Server) -> None:
                 raise RequestError("Missing model name in request.")
             number = int(version) if version else None
             if is_metadata:
-                found = server.models.find(name, number, label).version
-                return Json(tf_serving.metadata(name, found.number, found.signatures))
+                model_version = server.models.find(name, number, label).version
+                return Json(tf_serving.metadata(name, model_version.number, model_version.signatures))
             return Json(server.models.status(name, number, label))
         raise RequestError(f"Malformed request: {request.method} {path}")
 
@@ -167,9 +167,9 @@ def _add_tf_serving(app: FastAPI, server: Server) -> None:
     app.post("/v1/models/{model}:predict", summary="Ask a model", **options)(answer)
     app.get("/v1/models/{model}", summary="The states of a model's versions", **options)(answer)
     app.get("/v1/models/{model}/metadata", summary="What its signatures take and give", **options)(answer)
-    every = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]
+    methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]
     for prefix in ("v1", "V1"):
-        app.api_route(f"/{prefix}/{{rest:path}}", methods=every, include_in_schema=False)(answer)
+        app.api_route(f"/{prefix}/{{rest:path}}", methods=methods, include_in_schema=False)(answer)
 
 
 def _add_open_inference(app: FastAPI, server: Server) -> None:
@@ -190,8 +190,8 @@ def _add_open_inference(app: FastAPI, server: Server) -> None:
     async def describe(request: Request, model: str, version: int | None = None) -> Response:
         """The inputs and outputs of a model's default signature."""
         request.state.facts["method"] = "metadata"
-        found = server.models.find(model, version).version
-        return Json(open_inference.model_metadata(model, server.models.numbers(model), found.signatures))
+        model_version = server.models.find(model, version).version
+        return Json(open_inference.model_metadata(model, server.models.numbers(model), model_version.signatures))
 
     async def model_ready(model: str, version: int | None = None) -> Response:
         """Whether a model, or a version of it, answers."""
@@ -203,9 +203,9 @@ def _add_open_inference(app: FastAPI, server: Server) -> None:
         request.state.facts["method"] = "infer"
         body = await request.body()
         served = server.models.find(model, version)
-        asked = open_inference.read_infer(body, served.version.signatures)
-        outputs = await server.ask(served, asked.signature, asked.inputs, request.state.facts)
-        return Json(open_inference.write_infer(model, served.version.number, asked, outputs))
+        infer_request = open_inference.read_infer(body, served.version.signatures)
+        outputs = await server.ask(served, infer_request.signature, infer_request.inputs, request.state.facts)
+        return Json(open_inference.write_infer(model, served.version.number, infer_request, outputs))
 
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         app.get(prefix, summary="What it takes and gives", **tags)(describe)
@@ -221,9 +221,9 @@ def _add_classify(app: FastAPI, server: Server) -> None:
         request.state.facts["method"] = "classify"
         if top < 1:
             raise RequestError(f"top must be at least 1. Received: {top}")
-        given = await read_example(request)
+        fields = await read_example(request)
         served = server.models.find(model or server.first)
-        inputs = classify.as_inputs(served.version, given)
+        inputs = classify.as_inputs(served.version, fields)
         outputs = await server.ask(served, tf_serving.DEFAULT_SIGNATURE, inputs, request.state.facts)
         return Json(classify.as_answer(served.version, outputs, top))
 
@@ -239,18 +239,18 @@ async def read_example(request: Request) -> dict[str, bytes]:
         return {name: bytes(to_array(value, _STRING)[()]) for name, value in content.items()}
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         raise RequestError("send a form (multipart/form-data), or JSON (application/json)")
-    given = {}
+    fields = {}
     try:
         async with request.form(max_files=8, max_fields=100, max_part_size=2**25) as form:
             for name, value in form.multi_items():
-                if name in given:
+                if name in fields:
                     raise RequestError(f"{name!r} is given twice: ask for one example at a time")
-                given[name] = value.encode("utf-8", "replace") if isinstance(value, str) else await value.read()
+                fields[name] = value.encode("utf-8", "replace") if isinstance(value, str) else await value.read()
     except RequestError:
         raise
     except Exception as error:  # the parser's errors are of many kinds
         raise RequestError(f"the form cannot be read: {getattr(error, 'detail', None) or error}") from error
-    return given
+    return fields
 
 
 def _add_metrics(app: FastAPI, server: Server) -> None:

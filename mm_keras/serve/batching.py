@@ -21,12 +21,12 @@ class _Waiting:
     def __init__(self, inputs: Inputs, rows: int):
         self.inputs, self.rows = inputs, rows
         self.future: asyncio.Future = asyncio.get_running_loop().create_future()
-        # What can be joined: the same inputs, of the same types and shapes but for the number of rows.
+        # Requests of one kind can be joined: with the same inputs, of the same types and shapes but for the number of rows.
         self.kind = tuple(sorted((name, value.dtype.str, value.shape[1:]) for name, value in inputs.items()))
 
 
 class Batcher:
-    """A function of batches that many callers share; it runs on a thread, and so do not the callers.
+    """A function of batches that many callers share; it runs on threads, so that the callers' event loop goes on.
 
     A request that finds the model idle runs at once, so that nobody waits without need. Those that come while it is busy wait
     in a queue, and are joined.
@@ -82,7 +82,7 @@ class Batcher:
                 self._queue.remove(waiting)
 
     async def end(self) -> None:
-        """Waits until all that was asked is answered. The threads end when nobody can ask any more."""
+        """Waits until all requests are answered. The threads end once nothing refers to the batcher any more."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -118,27 +118,29 @@ class Batcher:
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         first = batch[0].inputs
-        inputs = first if len(batch) == 1 else {name: np.concatenate([each.inputs[name] for each in batch]) for name in first}
-        self._observe(sum(each.rows for each in batch))
+        inputs = (
+            first if len(batch) == 1 else {name: np.concatenate([request.inputs[name] for request in batch]) for name in first}
+        )
+        self._observe(sum(request.rows for request in batch))
         try:
             outputs = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, inputs)
         except RequestError as error:
-            if len(batch) > 1:  # one of them is wrong, and takes no other along
-                for each in batch:
-                    await self._answer([each])
+            if len(batch) > 1:  # one request is wrong: answered one by one, the others do not fail with it
+                for request in batch:
+                    await self._answer([request])
                 return
             _fail(batch, error)
         except Exception as error:
             _fail(batch, error)
         else:
             start = 0
-            for each in batch:
-                if not each.future.done():
-                    each.future.set_result({name: value[start : start + each.rows] for name, value in outputs.items()})
-                start += each.rows
+            for request in batch:
+                if not request.future.done():
+                    request.future.set_result({name: value[start : start + request.rows] for name, value in outputs.items()})
+                start += request.rows
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:
-    for each in batch:
-        if not each.future.done():
-            each.future.set_exception(error)
+    for request in batch:
+        if not request.future.done():
+            request.future.set_exception(error)

@@ -15,7 +15,7 @@ from mm_keras.serve.tf_serving import DEFAULT_SIGNATURE, find_signature
 
 
 def input_names(version: ModelVersion) -> dict[str, str]:
-    """What people call the inputs of a model, and its own names too -> its own names."""
+    """Every name by which a client may call an input of a model -> the name of that input in the default signature."""
     inputs = find_signature(version.signatures, DEFAULT_SIGNATURE).inputs
     names = {name: name for name in inputs}
     for modality in version.features.modalities if version.features else ():
@@ -28,7 +28,7 @@ def as_inputs(version: ModelVersion, given: Mapping[str, bytes]) -> dict[str, np
     """One example as the inputs of the default signature; what is not given is empty.
 
     Raises:
-        RequestError: for an input that the model does not have, or for none.
+        RequestError: for an input that the model does not have, or a model that `mm-keras export` did not write.
     """
     _check_exported(version)
     names = input_names(version)
@@ -50,10 +50,10 @@ def _check_exported(version: ModelVersion) -> None:
 
 
 def as_answer(version: ModelVersion, outputs: Mapping[str, np.ndarray], top: int, row: int = 0) -> dict[str, Any]:
-    """What people get of the answer of an export to one example.
+    """What `/classify` answers: an export's outputs for one example, as its most probable labels.
 
     Raises:
-        RequestError: if the example could not be answered.
+        RequestError: if the model's output `error` says that the example could not be answered.
     """
     error = outputs["error"][row].decode()
     if error:

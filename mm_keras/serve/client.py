@@ -88,7 +88,7 @@ class Client:
             model, version: which model; its newest version by default.
             signature: the signature; "serving_default" by default.
         """
-        body: dict[str, Any] = {"instances": [{name: _encode(value) for name, value in each.items()} for each in instances]}
+        body: dict[str, Any] = {"instances": [{name: _encode(value) for name, value in row.items()} for row in instances]}
         body |= {"signature_name": signature} if signature else {}
         return self._send("POST", f"{self._path(model, version)}:predict", body)["predictions"]
 

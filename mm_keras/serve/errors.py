@@ -12,7 +12,7 @@ HTTP_STATUS = {
     "DEADLINE_EXCEEDED": 504,
     "TOO_LARGE": 413,
 }
-"""The statuses that this server gives, as TensorFlow Serving maps them to HTTP; it has no limit of its own on bodies (413)."""
+"""The statuses that this server gives, mapped to HTTP as TensorFlow Serving does, which itself has no limit on bodies (413)."""
 
 
 class RequestError(Exception):

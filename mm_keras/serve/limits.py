@@ -1,4 +1,4 @@
-"""Limits on what a request may hold, kept while its body arrives."""
+"""Limits on what a request may hold, which are checked while its body arrives."""
 
 from __future__ import annotations
 

@@ -27,11 +27,11 @@ class ModelVersion:
     Args:
         name: what the model is called.
         number: its version.
-        folder: the SavedModel; of one that `mm-keras export` wrote, assets.extra says more.
+        folder: the SavedModel; what `mm-keras export` wrote into its assets.extra is read, too.
 
     Attributes:
         signatures: what its signatures take and give, by name.
-        features: what the model takes in; None of a SavedModel of others.
+        features: what the model takes in; None for a SavedModel that `mm-keras export` did not write.
 
     Raises:
         OSError: if there is no SavedModel, or it cannot be loaded.
@@ -44,23 +44,23 @@ class ModelVersion:
         self.features = FeatureSpec.load(extra) if (extra / FEATURES_FILE).is_file() else None
         operations = extra / OPERATIONS_FILE
         if operations.is_file() and json.loads(operations.read_text("utf-8"))["other_operations"]:
-            importlib.import_module("tensorflow_text")  # which registers them
+            importlib.import_module("tensorflow_text")  # which registers those operations
         self._module = tf.saved_model.load(str(plain_path(folder)))
         self._functions: Mapping[str, Callable] = self._module.signatures
 
     def with_functions(self, module: tf.Module, functions: Mapping[str, Callable], features: FeatureSpec) -> ModelVersion:
-        """The next version, which is in memory alone: the same inputs, and outputs as these functions give them."""
-        made = copy.copy(self)
-        made.__dict__.pop("takes_pictures", None)
-        made.number, made.features = self.number + 1, features
-        vars(made).update(_module=module, _functions=functions)
-        made.signatures = {name: signature for name, signature in self.signatures.items() if name in functions}
-        return made
+        """The next version, in memory alone: it has the same inputs, and answers by these functions."""
+        version = copy.copy(self)
+        version.__dict__.pop("takes_pictures", None)
+        version.number, version.features = self.number + 1, features
+        vars(version).update(_module=module, _functions=functions)
+        version.signatures = {name: signature for name, signature in self.signatures.items() if name in functions}
+        return version
 
     def warm_up(self) -> int:
-        """Asks what its warm-up file says of the default signature, which most requests ask; returns how many these are.
+        """Answers the requests for the default signature, the usual one, in the warm-up file; returns how many there are.
 
-        Each further signature would take a second or two before the first request is answered, and takes them at its first one.
+        A signature takes a second or two at its first request; warming others, too, would keep the first client waiting.
         """
         path = self.folder / EXTRA / WARM_UP_FILE
         requests = read_warm_up(path) if path.is_file() else []
@@ -71,7 +71,7 @@ class ModelVersion:
 
     @functools.cached_property
     def takes_pictures(self) -> bool:
-        """Whether pictures are among its inputs, of which one that comes alone and is damaged fails the call."""
+        """Whether pictures are among the model's inputs: a call with one damaged picture alone fails."""
         return self.features is not None and self.features.image is not None
 
     def check(self, signature: str, inputs: Mapping[str, np.ndarray]) -> None:
@@ -79,7 +79,7 @@ class ModelVersion:
         for name, kind in self.signatures[signature].inputs.items():
             shape = inputs[name].shape
             fits = len(shape) == len(kind.shape) and all(
-                side in (None, found) for side, found in zip(kind.shape, shape, strict=True)
+                side in (None, length) for side, length in zip(kind.shape, shape, strict=True)
             )
             if not fits:
                 wanted = [-1 if side is None else side for side in kind.shape]
@@ -97,7 +97,7 @@ class ModelVersion:
             alone = all(value.shape[:1] == (1,) for value in inputs.values())
             if not (alone and self.takes_pictures):
                 raise RequestError(_first_line(error)) from error
-            # In a batch of two it is told by the output `error` instead.
+            # In a batch of two, a damaged picture does not fail the call: the output `error` tells of it.
             twice = {name: np.concatenate([value, value]) for name, value in inputs.items()}
             try:
                 outputs = {name: value[:1] for name, value in self._call(signature, twice).items()}

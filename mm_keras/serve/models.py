@@ -1,4 +1,4 @@
-"""The models that are served: their versions are loaded, replaced when a new one appears, taken away when theirs is gone."""
+"""The models that are served: versions are loaded, replaced when a new one appears, and taken away with their folder."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ModelSource:
     Attributes:
         name: what it is called in URLs.
         base: the folder whose subfolders, called by numbers, are its versions.
-        versions: those that are served; none: the newest, whatever it becomes.
+        versions: the versions to serve; none: the newest one, also when a newer one appears.
         labels: other names of versions: label -> version.
-        run: the run folder that it was exported from, if that is known.
+        run: the run folder that the model was exported from, if that is known.
     """
 
     name: str
@@ -38,11 +38,11 @@ class ModelSource:
 
     def wanted(self) -> dict[int, Path]:
         """The versions that are to be served: number -> folder."""
-        found = {int(path.name): path for path in self.base.iterdir() if path.name.isdecimal() and path.is_dir()}
-        found = {number: path for number, path in found.items() if (path / "saved_model.pb").is_file()}
+        folders = {int(path.name): path for path in self.base.iterdir() if path.name.isdecimal() and path.is_dir()}
+        folders = {number: path for number, path in folders.items() if (path / "saved_model.pb").is_file()}
         if self.versions:
-            return {number: found[number] for number in self.versions if number in found}
-        return {max(found): found[max(found)]} if found else {}
+            return {number: folders[number] for number in self.versions if number in folders}
+        return {max(folders): folders[max(folders)]} if folders else {}
 
 
 class Served:
@@ -121,8 +121,8 @@ class Models:
         loading = [number for number, (state, _) in states.items() if state in ("START", "LOADING")]
         if version in loading or (version is None and (loading or (name in self.sources and not states))):
             raise RequestError(f"model {name} is being loaded: try again later", "UNAVAILABLE")
-        asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-        raise RequestError(f"Servable not found for request: {asked}", "NOT_FOUND")
+        target = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        raise RequestError(f"Servable not found for request: {target}", "NOT_FOUND")
 
     def status(self, name: str, version: int | None = None, label: str | None = None) -> dict:
         """The answer to a GET of a model's status.
@@ -178,7 +178,7 @@ class Models:
         self._states[name][number] = ("LOADING", "")
         try:
             version = await asyncio.to_thread(self._load, name, number, folder)
-        except Exception as error:  # whatever is wrong with it, the others go on
+        except Exception as error:  # whatever is wrong with this version, the others go on
             _log.error("version %d of model %s cannot be loaded: %s", number, name, error)
             self._states[name][number] = ("END", str(error))
             self._failed.add((name, number))

@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' format, and a line of JSON about each request, which holds nothing of what it contained."""
+"""Metrics in Prometheus' format, and a log line of JSON about each request, which holds nothing of the request's content."""
 
 from __future__ import annotations
 

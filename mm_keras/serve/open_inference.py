@@ -2,7 +2,7 @@
 
 Strings and bytes are the datatype BYTES. The protocol does not say how bytes stand in JSON. Here they are UTF-8 text, unless
 the tensor has the parameter {"content_type": "base64"}; pictures need it. A request names its signature by the parameter
-"signature_name"; without it, it is the one that takes the inputs given: `title` for a title alone.
+"signature_name"; without it, the signature is used that takes the request's inputs: `title` for a title alone.
 """
 
 from __future__ import annotations
@@ -47,33 +47,35 @@ def read_infer(body: bytes, signatures: Mapping[str, Signature]) -> InferRequest
     tensors = content.get("inputs")
     if not isinstance(tensors, list) or not tensors or not all(isinstance(tensor, dict) for tensor in tensors):
         raise RequestError('\'inputs\' must be a list of tensors: [{"name", "shape", "datatype", "data"}]')
-    given = {str(tensor.get("name")): tensor for tensor in tensors}
-    name = _signature_name(content, signatures, set(given))
+    by_name = {str(tensor.get("name")): tensor for tensor in tensors}
+    name = _signature_name(content, signatures, set(by_name))
     types = find_signature(signatures, name).inputs
-    if set(given) != set(types):
-        raise RequestError(f"signature {name!r} takes the inputs {sorted(types)}. Received: {sorted(given)}")
-    wanted = content.get("outputs") or []
-    if not isinstance(wanted, list) or not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in wanted):
+    if set(by_name) != set(types):
+        raise RequestError(f"signature {name!r} takes the inputs {sorted(types)}. Received: {sorted(by_name)}")
+    outputs = content.get("outputs") or []
+    if not isinstance(outputs, list) or not all(
+        isinstance(output, dict) and isinstance(output.get("name"), str) for output in outputs
+    ):
         raise RequestError("'outputs' must be a list of objects with a name")
-    names = [each["name"] for each in wanted]
-    unknown = [each for each in names if each not in signatures[name].outputs]
+    names = [output["name"] for output in outputs]
+    unknown = [output for output in names if output not in signatures[name].outputs]
     if unknown:
         raise RequestError(f"signature {name!r} has no output {unknown[0]!r}; it has {sorted(signatures[name].outputs)}")
     request_id = content.get("id")
     if not isinstance(request_id, str | None):
         raise RequestError("'id' must be a string")
-    return InferRequest(name, {key: _read_tensor(given[key], types[key]) for key in types}, names, request_id)
+    return InferRequest(name, {key: _read_tensor(by_name[key], types[key]) for key in types}, names, request_id)
 
 
-def _signature_name(content: Mapping[str, Any], signatures: Mapping[str, Signature], given: set[str]) -> str:
+def _signature_name(content: Mapping[str, Any], signatures: Mapping[str, Signature], input_names: set[str]) -> str:
     parameters = content.get("parameters") or {}
     name = parameters.get("signature_name") if isinstance(parameters, dict) else None
     if name is not None:
         return str(name)
     default = signatures.get(DEFAULT_SIGNATURE)
-    if default is not None and set(default.inputs) == given:
+    if default is not None and set(default.inputs) == input_names:
         return DEFAULT_SIGNATURE
-    fitting = [name for name, signature in signatures.items() if set(signature.inputs) == given]
+    fitting = [name for name, signature in signatures.items() if set(signature.inputs) == input_names]
     return fitting[0] if fitting else DEFAULT_SIGNATURE
 
 
@@ -151,5 +153,5 @@ def model_metadata(name: str, versions: list[int], signatures: Mapping[str, Sign
         "platform": "tensorflow_savedmodel",
         "inputs": tensors(default.inputs),
         "outputs": tensors(default.outputs),
-        "parameters": {"signature_names": sorted(each for each in signatures if not each.startswith("__"))},
+        "parameters": {"signature_names": sorted(key for key in signatures if not key.startswith("__"))},
     }

@@ -1,4 +1,4 @@
-"""Starts the server, and ends it when the process is asked to, after what was asked is answered."""
+"""Starts the server, and ends it when the process is asked to end, after open requests are answered."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def find_source(given: str, labels: Sequence[str] = ()) -> ModelSource:
 
     Raises:
         FileNotFoundError: if there is nothing to serve.
-        ValueError: for a name or a label that is none.
+        ValueError: for a malformed name or label, or a version whose folder is not called by a number.
     """
-    name, equals, rest = given.partition("=")
+    name, equals, path = given.partition("=")
     named = bool(equals) and "/" not in name and not Path(given).exists()
-    folder = Path(rest if named else given)
+    folder = Path(path if named else given)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} does not exist: give a run folder, or the folder of an export")
     if named and not _NAME.fullmatch(name):
@@ -56,24 +56,24 @@ def find_source(given: str, labels: Sequence[str] = ()) -> ModelSource:
     else:
         base = folder
         run = folder.resolve().parent if (folder.resolve().parent / RUN_FILE).is_file() else None
-    called = name if named else model_name(run or base)
-    source = ModelSource(called, base, versions, _labels(labels), run)
+    served_name = name if named else model_name(run or base)
+    source = ModelSource(served_name, base, versions, _labels(labels), run)
     if run is folder and not (base.is_dir() and source.wanted()):
         absl_logging.info(f"{folder} has no export yet: it is exported now")
         export(folder)
     if not source.wanted():
         raise FileNotFoundError(f"{folder} is no run folder, and holds no versions of an exported model, such as {folder}/1")
-    if source.labels:  # of which each must be served
-        source = ModelSource(called, base, tuple(sorted({*source.wanted(), *source.labels.values()})), source.labels, run)
+    if source.labels:  # each labelled version is served, too
+        source = ModelSource(served_name, base, tuple(sorted({*source.wanted(), *source.labels.values()})), source.labels, run)
     return source
 
 
-def _labels(given: Sequence[str]) -> dict[str, int]:
+def _labels(arguments: Sequence[str]) -> dict[str, int]:
     labels = {}
-    for each in given:
-        label, _, version = each.partition("=")
+    for argument in arguments:
+        label, _, version = argument.partition("=")
         if not (label and version.isdecimal()):
-            raise ValueError(f"a label is given as LABEL=VERSION, such as stable=3. Received: {each!r}")
+            raise ValueError(f"a label is given as LABEL=VERSION, such as stable=3. Received: {argument!r}")
         labels[label] = int(version)
     return labels
 
@@ -95,6 +95,9 @@ def run_server(
     Raises:
         ValueError: if two models have one name.
         OSError: if the port is taken.
+
+    Example:
+        >>> run_server([find_source("runs/products")], ServerOptions(port=8501))
     """
     names = [source.name for source in sources]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -141,7 +144,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Ended(uvicorn.Server):
-    """uvicorn's server, which would raise the signal once more when it has ended: that it was asked to is no error."""
+    """uvicorn's server, but it does not raise the signal once more after it has ended: being asked to end is no error."""
 
     @contextlib.contextmanager
     def capture_signals(self):
@@ -154,7 +157,7 @@ class _Ended(uvicorn.Server):
 
 
 def _log_to_stderr() -> None:
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it tells of each broken form, and so does the answer
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the server's answer tells of a broken form
     logger = logging.getLogger("mm_keras.serve")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)

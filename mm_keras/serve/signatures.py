@@ -15,7 +15,7 @@ class TensorType:
 
     Attributes:
         dtype: the name that protobuf gives it: "DT_STRING", "DT_FLOAT".
-        shape: its sides; None: of any length.
+        shape: the length of each axis; None: any.
     """
 
     dtype: str

@@ -124,8 +124,8 @@ def _collect(value: Any, level: int, shape: list[int], dtype: str, values: list)
         raise RequestError(f"Encountered list at unexpected level: {level} expected < {rank}")
     if len(value) != shape[level]:
         raise RequestError(f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}")
-    for each in value:
-        _collect(each, level + 1, shape, dtype, values)
+    for element in value:
+        _collect(element, level + 1, shape, dtype, values)
 
 
 def _value(value: Any, dtype: str) -> Any:
@@ -149,7 +149,7 @@ def _value(value: Any, dtype: str) -> Any:
 
 
 def _encoded(text: str) -> bytes:
-    """The bytes that came as text; half a pair of surrogates, which has none, becomes "?"."""
+    """The bytes that a text in the body stands for; half a surrogate pair, which has none, becomes "?"."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -176,7 +176,7 @@ def _decode_b64(value: dict) -> bytes:
 
 
 def to_json(array: np.ndarray, name: str) -> Any:
-    """An output as nested lists: strings as text, or as {"b64": …} if its name ends in "_bytes"; floats by short texts."""
+    """An output as nested lists: strings as text, or as {"b64": …} if its name ends in "_bytes"; floats in few digits."""
     if array.dtype.kind in "OSU":
         convert = _encode_b64 if name.endswith("_bytes") else _text
     elif array.dtype.kind == "f" or array.dtype.name == "bfloat16":
@@ -199,6 +199,6 @@ def _encode_b64(value: bytes) -> Mapping[str, str]:
 
 
 def _shortest(value: float) -> float:
-    """Of a float32 as float64 the number with 6 digits, or 9: 0.20000000298023224 -> 0.2."""
+    """A float32 that became a float64, with 6 digits if they tell it exactly, or else 9: 0.20000000298023224 -> 0.2."""
     short = float(f"{value:.6g}")
     return short if np.float32(short) == np.float32(value) or value != value else float(f"{value:.9g}")

@@ -23,7 +23,7 @@ class PredictRequest(NamedTuple):
     Attributes:
         signature: the name of the signature.
         inputs: an array for each of its inputs.
-        by_row: whether it was given, and is answered, in rows ("instances") or in columns ("inputs").
+        by_row: True: the request and its answer are in rows ("instances"); False: in columns ("inputs").
     """
 
     signature: str
@@ -108,7 +108,7 @@ def _check_alike(first: list[np.ndarray], array: np.ndarray) -> None:
     if first and first[0].size != array.size:
         raise RequestError(f"Expecting tensor size: {first[0].size} but got: {array.size}")
     if first and first[0].shape != array.shape:
-        shapes = ["[" + ",".join(map(str, each.shape)) + "]" for each in (first[0], array)]
+        shapes = ["[" + ",".join(map(str, value.shape)) + "]" for value in (first[0], array)]
         raise RequestError(f"Expecting shape {shapes[0]} but got: {shapes[1]}")
 
 
@@ -144,7 +144,7 @@ def write_predict(outputs: Mapping[str, np.ndarray], by_row: bool) -> dict[str, 
 
 
 def refuse_examples(body: bytes, signatures: Mapping[str, Signature], method: str) -> None:
-    """What `:classify` and `:regress` say to a model whose signatures are all made for `:predict`.
+    """Refuses `:classify` and `:regress`, with TensorFlow Serving's errors: all signatures here are made for `:predict`.
 
     Raises:
         RequestError: always.
@@ -163,9 +163,9 @@ def refuse_examples(body: bytes, signatures: Mapping[str, Signature], method: st
     if name not in signatures:
         raise RequestError(f"No signature was found with the name: {name}")
     kind = {"classify": "classification", "regress": "regression"}[method]
-    given = signatures[name].metadata["method_name"]
+    method_name = signatures[name].metadata["method_name"]
     raise RequestError(
-        f"Expected {kind} signature method_name to be tensorflow/serving/{method}. Was: {given}", "INVALID_ARGUMENT"
+        f"Expected {kind} signature method_name to be tensorflow/serving/{method}. Was: {method_name}", "INVALID_ARGUMENT"
     )
 
 

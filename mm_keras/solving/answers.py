@@ -1,4 +1,4 @@
-"""What was chosen for each set of modalities, as the answers of a solved head."""
+"""Turns the ensembles that were chosen for sets of modalities into the answers of a solved head."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mm_keras.solving.candidates import Fitted, FittedNeighbours
 from mm_keras.solving.kernels import Kernel
 from mm_keras.solving.rows import Rows
 
-_MOST_MODALITIES = 4  # of which every set gets an answer of its own
+_MOST_MODALITIES = 4  # with at most so many modalities, every set of them gets an answer of its own
 
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """What was chosen for a set of modalities.
+    """The ensemble of candidates that was chosen for a set of modalities.
 
     Attributes:
         modalities: their numbers.
         shares: number of a candidate -> its share of the ensemble.
-        calibration: what the ensemble's logits go through.
-        held_out: float32 [N, L], calibrated logits of examples that were not learned from; of examples that lack some of the
-            modalities they are of no use.
+        calibration: the calibration of the ensemble's logits.
+        held_out: float32 [N, L], calibrated logits of each example by regressions that did not learn from it; of no use for
+            examples that lack some of the modalities.
         rows: int, the examples that have all of the modalities, on which the ensemble was chosen.
     """
 
@@ -49,23 +49,23 @@ def patterns_of(present: np.ndarray) -> list[tuple[int, ...]]:
     count = present.shape[1]
     if count <= _MOST_MODALITIES:
         sizes = range(1, count + 1)
-        return [chosen for size in sizes for chosen in itertools.combinations(range(count), size)]
+        return [modalities for size in sizes for modalities in itertools.combinations(range(count), size)]
     everything = tuple(range(count))
     sets = {(number,) for number in everything} | {everything} | set(itertools.combinations(everything, count - 1))
     sets |= {tuple(np.flatnonzero(row).tolist()) for row in np.unique(present, axis=0) if row.any()}
-    return sorted(sets, key=lambda chosen: (len(chosen), chosen))
+    return sorted(sets, key=lambda modalities: (len(modalities), modalities))
 
 
 def make_answers(
     rows: Rows, chosen: Sequence[Chosen], fitted: Mapping[int, Fitted | FittedNeighbours], landmarks: np.ndarray
 ) -> tuple[Kernels, list[Answer]]:
-    """Adds up the candidates of each ensemble: all linear ones become one dense layer.
+    """Adds up the candidates of each ensemble to one answer; all linear candidates become one dense layer.
 
     Args:
         rows: the examples.
-        chosen: what was chosen.
+        chosen: the chosen ensembles.
         fitted: the chosen candidates, fitted to all examples, by their numbers.
-        landmarks: int [K], the examples that kernels may have as landmarks, in their order.
+        landmarks: int [K], the examples that kernels may have as landmarks, in rising order.
 
     Returns:
         (the kernels that were chosen, an answer for each set of modalities).
@@ -73,19 +73,19 @@ def make_answers(
     kernels, place_of = _make_kernels(rows, fitted, landmarks)
     neighbours = [number for number, fit in fitted.items() if isinstance(fit, FittedNeighbours)]
     answers = []
-    for c in chosen:
+    for choice in chosen:
         linear: dict[int, np.ndarray] = {}
         duals: dict[int, np.ndarray] = {}
         votes: dict[int, np.ndarray] = {}
-        bias = c.calibration.offset.copy()
-        for number, share in c.shares.items():
-            fit, scale = fitted[number], share * c.calibration.scale
+        bias = choice.calibration.offset.copy()
+        for number, share in choice.shares.items():
+            fit, scale = fitted[number], share * choice.calibration.scale
             if isinstance(fit, FittedNeighbours):
                 votes[neighbours.index(number)] = scale * fit.calibration.scale
                 bias += scale * fit.calibration.offset
                 continue
             dual = fit.dual * scale
-            # Each kernel has a constant of 1 added, whose part is the sum over the landmarks.
+            # 1 is added to each kernel (see `Similarities.matrix`), which adds the sum over the landmarks to all logits.
             bias += fit.bias * scale + dual.sum(axis=0)
             if fit.kernel.gamma is not None:
                 place = place_of[fit.kernel]
@@ -95,14 +95,14 @@ def make_answers(
             for block in fit.kernel.blocks:
                 weights = rows.blocks[block].values[fit.landmarks].T @ dual / len(fit.kernel.blocks)
                 linear[block] = linear.get(block, 0) + weights
-        answers.append(Answer(c.modalities, *(dict(sorted(parts.items())) for parts in (linear, duals, votes)), bias))
+        answers.append(Answer(choice.modalities, *(dict(sorted(parts.items())) for parts in (linear, duals, votes)), bias))
     return kernels, answers
 
 
 def _make_kernels(
     rows: Rows, fitted: Mapping[int, Fitted | FittedNeighbours], landmarks: np.ndarray
 ) -> tuple[Kernels, dict[Kernel, int]]:
-    """(the Gaussian kernels that were chosen with the neighbours that they tell, the number of each kernel)."""
+    """(the Gaussian kernels that were chosen, with the neighbours that vote by them; the number of each kernel)."""
     gaussian = [fit.kernel for fit in fitted.values() if fit.kernel.gamma is not None]
     place_of = {kernel: number for number, kernel in enumerate(dict.fromkeys(gaussian))}
     blocks = sorted({block for kernel in place_of for block in kernel.blocks})
@@ -117,13 +117,22 @@ def _make_kernels(
 
 
 def prior_answer(rows: Rows) -> Answer:
-    """What is answered where nothing is known of an example."""
-    everyone = np.arange(len(rows.targets))
-    return Answer((), {}, {}, {}, rows.problem(everyone).log_prior())
+    """The answer for examples of which nothing is known: the logits of the prior."""
+    all_rows = np.arange(len(rows.targets))
+    return Answer((), {}, {}, {}, rows.problem(all_rows).log_prior())
 
 
 def joined_answers(answers: Sequence[Answer], values: Sequence[float], rows: Rows) -> list[Answer]:
-    """Answers for sets of modalities that hardly an example has: what the best parts say, as if each knew something else."""
+    """Answers for sets of modalities that too few examples have for an ensemble of their own.
+
+    Such an answer adds up the best answers for parts of the set that share no modality, as if these were independent of each
+    other: their logits are summed, and the prior is counted once.
+
+    Args:
+        answers: the answers of the ensembles.
+        values: their scores.
+        rows: the examples.
+    """
     prior, joined = prior_answer(rows).bias, []
     known = {answer.modalities for answer in answers}
     for modalities in patterns_of(rows.present):
@@ -131,8 +140,8 @@ def joined_answers(answers: Sequence[Answer], values: Sequence[float], rows: Row
             continue
         parts: list[Answer] = []
         for number in np.argsort([-value for value in values], kind="stable"):
-            rest = set(modalities) - {m for part in parts for m in part.modalities}
-            if set(answers[number].modalities) <= rest:
+            uncovered = set(modalities) - {modality for part in parts for modality in part.modalities}
+            if set(answers[number].modalities) <= uncovered:
                 parts.append(answers[number])
         if len(parts) < 2:
             continue
@@ -149,19 +158,21 @@ def joined_answers(answers: Sequence[Answer], values: Sequence[float], rows: Row
 
 
 def answer_of_each_set(num_modalities: int, sets: Sequence[tuple[int, ...]], values: Sequence[float]) -> list[int]:
-    """The number of an answer for each set of modalities: its own one, or of those that read a part of it the best one.
+    """The number of the answer for each set of modalities: the set's own answer, or else the best one for a part of the set.
+
+    Where there is neither, it is the number of answers, which is that of the prior's answer.
 
     Args:
         num_modalities: M.
         sets: the modalities of each answer.
-        values: the scores of the first answers; the others are for their own set alone.
+        values: the scores of the first answers; the other answers are for their own sets alone.
     """
-    result = []
+    numbers = []
     for bits in range(2**num_modalities):
-        there = tuple(number for number in range(num_modalities) if bits >> number & 1)
-        if there in sets:
-            result.append(sets.index(there))
+        modalities = tuple(number for number in range(num_modalities) if bits >> number & 1)
+        if modalities in sets:
+            numbers.append(sets.index(modalities))
             continue
-        parts = [(value, -index) for index, value in enumerate(values) if set(sets[index]) <= set(there)]
-        result.append(-max(parts)[1] if parts else len(sets))
-    return result
+        parts = [(value, -index) for index, value in enumerate(values) if set(sets[index]) <= set(modalities)]
+        numbers.append(-max(parts)[1] if parts else len(sets))
+    return numbers

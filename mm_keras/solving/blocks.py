@@ -1,4 +1,4 @@
-"""Blocks: the groups of numbers that candidates are made of, one or more a modality."""
+"""Blocks: the vectors of the examples that candidates are made of, one or more for each modality."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MOST_WORDS = 8192
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """What one part of an encoder, or the words of a text, say of each example.
+    """The vectors of all examples by one part of an encoder's output, or by the words of a text field.
 
     Attributes:
-        name: for people, such as "image" or "title words".
+        name: the name in reports, such as "image" or "title words".
         modality: the number of the modality.
         values: [N, D], each row of length 1, or zeros where the modality is missing: a float32 array, or a sparse one of words.
     """
@@ -43,7 +43,7 @@ class Words:
 
     @classmethod
     def learn(cls, token_ids: np.ndarray, padding_mask: np.ndarray, vocabulary: int) -> Words:
-        """Counts in how many texts each token occurs. The most frequent ones are kept, but for those that every text has.
+        """Counts in how many texts each token occurs. The most frequent tokens are kept, but for those that every text has.
 
         Args:
             token_ids, padding_mask: int [N, T] and bool [N, T]; texts without tokens do not count.
@@ -52,13 +52,13 @@ class Words:
         occurs = _occurrences(token_ids, padding_mask, vocabulary)
         texts = int(padding_mask.any(axis=1).sum())
         frequency = np.asarray(occurs.sum(axis=0)).ravel()
-        kept = np.flatnonzero((frequency > 0) & (frequency < max(texts, 2)))
-        kept = np.sort(kept[np.argsort(-frequency[kept], kind="stable")][:MOST_WORDS])
-        if not len(kept):
-            kept = np.array([0])  # a column that no text fills
+        tokens = np.flatnonzero((frequency > 0) & (frequency < max(texts, 2)))
+        tokens = np.sort(tokens[np.argsort(-frequency[tokens], kind="stable")][:MOST_WORDS])
+        if not len(tokens):
+            tokens = np.array([0])  # a column that no text fills
         column_of = np.zeros(vocabulary, np.int32)
-        column_of[kept] = np.arange(1, len(kept) + 1)
-        return cls(column_of, (np.log((1 + texts) / (1 + frequency[kept])) + 1).astype("float32"))
+        column_of[tokens] = np.arange(1, len(tokens) + 1)
+        return cls(column_of, (np.log((1 + texts) / (1 + frequency[tokens])) + 1).astype("float32"))
 
     def bags(self, token_ids: np.ndarray, padding_mask: np.ndarray) -> csr_array:
         """The weighted bags of texts, float32 [N, columns]: rows of length 1, or zeros where no known token occurs."""
@@ -77,7 +77,7 @@ def unit_rows(values: np.ndarray) -> np.ndarray:
 
 
 def _occurrences(ids: np.ndarray, counted: np.ndarray, width: int) -> csr_array:
-    """[N, width] with a one where an id occurs in a row."""
+    """[N, width]: 1 where a row has an id that is counted, else 0."""
     rows, places = np.nonzero(counted)
     occurs = csr_array((np.ones(len(rows), np.float32), (rows, ids[rows, places])), shape=(len(ids), width))
     occurs.sum_duplicates()

@@ -14,7 +14,7 @@ _ITERATIONS = 20
 
 
 class Calibration(NamedTuple):
-    """How logits become calibrated: logits x scale + offset, each a number a label float32 [L]."""
+    """How logits become calibrated: logits x scale + offset, both of them float32 [L] with one number for each label."""
 
     scale: np.ndarray
     offset: np.ndarray
@@ -47,34 +47,37 @@ def calibrate(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, mult
 
 
 def _temperature(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-    doubt = 1 / (len(targets) + 1)  # as if one more example were wrong: otherwise nothing limits the scale if none is
+    doubt = 1 / (len(targets) + 1)  # as if one more example were wrong: if none were, nothing would limit the scale
     targets = targets * (1 - doubt) + doubt / targets.shape[1]
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda exponent: mean_loss(np.exp(exponent) * logits, targets, weights, multi_label=False),
         bounds=(-4, 6),
         method="bounded",
         options={"xatol": 0.01},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))
 
 
 def _platt(
     logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, slope: float, offset: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Newton's method for all labels at once, from a slope and an offset that the result is pulled to. Two arrays [L]."""
-    pull = 4.0  # as strong as so many examples with an even chance
+    """The slopes [L] and offsets [L] of Platt scaling, by Newton's method for all labels at once.
+
+    It starts from a slope and an offset, and the result is pulled to these.
+    """
+    pull = 4.0  # in units of curvature, of which an example with an even chance has 1/4
     slopes, offsets = np.full(logits.shape[1], slope), np.full(logits.shape[1], offset)
     spread = np.maximum(np.average(np.square(logits), axis=0, weights=weights), 1e-6)
     for _ in range(_ITERATIONS):
         probabilities = expit(logits * slopes + offsets)
-        wrong = (probabilities - targets) * weights[:, None]
-        curved = probabilities * (1 - probabilities) * weights[:, None]
+        errors = (probabilities - targets) * weights[:, None]
+        curvatures = probabilities * (1 - probabilities) * weights[:, None]
         gradient = np.stack(
-            [(wrong * logits).sum(0) + pull * spread * (slopes - slope), wrong.sum(0) + pull * (offsets - offset)], axis=-1
+            [(errors * logits).sum(0) + pull * spread * (slopes - slope), errors.sum(0) + pull * (offsets - offset)], axis=-1
         )
-        mixed = (curved * logits).sum(0)
+        mixed = (curvatures * logits).sum(0)
         hessian = np.stack(
-            [(curved * np.square(logits)).sum(0) + pull * spread, mixed, mixed, curved.sum(0) + pull], axis=-1
+            [(curvatures * np.square(logits)).sum(0) + pull * spread, mixed, mixed, curvatures.sum(0) + pull], axis=-1
         ).reshape(-1, 2, 2)
         step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
         step *= np.minimum(1, 2 / np.maximum(np.abs(step).max(axis=-1, keepdims=True), 1e-12))

@@ -16,31 +16,31 @@ from mm_keras.solving.regression import ExactRidge, Factor, Problem, logistic, r
 from mm_keras.solving.rows import Rows
 
 Method = Literal["logistic", "ridge", "neighbours"]
-MOST_EXACT = 5000  # examples of which a whole kernel is solved
-MOST_LANDMARKS = 2000  # otherwise, and for logistic regressions
+MOST_EXACT = 5000  # with at most so many examples, ridge regressions are solved on the whole kernel
+MOST_LANDMARKS = 2000  # of kernels otherwise, and of logistic regressions
 _SAMPLE = 1500  # examples on which penalties and widths are compared; the best ones hardly depend on how many there are
-_ASKED = 250  # of these, held out of logistic regressions
+_ASKED = 250  # of these, on which logistic regressions are compared
 _GAMMAS = (0.5, 1.0, 2.0)
 _GAMMAS_OF_NEIGHBOURS = (4.0, 8.0, 16.0)
 _PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _FIRST_PENALTY = 4  # the search begins in the middle
-_MOST_LENGTH = 500.0  # of what a label takes from landmarks: of more, rounding in their kernel is seen in the answers
-_LEAST_CURVATURE = 0.05  # with that of many rare classes, the first steps of L-BFGS would be far too long
+_MOST_LENGTH = 500.0  # of a label's coefficients of landmarks: with more, rounding of the kernel is seen in the logits
+_LEAST_CURVATURE = 0.05  # many rare classes have less, with which the first steps of L-BFGS would be far too long
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A regression on a kernel, or the votes of neighbours by it, and what it answers where it has not learned.
+    """A regression on a kernel, or the votes of neighbours by a kernel, with its logits of held-out examples.
 
     Attributes:
         kernel: the kernel.
         method: which regression, or "neighbours".
         penalty: its L2 penalty, in units of the kernel; of neighbours, the votes of the prior.
         modalities: the modalities that the kernel reads.
-        calibration: which its raw answers went through.
+        calibration: the calibration that its raw logits went through.
         held_out: float32 [N, L], calibrated logits of every example from the folds without it; zeros for examples that have
             none of its modalities.
-        loss_value: the mean log-loss of these.
+        loss_value: the mean log-loss of these logits, over the examples that have some of its modalities.
     """
 
     kernel: Kernel
@@ -54,7 +54,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A regression that was fitted to all examples: calibrated logits are the kernel's `dual` products plus `bias`.
+    """A regression that was fitted to all examples: its calibrated logits are (kernel + 1) @ `dual` + `bias`.
 
     Attributes:
         kernel: the kernel.
@@ -71,13 +71,14 @@ class Fitted:
 
 @dataclasses.dataclass(frozen=True)
 class FittedNeighbours:
-    """Neighbours among all examples.
+    """Neighbours that vote, among all examples.
 
     Attributes:
         kernel: the kernel.
         landmarks: int [K], the rows that vote.
-        prior, pull: of `Votes` float32 [L], and a number of votes.
-        calibration: which their logits go through.
+        prior: float32 [L], the share of each label, see `Votes`.
+        pull: the number of votes that the prior has.
+        calibration: the calibration of their logits.
     """
 
     kernel: Kernel
@@ -88,19 +89,19 @@ class FittedNeighbours:
 
 
 class Family(NamedTuple):
-    """Kernels of which the best one is taken, for each of some methods."""
+    """Kernels that are compared, of which the best one for each method becomes a candidate."""
 
     kernels: Sequence[Kernel]
     methods: Sequence[Method]
 
 
 def families_of(rows: Rows, modalities: Sequence[int]) -> list[Family]:
-    """What is tried for a set of modalities, simple ones first.
+    """The families of candidates that are tried for a set of modalities, simple ones first.
 
-    Linear kernels on the embeddings, on the words, and on both; Gaussian ones of several widths on the embeddings, of which an
-    example needs few to be like another one, while two texts seldom share their words. Logistic regressions take longest, and
-    on Gaussian kernels or for several labels they never were the better ones. Neighbours are asked where all examples are
-    landmarks: a part of them would be far away.
+    There are linear kernels on the embeddings, on the words, and on both; and Gaussian kernels of several widths on the
+    embeddings alone, since two texts seldom share their words. Logistic regressions take longest, and on Gaussian kernels or
+    for several labels they never were the better ones. Neighbours are tried only where all examples are landmarks: among a part
+    of the examples, the nearest one would be far away.
     """
     blocks = rows.blocks
     numbers = [number for number, block in enumerate(blocks) if block.modality in modalities]
@@ -117,9 +118,9 @@ def families_of(rows: Rows, modalities: Sequence[int]) -> list[Family]:
 
 
 def choose_landmarks(rows: Rows, seed: int) -> np.ndarray:
-    """The examples, int, of which kernels are made, in random order: all, or as many as make a small model.
+    """The examples that kernels have as landmarks, int in random order: all, or as many as make a small model.
 
-    Those with more modalities go before others, so that each modality has landmarks.
+    In the second case, examples with more modalities go before others, so that each modality has landmarks.
     """
     order = np.random.default_rng(seed).permutation(len(rows.targets))
     if len(order) <= MOST_EXACT:
@@ -128,7 +129,7 @@ def choose_landmarks(rows: Rows, seed: int) -> np.ndarray:
 
 
 class Regressions:
-    """The regressions on kernels of some examples.
+    """Makes the candidates of some examples, and fits those that are chosen.
 
     Args:
         rows: the examples.
@@ -145,14 +146,14 @@ class Regressions:
 
         Args:
             family: one of `families_of`.
-            modalities: those that it reads.
+            modalities: the modalities that the family reads.
         """
         rows, used = self._rows, self._rows.with_any(modalities)
         sample = used if len(used) <= _SAMPLE else np.sort(self._landmarks_of(used, _SAMPLE))
         candidates = []
         for method in family.methods:
-            tried = [(*self._search(kernel, method, sample), kernel) for kernel in family.kernels]
-            _, penalty, kernel = min(tried, key=lambda attempt: attempt[0])
+            attempts = [(*self._search(kernel, method, sample), kernel) for kernel in family.kernels]
+            _, penalty, kernel = min(attempts, key=lambda attempt: attempt[0])
             if method == "neighbours":
                 raw = self._votes(kernel, used).logits(penalty)
             elif method == "ridge" and self._is_exact:
@@ -160,9 +161,9 @@ class Regressions:
             else:
                 raw = self._folds(kernel, used, self._landmarks_of(used, MOST_LANDMARKS)).held_out(method, penalty)
             calibration, answers, value = _judged(raw, rows, used)
-            everyone = np.zeros_like(rows.targets)
-            everyone[used] = answers
-            candidates.append(Candidate(kernel, method, penalty, modalities, calibration, everyone, value))
+            held_out = np.zeros_like(rows.targets)
+            held_out[used] = answers
+            candidates.append(Candidate(kernel, method, penalty, modalities, calibration, held_out, value))
         return candidates
 
     def fit(self, candidate: Candidate) -> Fitted | FittedNeighbours:
@@ -195,7 +196,7 @@ class Regressions:
         return KernelFeatures.of(matrix, np.searchsorted(used, landmarks))
 
     def _exact(self, kernel: Kernel, used: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
-        """`(penalty) -> (raw logits of each example from the folds without it, what all of them give)`, float32 [n, L] each."""
+        """`(penalty) -> (raw logits of each example from the folds without it, dual of all examples)`, float32 [n, L] each."""
         matrix = self._similarities.matrix(kernel, used, used)
         problem = self._rows.problem(used, matrix)
 
@@ -218,25 +219,25 @@ class Regressions:
         return _Folds(self._rows.problem(used, features), self._rows.folds[used])
 
     def _search(self, kernel: Kernel, method: Method, sample: np.ndarray) -> tuple[float, float]:
-        """(the lowest held-out loss, its penalty): from the middle penalty to both sides as long as the loss falls."""
-        asked = sample
+        """Searches from the middle penalty to both sides as long as the loss falls: (the lowest held-out loss, its penalty)."""
+        compared = sample
         if method == "neighbours":
             votes = self._votes(kernel, sample)
         elif method == "ridge":
             exact = self._exact(kernel, sample)
         else:
             folds = self._folds(kernel, sample, sample)
-            asked = sample[folds.first_rows(_ASKED)]
+            compared = sample[folds.first_rows(_ASKED)]
         losses: dict[int, float] = {}
 
         def attempt(penalty: float) -> float:
             if method != "ridge":
                 raw = votes.logits(penalty) if method == "neighbours" else folds.held_out(method, penalty, _ASKED)
-                return _judged(raw, self._rows, asked)[2]
+                return _judged(raw, self._rows, compared)[2]
             raw, dual = exact(penalty)
-            calibration, _, value = _judged(raw, self._rows, asked)
-            long = np.linalg.norm(dual * calibration.scale, axis=0).max() > _MOST_LENGTH
-            return np.inf if long and kernel.gamma is not None else value
+            calibration, _, value = _judged(raw, self._rows, compared)
+            is_too_long = np.linalg.norm(dual * calibration.scale, axis=0).max() > _MOST_LENGTH
+            return np.inf if is_too_long and kernel.gamma is not None else value
 
         def at(index: int) -> float:
             if index not in losses:
@@ -274,28 +275,28 @@ class _Folds:
         self._factors: dict[float, Factor] = {}
 
     def first_rows(self, least: int) -> np.ndarray:
-        """The rows, int, of the first folds that have so many of them together."""
+        """The rows, int, of the first folds: of as many folds as have at least `least` rows together."""
         sizes = np.cumsum([len(rows) for rows in self._held_out])
         return np.concatenate(self._held_out[: int(np.searchsorted(sizes, least)) + 1])
 
     def held_out(self, method: Method, penalty: float, least: int | None = None) -> np.ndarray:
         """float32 [n, L]: raw logits of each row, or of `first_rows(least)`, by the regressions without its fold."""
-        asked = self.first_rows(least or len(self._problem.targets))
+        wanted = self.first_rows(least or len(self._problem.targets))
         answers = np.zeros_like(self._problem.targets)
         for rows in self._held_out:
-            if rows[0] in asked:
+            if rows[0] in wanted:
                 answers[rows] = self._answers(rows, method, penalty)
-        return answers[asked] if least else answers
+        return answers[wanted] if least else answers
 
     def _answers(self, rows: np.ndarray, method: Method, penalty: float) -> np.ndarray:
-        learned = self._problem.rows(np.setdiff1d(np.arange(len(self._problem.targets)), rows, assume_unique=True))
+        training = self._problem.rows(np.setdiff1d(np.arange(len(self._problem.targets)), rows, assume_unique=True))
         if method == "ridge":
             factor = Factor(self._total - self._problem.rows(rows).gram(), penalty)
-        else:  # it only begins from the factor, for which that of all folds together is good enough
+        else:  # L-BFGS only begins with the factor: the one of all folds together is good enough
             if penalty not in self._factors:
                 self._factors[penalty] = Factor(self._total, penalty)
             factor = self._factors[penalty]
-        return self._problem.features[rows] @ _regress(learned, factor, method) + learned.log_prior()
+        return self._problem.features[rows] @ _regress(training, factor, method) + training.log_prior()
 
 
 def _regress(problem: Problem, factor: Factor, method: Method) -> np.ndarray:
@@ -307,6 +308,9 @@ def _regress(problem: Problem, factor: Factor, method: Method) -> np.ndarray:
 
 
 def _spread(problem: Problem) -> np.ndarray | float:
-    """A share that is p on average and p + d here has logits that differ by about d / (p (1 - p)), which is this number."""
+    """p (1 - p) for the share p of each label, or its mean over the classes.
+
+    An estimate of p + d in place of p raises the logit by about d / (p (1 - p)).
+    """
     spread = problem.prior() * (1 - problem.prior())
     return spread if problem.multi_label else float(spread.mean())

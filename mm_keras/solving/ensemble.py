@@ -9,10 +9,10 @@ import numpy as np
 from scipy.special import log_softmax
 
 _MOST_STEPS = 24
-_LEAST_GAIN = 1e-3  # of the loss, relative, that a further step has to bring
+_LEAST_GAIN = 1e-3  # the part of the loss by which a further step has to lower it
 _TIE = 2e-4  # a simpler candidate is taken if its loss is this near to the best one's, relative
 _MOST_ANSWERS = 2_000_000  # examples x labels on which mixtures are compared
-_PARTS = (0.05, 0.1, 0.2, 0.35, 0.5)  # that a candidate can be given of the ensemble
+_PARTS = (0.05, 0.1, 0.2, 0.35, 0.5)  # shares of the ensemble that a step can give to a candidate
 
 
 def mean_loss(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, multi_label: bool) -> float:
@@ -36,10 +36,10 @@ def choose_ensemble(
 ) -> dict[int, float]:
     """Mixes candidates into an average of logits, as long as its log-loss on held-out examples falls.
 
-    It begins with the best candidate. Each step mixes in a part of the one, and as much of it, that lowers the loss most; a
-    candidate may be taken again. Where all parts are 1 / (step + 1), this is the selection with repetition of Caruana,
-    Niculescu-Mizil, Crew and Ksikes, "Ensemble Selection from Libraries of Models" (2004), section 2.2, which ends too early
-    where half of the second candidate is too much and a fifth of it is not.
+    It begins with the best candidate. Each step mixes in a part of one candidate: the candidate, and the size of the part, that
+    lower the loss most. A candidate may be taken again. Where all parts are 1 / (step + 1), this is the selection with
+    repetition of Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selection from Libraries of Models" (2004), section 2.2,
+    which ends too early where half of the second candidate is too much and a fifth of it is not.
 
     Args:
         candidates: the held-out logits float [N, L] of each candidate, simple ones first; of equally good ones, the first is
@@ -55,25 +55,24 @@ def choose_ensemble(
         >>> choose_ensemble([good_logits, bad_logits], targets, weights, multi_label=False)
         {0: 1.0}
     """
-
-    some = slice(None, None, -(-targets.size // _MOST_ANSWERS))
-    candidates, targets, weights = [candidate[some] for candidate in candidates], targets[some], weights[some]
+    sample = slice(None, None, -(-targets.size // _MOST_ANSWERS))
+    candidates, targets, weights = [candidate[sample] for candidate in candidates], targets[sample], weights[sample]
 
     def best_of(mixtures: Iterable[np.ndarray]) -> tuple[int, float]:
-        """(the first one that is as good as the best, its loss)."""
+        """(the index of the first mixture that is as good as the best one, its loss)."""
         losses = [mean_loss(mixture, targets, weights, multi_label) for mixture in mixtures]
-        taken = next(number for number, loss in enumerate(losses) if loss <= min(losses) * (1 + _TIE))
-        return taken, losses[taken]
+        index = next(number for number, loss in enumerate(losses) if loss <= min(losses) * (1 + _TIE))
+        return index, losses[index]
 
     first, best = best_of(candidates)
     total, shares = candidates[first], {first: 1.0}
-    tried = list(itertools.product(range(len(candidates)), _PARTS))
+    options = list(itertools.product(range(len(candidates)), _PARTS))
     for _ in range(_MOST_STEPS):
-        taken, loss = best_of((1 - part) * total + part * candidates[number] for number, part in tried)
+        index, loss = best_of((1 - part) * total + part * candidates[number] for number, part in options)
         if loss > best * (1 - _LEAST_GAIN):
             break
-        best, (number, part) = loss, tried[taken]
+        best, (number, part) = loss, options[index]
         total = (1 - part) * total + part * candidates[number]
-        shares = {known: share * (1 - part) for known, share in shares.items()}
+        shares = {member: share * (1 - part) for member, share in shares.items()}
         shares[number] = shares.get(number, 0.0) + part
     return dict(sorted(shares.items()))

@@ -17,8 +17,8 @@ def group_duplicates(keys: Sequence[np.ndarray], most: int) -> np.ndarray:
     Held-out examples only tell how a model answers new ones if no copy of theirs was learned from.
 
     Args:
-        keys: what may be shared: of each kind int64 [N], where two examples with the same number have the same value, and -1
-            stands for an example without one.
+        keys: what may be shared: for each kind of value int64 [N], where two examples with the same number have the same value,
+            and -1 stands for an example without one.
         most: a value that more examples than this share makes no group: it is a placeholder ("no image available") rather than
             a sign of copies.
 

@@ -19,7 +19,7 @@ class Kernel:
     """How similar two examples are, by some of their blocks.
 
     Attributes:
-        blocks: numbers of the blocks, all with the same say.
+        blocks: numbers of the blocks, which all have the same weight.
         gamma: of a Gaussian kernel exp(-gamma x the mean squared distance of the blocks). None: a linear kernel, the mean inner
             product of the blocks, which becomes a dense layer without landmarks.
     """
@@ -33,14 +33,14 @@ class Similarities:
 
     Args:
         blocks: all blocks of all examples.
-        most: up to so many examples, the inner products of all of them are kept, a block once for all kernels.
+        most: with at most so many examples, the inner products of all of them are kept, once a block for all kernels.
     """
 
     def __init__(self, blocks: Sequence[Block], most: int):
         self._blocks = blocks
         self._squares = [_squares(block.values) for block in blocks]
         self._kept: dict[int, np.ndarray] | None = {} if len(self._squares[0]) <= most else None
-        self._lock = threading.Lock()  # threads ask for the same block at the same time
+        self._lock = threading.Lock()  # threads may ask for the same block at the same time
 
     def matrix(self, kernel: Kernel, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """float32 [n, K]: the kernel of some rows with landmarks, plus 1, so that regressions have an intercept.
@@ -58,7 +58,7 @@ class Similarities:
         return total
 
     def exponents(self, kernel: Kernel, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """float32 [n, K], at most 0: what a Gaussian kernel is the exponential function of."""
+        """float32 [n, K], at most 0: the logarithm of a Gaussian kernel."""
         total = np.zeros((len(rows), len(landmarks)), np.float32)
         for number in kernel.blocks:
             squares = self._squares[number]
@@ -79,7 +79,7 @@ class Similarities:
 
 @dataclasses.dataclass(frozen=True)
 class KernelFeatures:
-    """Features whose inner products are a kernel, as far as its landmarks tell.
+    """Features whose inner products approximate a kernel, by its values at landmarks.
 
     Reference: Williams and Seeger, "Using the Nyström Method to Speed Up Kernel Machines" (2000).
 
@@ -97,18 +97,18 @@ class KernelFeatures:
 
         Args:
             matrix: float32 [N, K], the kernel of all rows with the landmarks.
-            landmarks: int [K], which of the rows these are, each once and in their order.
+            landmarks: int [K], which of the rows the landmarks are, each once and in rising order.
         """
-        among = matrix[landmarks].astype("float64")
-        among.flat[:: len(among) + 1] += _JITTER
-        factor = np.linalg.cholesky((among + among.T) / 2).astype("float32")
+        landmark_kernel = matrix[landmarks].astype("float64")
+        landmark_kernel.flat[:: len(landmark_kernel) + 1] += _JITTER
+        factor = np.linalg.cholesky((landmark_kernel + landmark_kernel.T) / 2).astype("float32")
         if len(landmarks) == len(matrix):
             return cls(factor, factor)
         values = solve_triangular(factor, matrix.T, lower=True, check_finite=False).T
         return cls(np.ascontiguousarray(values), factor)
 
     def dual(self, coefficients: np.ndarray) -> np.ndarray:
-        """Coefficients of the features [K, L] -> of the kernel's landmarks float32 [K, L]."""
+        """Coefficients of the features [K, L] -> coefficients of the kernel's landmarks float32 [K, L]."""
         return solve_triangular(self.factor, coefficients, lower=True, trans="T", check_finite=False)
 
 

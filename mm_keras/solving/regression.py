@@ -11,12 +11,12 @@ from scipy.special import expit, log_softmax, softmax
 
 _MEMORY = 6  # pairs that L-BFGS remembers
 _MOST_ITERATIONS = 40
-_TOLERANCE = 1e-4  # of the first loss, that an iteration still has to gain
+_TOLERANCE = 1e-4  # the part of the first loss that an iteration has to gain for another one to follow
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is regressed on: rows of features with their targets.
+    """A regression problem: rows of features with their targets.
 
     Attributes:
         features: float32 [N, m].
@@ -31,7 +31,7 @@ class Problem:
     multi_label: bool
 
     def rows(self, chosen: np.ndarray) -> Problem:
-        """The same for some rows."""
+        """The same problem for some of its rows."""
         return Problem(self.features[chosen], self.targets[chosen], self.weights[chosen], self.multi_label)
 
     def gram(self) -> np.ndarray:
@@ -69,7 +69,7 @@ class Factor:
 
 
 class ExactRidge:
-    """The ridge regression on a whole kernel, in its dual: its answers without each fold cost one inverse for all folds.
+    """The ridge regression on a whole kernel, in its dual form. One inverse gives its answers without each fold, for all folds.
 
     Reference: Pahikkala, Boberg and Salakoski, "Fast n-Fold Cross-Validation for Regularized Least-Squares" (2006), theorem 1.
 
@@ -93,7 +93,7 @@ class ExactRidge:
         return self._inverse @ targets
 
     def held_out(self, targets: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What each example is answered by the regression without its fold, and `dual` of all examples; float32 [N, L] each.
+        """The answer for each example by the regression without its fold, and the `dual` of all examples; float32 [N, L] each.
 
         Args:
             targets: float32 [N, L].
@@ -128,7 +128,7 @@ def logistic(problem: Problem, factor: Factor, curvature: float) -> np.ndarray:
 
     Args:
         problem: what to regress.
-        factor: of penalty / curvature and the problem's Gram matrix, or one that is like it.
+        factor: the factor of the problem's Gram matrix, or of one that is like it, with the penalty penalty / curvature.
         curvature: the second derivative of the loss that is assumed at first, above 0.
 
     Returns:
@@ -140,7 +140,7 @@ def logistic(problem: Problem, factor: Factor, curvature: float) -> np.ndarray:
     logits = np.tile(offset, (len(features), 1))
     value, residual = _loss(logits, problem)
     gradient = features.T @ residual
-    first, pairs = value, []
+    first_value, pairs = value, []
     for _ in range(_MOST_ITERATIONS):
         direction = -_two_loops(gradient, pairs, lambda right: factor.solve(right) / curvature)
         change = features @ direction
@@ -159,11 +159,11 @@ def logistic(problem: Problem, factor: Factor, curvature: float) -> np.ndarray:
         coefficients += step * direction
         logits += step * change
         new_gradient = features.T @ residual + penalty * coefficients
-        moved, turned = step * direction, new_gradient - gradient
-        if (product := float(np.vdot(moved, turned))) > 0:
-            pairs = [*pairs[1 - _MEMORY :], (moved, turned, product)]
-        gained, value, gradient = value - new_value, new_value, new_gradient
-        if gained < _TOLERANCE * first:
+        weight_change, gradient_change = step * direction, new_gradient - gradient
+        if (product := float(np.vdot(weight_change, gradient_change))) > 0:
+            pairs = [*pairs[1 - _MEMORY :], (weight_change, gradient_change, product)]
+        gain, value, gradient = value - new_value, new_value, new_gradient
+        if gain < _TOLERANCE * first_value:
             break
     return coefficients
 
@@ -180,12 +180,12 @@ def _loss(logits: np.ndarray, problem: Problem) -> tuple[float, np.ndarray]:
 
 def _two_loops(gradient: np.ndarray, pairs: list, first_inverse) -> np.ndarray:
     """The product of L-BFGS's inverse Hessian with a gradient."""
-    left = gradient.copy()
+    remainder = gradient.copy()
     shares = []
-    for moved, turned, product in reversed(pairs):
-        shares.append(float(np.vdot(moved, left)) / product)
-        left -= shares[-1] * turned
-    result = first_inverse(left)
-    for (moved, turned, product), share in zip(pairs, reversed(shares), strict=True):
-        result += (share - float(np.vdot(turned, result)) / product) * moved
+    for weight_change, gradient_change, product in reversed(pairs):
+        shares.append(float(np.vdot(weight_change, remainder)) / product)
+        remainder -= shares[-1] * gradient_change
+    result = first_inverse(remainder)
+    for (weight_change, gradient_change, product), share in zip(pairs, reversed(shares), strict=True):
+        result += (share - float(np.vdot(gradient_change, result)) / product) * weight_change
     return result

@@ -38,11 +38,11 @@ class Rows:
     folds: np.ndarray
 
     def with_any(self, modalities: Sequence[int]) -> np.ndarray:
-        """The examples, int, that have at least one of some modalities."""
+        """The examples, int, that have at least one of the modalities."""
         return np.flatnonzero(self.present[:, list(modalities)].any(axis=1))
 
     def problem(self, used: np.ndarray, features: np.ndarray | None = None) -> Problem:
-        """What is regressed for some examples, float32 [n, m] being their features; None where these do not matter."""
+        """The regression problem of some examples, int [n], with features float32 [n, m], or None where these do not matter."""
         features = np.empty((len(used), 0), np.float32) if features is None else features
         return Problem(features, self.targets[used], self.weights[used], self.multi_label)
 
@@ -56,8 +56,8 @@ def make_blocks(
     """Makes the blocks of some examples, in the order in which the model's fusion joins them.
 
     Args:
-        features: what the model takes in.
-        inputs: what its encoders gave, the tokens and the presence flags, by name: "image_encoded" float32 [N, D],
+        features: the features that the model was built for.
+        inputs: the outputs of its encoders, the tokens and the presence flags, by name: "image_encoded" float32 [N, D],
             "title_token_ids" int [N, T], "title_padding_mask" bool [N, T], "title_present" bool [N], …
         widths: modality -> the widths of the blocks of its encoder, see `embedding_widths`.
         words: the words that each field tells apart; None: they are learned from these examples.
@@ -67,18 +67,18 @@ def make_blocks(
     """
     blocks, learned = [], {}
     for number, modality in enumerate(features.modalities):
-        there = inputs[present(modality)]
+        is_present = inputs[present(modality)]
         parts = np.split(inputs[part_name(modality, "encoded")], np.cumsum(widths[modality])[:-1], axis=1)
         for index, values in enumerate(parts, start=1):
             name = modality if len(parts) == 1 else f"{modality} {index}"
-            blocks.append(Block(name, number, unit_rows(values) * there[:, None]))
+            blocks.append(Block(name, number, unit_rows(values) * is_present[:, None]))
         text = features.text(modality) if modality != IMAGE else None
         if isinstance(text, TokenText):
             ids, mask = (inputs[name] for name in text.batch_names().values())
-            mask = mask & there[:, None]
-            known = words[modality] if words else Words.learn(ids, mask, len(text.tokenizer.vocabulary))
-            learned[modality] = known
-            blocks.append(Block(f"{modality} words", number, known.bags(ids, mask)))
+            mask = mask & is_present[:, None]
+            field_words = words[modality] if words else Words.learn(ids, mask, len(text.tokenizer.vocabulary))
+            learned[modality] = field_words
+            blocks.append(Block(f"{modality} words", number, field_words.bags(ids, mask)))
     return blocks, learned
 
 
@@ -98,9 +98,9 @@ def make_folds(features: FeatureSpec, inputs: Mapping[str, np.ndarray], labels: 
     keys = []
     for modalities in kinds:
         joined = np.concatenate([inputs[part_name(modality, "encoded")] for modality in modalities], axis=1)
-        there = np.any([inputs[present(modality)] for modality in modalities], axis=0)
+        is_present = np.any([inputs[present(modality)] for modality in modalities], axis=0)
         _, codes = np.unique([row.tobytes() for row in joined], return_inverse=True)
-        keys.append(np.where(there, codes, -1))
+        keys.append(np.where(is_present, codes, -1))
     groups = group_duplicates(keys, most=max(2, len(labels) // _PLACEHOLDER))
     num_groups = int(groups.max()) + 1
     if num_groups < 2:

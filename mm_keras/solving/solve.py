@@ -20,8 +20,9 @@ from mm_keras.solving.validation import Validation, answer_logits, calibrate_aga
 from tfrecords_tools.progress import progress_bar
 
 _LEAST_ROWS = 20  # examples, or a quarter of them all, that a set of modalities needs for an ensemble of its own
-# What kernels with landmarks, which make a model large, have to bring: accuracy or mAP, or a share of the log-loss, which tells
-# the same with less noise; neighbours among landmarks that are read anyway bring less.
+# Landmarks make a model large. So an ensemble with Gaussian kernels or neighbours is chosen only if accuracy or mAP rises by so
+# much, or does not fall while the log-loss, which is less noisy, falls by such a share. The last share is enough where the
+# ensemble takes the place of one that has landmarks.
 _EARNED = 0.003
 _EARNED_LOSS = 0.02
 _EARNED_LOSS_OF_MORE = 0.005
@@ -33,13 +34,13 @@ class Solution:
 
     Attributes:
         candidates: all candidates.
-        chosen: one for each set of modalities that has enough examples.
+        chosen: the ensemble of each set of modalities that has enough examples.
         kernels: the Gaussian kernels that were chosen, their landmarks, and neighbours among these.
         answers: the head's answers.
         pattern_of: the number of an answer for each set of modalities, see `SolvedAnswers`.
-        held_out: float32 [N, L]: what each example would be answered from all that it has, by folds without it. An example
-            whose set of modalities is too rare for an answer of its own has the prior.
-        validated: float32 [V, L]: what the head answers for the validation examples; None without any.
+        held_out: float32 [N, L]: the logits of each example for the modalities that it has, by regressions that did not learn
+            from it. An example whose set of modalities is too rare for them has the logits of the prior.
+        validated: float32 [V, L]: the head's logits of the validation examples; None without any.
     """
 
     candidates: Sequence[Candidate]
@@ -63,34 +64,34 @@ def solve(rows: Rows, seed: int, validation: Validation | None = None) -> Soluti
     least = min(_LEAST_ROWS, max(2, len(rows.targets) // 4))
     patterns = [p for p in patterns_of(rows.present) if len(_with_all(rows, p)) >= least]
     landmarks = choose_landmarks(rows, seed)
-    # A thread a kernel, and none within BLAS, whose threads would wait for each other wherever other work is done, too.
+    # A thread a kernel, and no threads within BLAS: they would wait for each other whenever a core has other work to do.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_workers(rows)) as pool:
         regressions = Regressions(rows, landmarks)
         candidates = _try_all(rows, patterns, regressions, pool)
         chosen: list[Chosen] = []
-        for mixed in list(pool.map(lambda modalities: _mix(rows, modalities, candidates), patterns)):
-            chosen.append(_choose(rows, mixed, candidates, chosen))
-        numbers = sorted({number for c in chosen for number in c.shares})
+        for ensembles in list(pool.map(lambda modalities: _mix(rows, modalities, candidates), patterns)):
+            chosen.append(_choose(rows, ensembles, candidates, chosen))
+        numbers = sorted({number for choice in chosen for number in choice.shares})
         fitted = dict(zip(numbers, pool.map(lambda number: regressions.fit(candidates[number]), numbers), strict=True))
     kernels, answers = make_answers(rows, chosen, fitted, np.sort(landmarks))
     if validation:
         pairs = [_calibrated_again(*pair, kernels, rows, validation) for pair in zip(chosen, answers, strict=True)]
         chosen, answers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    values = [_value(rows, c) for c in chosen]
+    values = [_value(rows, choice) for choice in chosen]
     answers += joined_answers(answers, values, rows)
     pattern_of = answer_of_each_set(num_modalities, [answer.modalities for answer in answers], values)
     answers.append(prior_answer(rows))
     held_out = np.empty_like(rows.targets)
-    own = _own_answers(rows.present, pattern_of)
-    for number, c in enumerate(chosen):
-        held_out[own == number] = c.held_out[own == number]
-    held_out[own >= len(chosen)] = answers[-1].bias
+    answer_numbers = _own_answers(rows.present, pattern_of)
+    for number, choice in enumerate(chosen):
+        held_out[answer_numbers == number] = choice.held_out[answer_numbers == number]
+    held_out[answer_numbers >= len(chosen)] = answers[-1].bias
     validated = _answer(validation, kernels, answers, pattern_of, rows.multi_label) if validation else None
     return Solution(candidates, chosen, kernels, answers, pattern_of, held_out, validated)
 
 
 def _workers(rows: Rows) -> int:
-    """One a core; features of many examples take too much memory for more than two."""
+    """One thread a core, but at most eight; features of many examples take too much memory for more than two."""
     return min(os.cpu_count() or 1, 8 if len(rows.targets) <= MOST_EXACT else 2)
 
 
@@ -99,16 +100,16 @@ def _try_all(
 ) -> list[Candidate]:
     """The candidates of all kernels of all sets of modalities, in their order."""
     tasks = [(family, modalities) for modalities in patterns for family in families_of(rows, modalities)]
-    waiting = [pool.submit(regressions.candidates, family, modalities) for family, modalities in tasks]
+    futures = [pool.submit(regressions.candidates, family, modalities) for family, modalities in tasks]
     try:
         with progress_bar("solving", "kernels", len(tasks)) as bar:
-            for _ in as_completed(waiting):
+            for _ in as_completed(futures):
                 bar.update(1)
-    except BaseException:  # the pool would finish them all before it lets this through
-        for task in waiting:
-            task.cancel()
+    except BaseException:  # otherwise the pool finishes all tasks before the exception gets through
+        for future in futures:
+            future.cancel()
         raise
-    return [candidate for task in waiting for candidate in task.result()]
+    return [candidate for future in futures for candidate in future.result()]
 
 
 def score(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, multi_label: bool) -> float:
@@ -132,24 +133,24 @@ def _mix(rows: Rows, modalities: tuple[int, ...], candidates: Sequence[Candidate
     usable = [number for number, c in enumerate(candidates) if set(c.modalities) <= set(modalities)]
     linear = [number for number in usable if candidates[number].kernel.gamma is None]
     regressions = [number for number in usable if candidates[number].method != "neighbours"]
-    mixed = []
+    ensembles = []
     for numbers in (linear, regressions, usable):
         held_out = [candidates[number].held_out[at] for number in numbers]
-        chosen = choose_ensemble(held_out, rows.targets[at], rows.weights[at], rows.multi_label)
-        shares = {numbers[index]: share for index, share in chosen.items()}
-        mixed.append(_calibrated(rows, modalities, at, shares, candidates))
-    return mixed
+        share_of = choose_ensemble(held_out, rows.targets[at], rows.weights[at], rows.multi_label)
+        shares = {numbers[index]: share for index, share in share_of.items()}
+        ensembles.append(_calibrated(rows, modalities, at, shares, candidates))
+    return ensembles
 
 
-def _choose(rows: Rows, mixed: Sequence[Chosen], candidates: Sequence[Candidate], before: Sequence[Chosen]) -> Chosen:
-    """Chooses one of the ensembles for a set of modalities.
+def _choose(rows: Rows, ensembles: Sequence[Chosen], candidates: Sequence[Candidate], earlier: Sequence[Chosen]) -> Chosen:
+    """Chooses one of the ensembles for a set of modalities, by the scores of held-out examples.
 
-    That of linear candidates, one with Gaussian kernels or neighbours if these earn it, or what was chosen for a part of the
-    set, if nothing that reads more is better: so fusion cannot lose to its best part.
+    It is the ensemble of linear candidates, or one that was chosen for a part of the set, unless one that reads more is better:
+    so a fusion cannot lose to its best part. An ensemble with Gaussian kernels or neighbours replaces it if it gains enough.
     """
-    linear, *larger = mixed
-    parts = [c for c in before if set(c.modalities) < set(linear.modalities)]
-    options = [*(_calibrated(rows, linear.modalities, linear.rows, c.shares, candidates) for c in parts), linear]
+    linear, *larger = ensembles
+    parts = [choice for choice in earlier if set(choice.modalities) < set(linear.modalities)]
+    options = [*(_calibrated(rows, linear.modalities, linear.rows, choice.shares, candidates) for choice in parts), linear]
     best = max(options, key=lambda option: _value(rows, option))
     for option in larger:
         least = _EARNED_LOSS_OF_MORE if any(candidates[n].kernel.gamma is not None for n in best.shares) else _EARNED_LOSS
@@ -180,14 +181,14 @@ def _loss(rows: Rows, chosen: Chosen) -> float:
 def _calibrated_again(
     chosen: Chosen, answer: Answer, kernels: Kernels, rows: Rows, validation: Validation
 ) -> tuple[Chosen, Answer]:
-    """A set of modalities' choice and answer, calibrated on the validation examples, too."""
+    """The choice and the answer of a set of modalities, calibrated on the validation examples, too."""
     at = chosen.rows
     held_out = chosen.held_out[at], rows.targets[at], rows.weights[at]
-    more = calibrate_again(answer, kernels, held_out, validation, rows.multi_label)
-    if more is None:
+    correction = calibrate_again(answer, kernels, held_out, validation, rows.multi_label)
+    if correction is None:
         return chosen, answer
-    both = Calibration(chosen.calibration.scale * more.scale, more(chosen.calibration.offset))
-    return dataclasses.replace(chosen, calibration=both, held_out=more(chosen.held_out)), scaled(answer, more)
+    combined = Calibration(chosen.calibration.scale * correction.scale, correction(chosen.calibration.offset))
+    return dataclasses.replace(chosen, calibration=combined, held_out=correction(chosen.held_out)), scaled(answer, correction)
 
 
 def _own_answers(present: np.ndarray, pattern_of: Sequence[int]) -> np.ndarray:
@@ -198,10 +199,10 @@ def _own_answers(present: np.ndarray, pattern_of: Sequence[int]) -> np.ndarray:
 def _answer(
     validation: Validation, kernels: Kernels, answers: Sequence[Answer], pattern_of: Sequence[int], multi_label: bool
 ) -> np.ndarray:
-    """What the head says of each validation example, float32 [V, L]."""
+    """The head's logits of each validation example, float32 [V, L]."""
     logits = np.empty_like(validation.targets)
-    own = _own_answers(validation.present, pattern_of)
-    for number in np.unique(own):
-        at = np.flatnonzero(own == number)
+    answer_numbers = _own_answers(validation.present, pattern_of)
+    for number in np.unique(answer_numbers):
+        at = np.flatnonzero(answer_numbers == number)
         logits[at] = answer_logits(answers[number], kernels, validation.blocks, at, multi_label)
     return logits

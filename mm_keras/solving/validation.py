@@ -29,12 +29,12 @@ class Validation(NamedTuple):
     weights: np.ndarray
 
     def with_all(self, modalities: Sequence[int]) -> np.ndarray:
-        """The examples, int, that have all of some modalities."""
+        """The examples, int, that have all of the modalities."""
         return np.flatnonzero(self.present[:, list(modalities)].all(axis=1))
 
 
 def answer_logits(answer: Answer, kernels: Kernels, blocks: Sequence[Block], rows: np.ndarray, multi_label: bool) -> np.ndarray:
-    """What an answer says of some examples, as `SolvedAnswers` computes it: float32 [n, L].
+    """The logits that an answer gives to some examples, as `SolvedAnswers` computes them: float32 [n, L].
 
     Args:
         answer: the answer.
@@ -48,17 +48,17 @@ def answer_logits(answer: Answer, kernels: Kernels, blocks: Sequence[Block], row
         logits += blocks[block].values[rows] @ weights
 
     def exponents(number: int) -> np.ndarray:
-        of, gamma = kernels.kernels[number]
-        distances = sum(_squared_distances(blocks[block].values[rows], kernels.landmarks[block]) for block in of)
-        return -gamma / len(of) * distances
+        numbers, gamma = kernels.kernels[number]
+        distances = sum(_squared_distances(blocks[block].values[rows], kernels.landmarks[block]) for block in numbers)
+        return -gamma / len(numbers) * distances
 
     for number, dual in answer.kernels.items():
         logits += np.exp(exponents(number)) @ dual
     for number, scale in answer.neighbours.items():
-        asked = kernels.neighbours[number]
-        near = np.where(asked.voters > 0, exponents(asked.kernel), -np.inf)
-        votes = Votes.of(near, kernels.targets, asked.voters, asked.prior, multi_label)
-        logits += votes.logits(asked.pull) * scale
+        neighbours = kernels.neighbours[number]
+        of_voters = np.where(neighbours.voters > 0, exponents(neighbours.kernel), -np.inf)
+        votes = Votes.of(of_voters, kernels.targets, neighbours.voters, neighbours.prior, multi_label)
+        logits += votes.logits(neighbours.pull) * scale
     return logits.astype("float32")
 
 
@@ -69,14 +69,14 @@ def calibrate_again(
     validation: Validation,
     multi_label: bool,
 ) -> Calibration | None:
-    """The calibration that an answer still needs by its held-out training examples and the validation examples together.
+    """The calibration that an answer still needs, by its held-out training examples and the validation examples together.
 
-    Those of the training were answered by regressions on four fifths of the data, those of the validation by the final ones.
+    The logits of training examples are those of regressions on the other folds; of validation examples, those of the answer.
 
     Args:
         answer: an answer that is calibrated on the held-out examples.
         kernels: the kernels that it may read.
-        held_out: logits [N, L], targets [N, L] and weights [N] of these.
+        held_out: logits [N, L], targets [N, L] and weights [N] of the held-out training examples.
         validation: the validation examples, of which those count that have all modalities of the answer.
         multi_label: Platt scaling for each label (True), or one temperature.
 
@@ -86,12 +86,13 @@ def calibrate_again(
     at = validation.with_all(answer.modalities)
     if not len(at):
         return None
-    asked = answer_logits(answer, kernels, validation.blocks, at, multi_label), validation.targets[at], validation.weights[at]
-    return calibrate(*(np.concatenate(pair) for pair in zip(held_out, asked, strict=True)), multi_label)
+    logits = answer_logits(answer, kernels, validation.blocks, at, multi_label)
+    validated = logits, validation.targets[at], validation.weights[at]
+    return calibrate(*(np.concatenate(pair) for pair in zip(held_out, validated, strict=True)), multi_label)
 
 
 def scaled(answer: Answer, calibration: Calibration) -> Answer:
-    """The answer whose logits are those of another one, calibrated."""
+    """The answer whose logits are the calibrated logits of another answer."""
 
     def times(weights: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         return {number: values * calibration.scale for number, values in weights.items()}

@@ -113,7 +113,7 @@ def _scored(
     need: str,
     truth: tuple[str, ...],
 ) -> list[Step]:
-    """Pairs and a model for each fold, and the scores of all captions."""
+    """The steps that write pairs and train a model for each fold, and that score all captions."""
     lines = _MINIATURE if settings.miniature else ()
     texts, encoder = texts_and_encoder
     commands: list[Command] = []
@@ -161,7 +161,7 @@ def _scored(
 
 
 def _end_test(name: str, settings: Settings, folder: Path, options: tuple[str, ...]) -> list[Step]:
-    """Training with filter and weights, and without, on the same held-out data."""
+    """The steps that train with filter and weights, and without, measured on the same held-out data."""
     steps = []
     for kind, data in (("plain", "data"), ("weighted", "weighted")):
         run = folder / f"trained_{kind}"
@@ -179,8 +179,8 @@ def format_results(workdir: Path) -> str:
         path = workdir / name / "relevance" / "summary.json"
         if path.is_file():
             summary = read_json(path)
-            found = summary.get("known_wrong", {})
-            of_filter = [f"{found[key]:.3f}" if key in found else "" for key in ("precision", "recall", "auc")]
+            known_wrong = summary.get("known_wrong", {})
+            of_filter = [f"{known_wrong[key]:.3f}" if key in known_wrong else "" for key in ("precision", "recall", "auc")]
             tops = [pointed(_top_1(workdir / name / f"trained_{kind}")) for kind in ("plain", "weighted")]
             cells.append([name, f"{summary['captions']:,}", f"{summary['kept']:,}", *of_filter, *tops])
     return (

@@ -92,7 +92,7 @@ def write_tiny_sentence_encoder(folder: Path, width: int = 64, buckets: int = 10
         def __call__(self, texts):
             words = tf.strings.split(tf.strings.regex_replace(tf.strings.lower(texts), "[^a-z0-9]+", " "))
             ids = tf.strings.to_hash_bucket_fast(words, buckets)
-            sums = tf.reduce_sum(tf.ragged.map_flat_values(lambda each: tf.gather(self.table, each), ids), axis=1)
+            sums = tf.reduce_sum(tf.ragged.map_flat_values(lambda word_ids: tf.gather(self.table, word_ids), ids), axis=1)
             return tf.math.divide_no_nan(sums, tf.cast(ids.row_lengths(), "float32")[:, tf.newaxis])
 
     tf.saved_model.save(Encoder(), str(folder))

@@ -60,7 +60,7 @@ def make_study(settings: Settings) -> Study:
 
 
 def _tags(settings: Settings, paths: dict[str, str]) -> list[Step]:
-    """Tags of Open Images from definitions, and the paper's classifier."""
+    """The steps on tags of Open Images, made from definitions, and the paper's classifier."""
     data, run = settings.workdir / "tags_data", settings.workdir / "tags"
     pack = (
         *("tfrecords-tools", "pack", "open_images", f"--annotations={paths['annotations']}", f"--classes={paths['classes']}"),
@@ -85,20 +85,20 @@ def _tags(settings: Settings, paths: dict[str, str]) -> list[Step]:
 
 
 def _classes(settings: Settings, paths: dict[str, str]) -> list[Step]:
-    """Classes that are held out of training, and added from their texts."""
+    """The steps on classes that are held out of training, and added from their texts."""
     folder = settings.workdir / "classes"
-    held_out, run, more = folder / "held_out", folder / "run", folder / "run_with_added"
+    held_out, run, extended = folder / "held_out", folder / "run", folder / "run_with_added"
     pack = ("tfrecords-tools", "pack", "table", paths["groceries"], "--image=image", "--label=label", "--split=split")
     pack += ("--max_bad_fraction=1",)
     split: Command = ("mm-keras", "few-shot", "split", paths["class_texts"], f"--fraction={_FRACTION}", f"--output={held_out}")
     base: Command = (*pack, f"--labels={held_out / 'labels.txt'}", f"--output={folder / 'base'}")
-    whole: Command = (*pack, f"--labels={more / 'labels.txt'}", f"--output={folder / 'all'}")
+    whole: Command = (*pack, f"--labels={extended / 'labels.txt'}", f"--output={folder / 'all'}")
     lines = (
         *(f'DATASET="{folder / "base"}"', f'CLASS_TEXTS="{paths["class_texts"]}"', f'TEXT_ENCODER="{paths["encoder"]}"'),
         *(f"IMAGE_WEIGHTS={_weights(settings, paths)}", *(_MINIATURE if settings.miniature else ())),
     )
-    add: Command = ("mm-keras", "add-classes", str(run), str(held_out / "new_classes.csv"), f"--output={more}")
-    measure: Command = ("mm-keras", "few-shot", "measure", str(more), f"--dataset={folder / 'all'}")
+    add: Command = ("mm-keras", "add-classes", str(run), str(held_out / "new_classes.csv"), f"--output={extended}")
+    measure: Command = ("mm-keras", "few-shot", "measure", str(extended), f"--dataset={folder / 'all'}")
     measure += ("--shots=0,1,5", "--repeats=2") if settings.miniature else ()
     table, whole_made = ("groceries", "class_texts"), (folder / "all" / "dataset.json",)
     return [
@@ -123,7 +123,7 @@ def _classes(settings: Settings, paths: dict[str, str]) -> list[Step]:
             "few_shot",
             "0, 1, 5 and 10 pictures of each, against a linear head",
             (measure,),
-            (RunFolder(more).report / "few_shot.json",),
+            (RunFolder(extended).report / "few_shot.json",),
             after=("add",),
         ),
     ]

@@ -21,7 +21,7 @@ NEEDS = (
         "resnet34", "weights of ResNet-34, of torchvision or timm", "https://download.pytorch.org/models/resnet34-b627a593.pth"
     ),
 )
-LAMBDAS = (0.4, 0.5, 0.6)  # of the texts: the image has the rest, the two LSTMs share it
+LAMBDAS = (0.4, 0.5, 0.6)  # weights of the texts, which the two LSTMs share; the image has the rest
 SWEEPS = ("architecture", "learning_rate", "width", "preprocessing", "optimizer", "epochs", "proposals")
 REPORTED = {  # micro-F1 in percent
     "image": 78.99,

@@ -152,8 +152,8 @@ def corrupt_table(
         column: the column of the texts; rows without one are left alone.
         label: the column of classes.
         share: fraction of the rows with a text whose text is another class's afterwards, within (0, 1).
-        seed: another seed swaps others.
-        split: swap among rows whose column "split" is "train" alone, if it is "train"; "": among all.
+        seed: another seed swaps other texts.
+        split: swap only among rows whose column "split" has this value; "": among all rows.
 
     Raises:
         ValueError: for a column that is missing, a share outside (0, 1), or texts that are all of one class.
@@ -178,10 +178,10 @@ def corrupt_table(
     shift = max(np.unique([rows[i][label] for i in order], return_counts=True)[1])
     texts = [rows[i][column] for i in order]
     swapped = []
-    for at, i in enumerate(order):
-        donor = order[(at + shift) % len(order)]
+    for position, i in enumerate(order):
+        donor = order[(position + shift) % len(order)]
         if rows[donor][label] != rows[i][label]:
-            swapped.append((i, texts[(at + shift) % len(order)]))
+            swapped.append((i, texts[(position + shift) % len(order)]))
     for i, text in swapped:
         rows[i][column] = text
     output = Path(output)

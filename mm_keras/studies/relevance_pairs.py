@@ -114,7 +114,7 @@ def write_pairs(
         texts: texts of the classes: JSON Lines of label and text, or a CSV with the columns label and description.
         output: the folder to write into.
         fields: the text fields that make a caption, joined in this order.
-        number: of captions to train on; the others test the model, see `choose_training`.
+        number: how many captions to train on; the others test the model, see `choose_training`.
         sentences: the most sentences of a class, the longest ones; 0 leaves the sentences out.
         folds, fold: with several folds, only captions of other folds than `fold` are used, so that a model scores captions
             that it has not seen.
@@ -133,7 +133,7 @@ def write_pairs(
     captions = read_captions(Dataset.open(dataset), fields)
     if folds > 1:
         captions = [caption for caption in captions if fold_of(caption.id, folds) != fold]
-    about = _sentences_of({caption.label for caption in captions}, read_texts(Path(texts)), sentences, texts)
+    by_class = _sentences_of({caption.label for caption in captions}, read_texts(Path(texts)), sentences, texts)
     chosen = choose_training([caption.label for caption in captions], number, seed=seed)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -142,14 +142,14 @@ def write_pairs(
         rows = csv.writer(file)
         rows.writerow(["id", "text", "label", "split"])
         for caption, in_training in zip(captions, chosen, strict=True):
-            if not in_training:  # as it will be scored: without a sentence
+            if not in_training:  # a test caption, as it will be scored: without a sentence
                 rows.writerow([caption.id, caption.text, caption.label, "val"])
                 continue
-            for index, sentence in enumerate(about[caption.label]):
+            for index, sentence in enumerate(by_class[caption.label]):
                 num_pairs += 1
                 rows.writerow([f"{caption.id}#{index}", f"{caption.text} {sentence}".strip(), caption.label, "train"])
     logging.info(
-        f"{output / 'pairs.csv'}: {num_pairs:,} training texts of {int(chosen.sum()):,} captions in {len(about):,} classes, "
+        f"{output / 'pairs.csv'}: {num_pairs:,} training texts of {int(chosen.sum()):,} captions in {len(by_class):,} classes, "
         f"{int((~chosen).sum()):,} captions to test on"
     )
     return output / "pairs.csv"

@@ -14,7 +14,7 @@ from mm_keras.runs.evaluate import markdown_table
 from mm_keras.studies.relevance_pairs import Caption
 from tfrecords_tools.dataset.atomic_file import atomic_file, write_text
 
-_LEVELS = np.linspace(0, 1, 6)
+_LEVELS = np.linspace(0, 1, 6)  # of the probability
 _EXAMPLES = 3  # a level
 _SHOWN = 100  # characters of a caption
 _CLASSES = 20  # rows of the table of classes

@@ -85,12 +85,12 @@ class Settings:
 
     def bindings_of(self, name: str) -> list[str]:
         """The further gin lines of the training into the folder of that name."""
-        parted = (_OF_ONE.fullmatch(line) for line in self.bindings)
-        pairs = zip(self.bindings, parted, strict=True)
+        matches = (_OF_ONE.fullmatch(line) for line in self.bindings)
+        pairs = zip(self.bindings, matches, strict=True)
         return [match["line"] if match else line for line, match in pairs if not match or match["name"] == name]
 
     def train(self, config: str, workdir: Path, *lines: str) -> Command:
-        """The command that trains a config into a folder, or goes on with that."""
+        """The command that trains a config into a folder, or goes on with the training that is there."""
         sets = (f"--set={line}" for line in (*lines, *self.bindings_of(workdir.name)))
         return ("mm-keras", "train", config, f"--workdir={workdir}", *sets, "--resume")
 
@@ -134,8 +134,8 @@ def list_steps(study: Study, settings: Settings) -> str:
     if not settings.miniature:
         lines.append("needs (--data NAME=PATH):")
         for need in study.needs:
-            given = settings.data.get(need.name) or (f"{need.default} (default)" if need.default else "not given")
-            lines += [f"  {need.name}: {given}", f"      {need.what}", f"      from {need.where}"]
+            value = settings.data.get(need.name) or (f"{need.default} (default)" if need.default else "not given")
+            lines += [f"  {need.name}: {value}", f"      {need.what}", f"      from {need.where}"]
         lines.append("")
     lines.append(f"steps, in {settings.workdir}:")
     for step in study.steps:
@@ -148,8 +148,8 @@ def list_steps(study: Study, settings: Settings) -> str:
 def run_steps(study: Study, settings: Settings, call: Callable[[Command], int], only: Sequence[str] = ()) -> int:
     """Runs those steps that are not done and can be, in order.
 
-    A step that lacks its data, or one that it comes after, is left out and named. What was done is kept in study.json: the
-    same call goes on where the last one stopped, and does a step anew if its commands have changed.
+    A step that lacks its data, or a step that must be done before it, is left out and named. What was done is kept in
+    study.json: the same call goes on where the last one stopped, and does a step anew if its commands have changed.
 
     Args:
         study: the study.

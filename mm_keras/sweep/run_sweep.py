@@ -45,15 +45,19 @@ def run_sweep(
         SweepError: if something is wrong with the file or a config. Nothing has been trained then.
         FileExistsError: if another sweep is at work in the folder.
         TrialsFailed: if some trainings failed. All others are finished then.
+
+    Example:
+        >>> run_sweep("captions_width.toml", "sweeps/width", workers=2)
+        PosixPath('sweeps/width')
     """
     if workers < 1:
         raise SweepError(f"--workers is how many trainings run at a time, at least 1. Received: {workers}")
-    given, workdir = read_sweep(find_sweep(sweep)), Path(workdir)
-    if repeats is not None and (repeats < 1 or given.search):
+    plan, workdir = read_sweep(find_sweep(sweep)), Path(workdir)
+    if repeats is not None and (repeats < 1 or plan.search):
         raise SweepError(f"--repeats is how many trainings a setting of a sweep has, at least 1. Received: {repeats}")
-    given = dataclasses.replace(given, bindings=(*given.bindings, *bindings), repeats=repeats or given.repeats)
+    plan = dataclasses.replace(plan, bindings=(*plan.bindings, *bindings), repeats=repeats or plan.repeats)
     with locked(workdir):
-        failed = search(given, workdir, workers) if given.search else _run_all(given, workdir, workers)
+        failed = search(plan, workdir, workers) if plan.search else _run_all(plan, workdir, workers)
     if failed:
         lines = "".join(f"\n  {trial.name}: {why}, see {trial.log}" for trial, why in failed)
         raise TrialsFailed(f"{len(failed)} trainings failed; the same command goes on from here:{lines}")

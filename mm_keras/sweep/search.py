@@ -47,12 +47,12 @@ class _Search:
     def draw(self) -> Iterator[Trial]:
         """Yields the trainings to run, until as many are finished or running as the sweep file asks for."""
         while _num_done(self._study, self._states) + len(self.failed) + len(self._asked) < self._sweep.search.trials:
-            asked = self._study.ask()
-            setting = self._sweep.search.setting(self._sweep, _values(asked, self._sweep.search))
+            optuna_trial = self._study.ask()
+            setting = self._sweep.search.setting(self._sweep, _values(optuna_trial, self._sweep.search))
             (trial,) = make_trials(self._sweep, setting, self._workdir, train_only=True)
-            asked.set_user_attr("folder", str(trial.folder.relative_to(self._workdir)))
+            optuna_trial.set_user_attr("folder", str(trial.folder.relative_to(self._workdir)))
             twin = any(other.folder == trial.folder for other in self._asked)
-            self._asked[trial] = asked
+            self._asked[trial] = optuna_trial
             if twin:
                 self._tell(trial, "is being trained already", state=self._states.PRUNED)
             elif trial.finished:
@@ -91,9 +91,9 @@ class _Search:
             self.failed.append((trial, failure(trial, status)))
             self._tell(trial, f"failed: {self.failed[-1][1]}, see {trial.log}", state=self._states.FAIL)
 
-    def _tell(self, trial: Trial, what: str, **told) -> None:
-        self._study.tell(self._asked.pop(trial), **told)
-        self._bar.write(f"{trial.setting.name}: {what}", file=sys.stdout)
+    def _tell(self, trial: Trial, text: str, **result) -> None:
+        self._study.tell(self._asked.pop(trial), **result)
+        self._bar.write(f"{trial.setting.name}: {text}", file=sys.stdout)
         sys.stdout.flush()
         self._bar.update()
 
@@ -131,18 +131,18 @@ def search(sweep: Sweep, workdir: Path, workers: int) -> list[tuple[Trial, str]]
         study.sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
         study.pruner = optuna.pruners.MedianPruner(_NEVER_PRUNED, _NEVER_PRUNED_EPOCHS)
         shutil.copyfile(sweep.path, workdir / "sweep.toml")
-        for broken_off in study.get_trials(deepcopy=False, states=[states.RUNNING]):
-            study.tell(broken_off.number, state=states.FAIL)
-            study.enqueue_trial(broken_off.params)  # the same setting has the same folder
+        for interrupted in study.get_trials(deepcopy=False, states=[states.RUNNING]):
+            study.tell(interrupted.number, state=states.FAIL)
+            study.enqueue_trial(interrupted.params)  # the same setting has the same folder
         done = _num_done(study, states)
         logging.info(f"search for {len(sweep.search.space)} parameters: {done} of {sweep.search.trials} trainings are there")
         with progress_bar("trainings", "trainings", max(0, sweep.search.trials - done)) as bar:
-            searched = _Search(sweep, workdir, study, states, bar)
-            run_trials(searched.draw(), workers, searched.ended, searched.go_on)
+            trainings = _Search(sweep, workdir, study, states, bar)
+            run_trials(trainings.draw(), workers, trainings.ended, trainings.go_on)
         _write_results(sweep, workdir, study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED]))
     finally:
         storage.engine.dispose()
-    return searched.failed
+    return trainings.failed
 
 
 def _num_done(study, states) -> int:
@@ -160,15 +160,15 @@ def _check(sweep: Sweep, workdir: Path) -> str:
     return hashlib.sha256(f"{sorted(values.items())}{sorted(sweep.search.space.items())}".encode()).hexdigest()
 
 
-def _values(asked, search: Search) -> dict[str, object]:
+def _values(optuna_trial, search: Search) -> dict[str, object]:
     values = {}
     for key, space in search.space.items():
         if not isinstance(space, Range):
-            values[key] = asked.suggest_categorical(key, space)
+            values[key] = optuna_trial.suggest_categorical(key, space)
         elif type(space.low) is type(space.high) is int:
-            values[key] = asked.suggest_int(key, space.low, space.high, log=space.log)
+            values[key] = optuna_trial.suggest_int(key, space.low, space.high, log=space.log)
         else:
-            values[key] = asked.suggest_float(key, space.low, space.high, log=space.log)
+            values[key] = optuna_trial.suggest_float(key, space.low, space.high, log=space.log)
     return values
 
 
@@ -186,9 +186,9 @@ def _followed(trial: Trial) -> list[tuple[int, float]]:
 def _write_results(sweep: Sweep, workdir: Path, tried: list) -> None:
     """Writes a table with a row for each setting, the best one first, and the best one as a config."""
     rows = []
-    for finished in tried:
-        folder = workdir / finished.user_attrs["folder"]
-        setting = sweep.search.setting(sweep, finished.params)
+    for optuna_trial in tried:
+        folder = workdir / optuna_trial.user_attrs["folder"]
+        setting = sweep.search.setting(sweep, optuna_trial.params)
         run = RunFolder(folder)
         trial = Trial(setting, 0, folder, train_only=True)
         values = _followed(trial)

@@ -34,7 +34,7 @@ from mm_keras.config.parse import CONFIG_FOLDER
 _KEYS = ("config", "repeats", "bindings", "sweep", "variants", "search")
 _RANGE = {"low", "high", "log"}
 _SEED = "train.seed"
-_LEFT_OUT = ("train_and_evaluate.export = None", "train_and_evaluate.report = None")  # `bindings` can have them back
+_LEFT_OUT = ("train_and_evaluate.export = None", "train_and_evaluate.report = None")  # unless `bindings` bind them otherwise
 
 
 class SweepError(ValueError):
@@ -130,38 +130,38 @@ def read_sweep(path: str | Path) -> Sweep:
     """
     path = Path(path)
     try:
-        given = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(path.read_text("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise SweepError(f"{path} is not TOML: {error}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no sweep file {path}; docs/sweeps.md shows one") from error
-    for key in given:
+    for key in content:
         if key not in _KEYS:
             raise SweepError(f"{path} has a key {key!r}; known are {', '.join(_KEYS)}, and gin parameters stand in [sweep]")
-    configs = given.get("config")
+    configs = content.get("config")
     configs = tuple(configs) if isinstance(configs, list) else (configs,)
     if not configs or not all(isinstance(config, str) for config in configs) or len(set(configs)) < len(configs):
-        raise SweepError(f"{path}: config names a gin config, or a list of different ones. Received: {given.get('config')!r}")
-    repeats = given.get("repeats", 1)
+        raise SweepError(f"{path}: config names a gin config, or a list of different ones. Received: {content.get('config')!r}")
+    repeats = content.get("repeats", 1)
     if type(repeats) is not int or repeats < 1:
         raise SweepError(f"{path}: repeats is a number of trainings a setting, at least 1. Received: {repeats!r}")
-    bindings = _lines(path, "bindings", given.get("bindings", []))
+    bindings = _lines(path, "bindings", content.get("bindings", []))
     search = None
-    if "search" in given:
-        if len(configs) > 1 or "repeats" in given or "sweep" in given or "variants" in given:
+    if "search" in content:
+        if len(configs) > 1 or "repeats" in content or "sweep" in content or "variants" in content:
             raise SweepError(f"{path}: [search] is of one config, without repeats, [sweep] and [variants]")
-        search = _read_search(path, given["search"])
-    return Sweep(path, configs, repeats, bindings, _read_axes(path, given, len(configs) > 1), search)
+        search = _read_search(path, content["search"])
+    return Sweep(path, configs, repeats, bindings, _read_axes(path, content, len(configs) > 1), search)
 
 
-def _read_axes(path: Path, given: dict, several_configs: bool) -> dict[str, dict[str, tuple[str, ...]]]:
-    parameters = dict(_flat(path, "sweep", given.get("sweep", {})))
+def _read_axes(path: Path, content: dict, several_configs: bool) -> dict[str, dict[str, tuple[str, ...]]]:
+    parameters = dict(_flat(path, "sweep", content.get("sweep", {})))
     names = _short(list(parameters), {"config", "variant"})
     axes = {}
-    if "variants" in given:
-        if not isinstance(given["variants"], dict) or not given["variants"]:
-            raise SweepError(f"{path}: [variants] holds a list of gin lines a name. Received: {given['variants']!r}")
-        axes["variant"] = {name: _lines(path, f"variants.{name}", lines) for name, lines in given["variants"].items()}
+    if "variants" in content:
+        if not isinstance(content["variants"], dict) or not content["variants"]:
+            raise SweepError(f"{path}: [variants] holds a list of gin lines a name. Received: {content['variants']!r}")
+        axes["variant"] = {name: _lines(path, f"variants.{name}", lines) for name, lines in content["variants"].items()}
     for key, values in parameters.items():
         _check_parameter(path, key)
         texts = _choices(path, f'[sweep] "{key}"', values)
@@ -169,13 +169,13 @@ def _read_axes(path: Path, given: dict, several_configs: bool) -> dict[str, dict
     return axes
 
 
-def _read_search(path: Path, given: dict) -> Search:
-    given = dict(given)
-    trials = given.pop("trials", None)
+def _read_search(path: Path, content: dict) -> Search:
+    content = dict(content)
+    trials = content.pop("trials", None)
     if type(trials) is not int or trials < 1:
         raise SweepError(f"{path}: [search] trials is how many settings are tried, at least 1. Received: {trials!r}")
     space = {}
-    for key, value in _flat(path, "search", given):
+    for key, value in _flat(path, "search", content):
         _check_parameter(path, key)
         if isinstance(value, list):
             space[key] = _choices(path, f'[search] "{key}"', value)

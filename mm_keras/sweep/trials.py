@@ -121,7 +121,7 @@ def run_trials(
     """
     running: dict[Trial, subprocess.Popen] = {}
     slots: dict[Trial, int] = {}
-    told: set[Trial] = set()
+    ending: set[Trial] = set()
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     try:
         while True:
@@ -138,8 +138,8 @@ def run_trials(
                 if process.poll() is not None:
                     del running[trial]
                     ended(trial, process.returncode)
-                elif trial not in told and not go_on(trial):
-                    told.add(trial)
+                elif trial not in ending and not go_on(trial):
+                    ending.add(trial)
                     process.terminate()
     finally:
         _end(list(running.values()))

@@ -24,13 +24,14 @@ _OUTPUTS = ("outputs", "default", "output_0", "embedding", "embeddings")
 class SavedModelEmbedder(tf.Module):
     """A callable: texts, string [B] -> vectors, float32 [B, D].
 
-    A SavedModel that is callable, as those of TensorFlow Hub are, is called; of another one, the signature "serving_default" or
-    "default" is. It may return one tensor, or several of which one has a name that models of TensorFlow Hub use for it.
+    A SavedModel that is callable, as those of TensorFlow Hub are, is called itself; otherwise the signature "serving_default"
+    or "default" is called. It may return one tensor, or several of which one has a name that models of TensorFlow Hub use for
+    the vectors.
 
     Args:
         path: the SavedModel's folder.
-        device: the device of its variables. The CPU is where tf.data runs; None, for a trained one, leaves the choice to
-            TensorFlow.
+        device: the device of its variables. The CPU is where tf.data runs; None, for a SavedModel that is trained,
+            leaves the choice to TensorFlow.
 
     Raises:
         FileNotFoundError: if the folder holds no SavedModel.
@@ -71,7 +72,7 @@ class SavedModelEmbedder(tf.Module):
 
 
 def _find_folder(source: str) -> Path:
-    """The folder of a SavedModel; one that a handle names is downloaded, and kept by the package that does so."""
+    """The folder of a SavedModel; the one that a handle names is downloaded, by a package that keeps what it downloads."""
     handle = next((prefix for prefix in (*_KAGGLE, _TFHUB) if source.startswith(prefix)), None)
     if not handle and not Path(source).is_dir():
         raise FileNotFoundError(f"{source!r} is neither a folder with a SavedModel, nor a handle {_KAGGLE[0]}… or {_TFHUB}…")
@@ -92,6 +93,7 @@ def _find_folder(source: str) -> Path:
 
 
 def check_source(source: str) -> None:
+    """Finds the SavedModel of a source, or downloads it; raises what `make_saved_model_embedder` raises if that fails."""
     _find_folder(source)
 
 

@@ -97,7 +97,7 @@ class SavedModelEncoder(keras.layers.Layer):
             super().load_own_variables(store)
 
     def load_assets(self, folder):
-        copy = tempfile.mkdtemp()  # the folder is deleted after loading, and saving needs its files
+        copy = tempfile.mkdtemp()  # Keras deletes the folder after loading, but saving needs its files
         weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
         shutil.copytree(folder, copy, dirs_exist_ok=True)
         self._load(copy)

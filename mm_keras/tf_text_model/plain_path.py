@@ -12,7 +12,7 @@ _PATTERN_CHARACTERS = frozenset("[]*?\\")
 
 
 def is_pattern(path: str | Path) -> bool:
-    """Whether TensorFlow takes a path for a pattern, as it does for "runs/[2024] mugs"; it finds nothing there then."""
+    """Whether TensorFlow takes a path for a pattern, as it does for "runs/[2024] mugs"; it then finds nothing there."""
     return not _PATTERN_CHARACTERS.isdisjoint(str(path))
 
 

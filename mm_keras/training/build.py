@@ -44,7 +44,7 @@ def build(prepared: Prepared) -> Built:
     """Builds and compiles the model of a training.
 
     Raises:
-        ValueError: if the parts of the model do not fit each other, or options ask for what it cannot do.
+        ValueError: if the parts of the model do not fit each other, or options ask for what the model cannot do.
     """
     request, features = prepared.request, prepared.features
     classes = request.embed_classes(prepared.train.dataset) if request.embed_classes else None
@@ -66,7 +66,7 @@ def build(prepared: Prepared) -> Built:
 
 def _choose_cached(prepared: Prepared, model: keras.Model) -> tuple[str, ...]:
     request = prepared.request
-    several_datasets = bool(request.sampling and request.sampling.mix)  # and a cache belongs to one
+    several_datasets = bool(request.sampling and request.sampling.mix)  # a cache belongs to one dataset
     cache_frozen = False if several_datasets else request.cache_frozen
     return choose_cached(model, prepared.features, request.augment, cache_frozen, prepared.steps * request.batch_size)
 

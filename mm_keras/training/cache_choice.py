@@ -19,7 +19,7 @@ CHOICES = (True, False, "towers", "cut")
 # What one core, one GPU and one disk do in a second, in round numbers. They decide whether reading activations is faster than
 # computing them. Nothing is measured, so that the decision is the same every time.
 _CORE_MULTIPLY_ADDS, _GPU_MULTIPLY_ADDS, _DISK_BYTES = 4e10, 1e13, 4e8
-_MOST_BYTES = 64 * 2**30  # of activations, unasked
+_MOST_BYTES = 64 * 2**30  # of activations that are cached without being asked for
 
 
 def choose_cached(
@@ -27,7 +27,7 @@ def choose_cached(
 ) -> tuple[str, ...]:
     """The modalities whose frozen encoders, or frozen parts of a tower, have to run only once on each example.
 
-    It is empty if pictures or tokens change from epoch to epoch, since cached outputs would give another training then.
+    There are none if pictures or tokens change from epoch to epoch: with cached outputs, the training would be another one.
 
     Args:
         model: a model of `build_two_tower`.
@@ -53,29 +53,30 @@ def choose_cached(
         for text in features.texts
         if text.name not in frozen
         and cache_frozen != "towers"
-        and (tower := cut_text_encoder(parts.encoder(text.name)))
-        and (cache_frozen == "cut" or _fits(tower[0], text, num_examples))
+        and (cut_parts := cut_text_encoder(parts.encoder(text.name)))
+        and (cache_frozen == "cut" or _fits(cut_parts[0], text, num_examples))
     ]
     chosen = {*frozen, *cut_texts}
     if features.image and IMAGE not in frozen:
-        tower = cut_tower(parts.encoder(IMAGE)) if cache_frozen != "towers" else None
-        if cache_frozen == "cut" and not tower:
+        cut_parts = cut_tower(parts.encoder(IMAGE)) if cache_frozen != "towers" else None
+        if cache_frozen == "cut" and not cut_parts:
             raise ValueError(
                 "cache_frozen = 'cut' is for an image tower whose first layers are frozen; "
                 "this one has none that can be cut off"
             )
-        if not tower or (cache_frozen is True and not _pays(tower[0], num_examples)):
+        if not cut_parts or (cache_frozen is True and not _pays(cut_parts[0], num_examples)):
             return ()
         chosen.add(IMAGE)
     return tuple(modality for modality in features.modalities if modality in chosen)
 
 
 def _fits(frozen_part: keras.Model, text: TokenText, num_examples: int) -> bool:
-    """Whether the states of all texts fit. To read them takes a fraction of the time in which a layer computes them."""
+    """Whether the states of all texts fit into `_MOST_BYTES`. Reading them takes a fraction of the time of computing them."""
     return 2 * text.max_tokens * frozen_part.output.shape[-1] * num_examples <= _MOST_BYTES
 
 
 def _pays(frozen_part: keras.Model, num_examples: int) -> bool:
+    """Whether reading activations takes less time than computing them, and those of all examples fit into `_MOST_BYTES`."""
     size = 4 * math.prod(frozen_part.output.shape[1:])
     gpus = len(tf.config.list_logical_devices("GPU"))
     rate = gpus * _GPU_MULTIPLY_ADDS or (os.cpu_count() or 1) * _CORE_MULTIPLY_ADDS

@@ -88,7 +88,7 @@ def save(path: Path, model: keras.Model, step: int, callbacks: Mapping[str, dict
     """Writes a checkpoint as a whole, or not at all.
 
     Raises:
-        OSError: it names the file.
+        OSError: if the file cannot be written; the error names it.
     """
     arrays = capture(model)
     bfloat16 = [name for name, array in arrays.items() if array.dtype == ml_dtypes.bfloat16]
@@ -98,7 +98,7 @@ def save(path: Path, model: keras.Model, step: int, callbacks: Mapping[str, dict
     try:
         with atomic_file(path) as temporary:
             save_file(arrays, temporary, {"training": json.dumps(header)})
-    except SafetensorError as error:  # so it says that a disk is full
+    except SafetensorError as error:  # raised if the disk is full, for example
         raise OSError(0, f"could not be written: {error}", str(path)) from error
 
 
@@ -113,16 +113,16 @@ def check_room(folder: Path, model: keras.Model, trained: keras.Model) -> None:
     Raises:
         OSError: if the folder cannot be written to, or its disk has too little room.
     """
-    taken = sum(path.stat().st_size for path in folder.glob("*"))  # by files that this training replaces
+    replaced = sum(path.stat().st_size for path in folder.glob("*"))  # bytes of files that this training replaces
     folder = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     probe = folder / ".mm-keras-probe"
     with atomic_file(probe) as temporary:
         temporary.write_bytes(bytes(4096))
     probe.unlink()
-    moments = 2 * _size(trained.trainable_variables)  # of Adam; the best epoch's model has them, too
+    moments = 2 * _size(trained.trainable_variables)  # Adam's two moments; the best epoch's model is saved with them, too
     needed = (KEPT + 1) * (_size(trained.variables) + moments) + 2 * (_size(model.variables) + moments)
     free = shutil.disk_usage(folder).free
-    if free + taken < needed:
+    if free + replaced < needed:
         raise OSError(
             errno.ENOSPC,
             f"checkpoints will take up to {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free: make room, or choose a "
@@ -156,12 +156,12 @@ def load_latest(folder: Path, tell: Callable[[str], None] = print) -> Checkpoint
     Raises:
         CheckpointError: if all are damaged.
     """
-    found = checkpoints(folder)
-    for path in reversed(found):
+    paths = checkpoints(folder)
+    for path in reversed(paths):
         try:
             return load(path)
         except CheckpointError as error:
-            if path == found[0]:
+            if path == paths[0]:
                 raise CheckpointError(
                     f"{error}, and there is none before it to go on from. Put back a copy, or pass --overwrite to train anew"
                 ) from error
@@ -194,7 +194,7 @@ def listed(lines: list[str], most: int = 12) -> str:
 
 
 def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
-    """Yields ("kind/index/name", variable). Names alone are not unique, and Keras numbers them as they are made."""
+    """Yields ("kind/index/name", variable): names alone are not unique. Numbers that Keras puts into names are removed."""
     kinds = {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
     for kind, variables in kinds.items():
         for index, variable in enumerate(variables):
@@ -202,7 +202,7 @@ def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
 
 
 def _size(variables: list[keras.Variable]) -> int:
-    """The size of a checkpoint in bytes."""
+    """The size of some variables in bytes."""
     return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
 
 

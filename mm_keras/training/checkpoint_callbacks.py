@@ -16,8 +16,8 @@ from mm_keras.training.checkpoint import Checkpoint, capture, checkpoint_path, c
 from mm_keras.training.nan_report import GoodState, check_loss, check_weights
 from tfrecords_tools.dataset.atomic_file import atomic_file
 
-_MOST_OF_THE_TIME = 0.05  # that saving at the ends of short epochs may take
-_BEFORE_VALIDATION = 60  # seconds of work that are saved before a validation, in which nothing can be
+_MOST_OF_THE_TIME = 0.05  # the fraction of the time that saving at the ends of short epochs may take
+_BEFORE_VALIDATION = 60  # seconds: so much unsaved work is saved before a validation, during which nothing can be saved
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
@@ -71,7 +71,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         check_loss(logs)
         in_epoch = self.step % self._steps
         if not in_epoch:
-            return  # the epoch ends once it is validated
+            return  # `on_epoch_end` saves it, after the validation
         since = time.monotonic() - self._saved
         due = since >= 60 * self._minutes or (in_epoch == self._steps - 1 and since >= _BEFORE_VALIDATION)
         self._save_or_stop(due)
@@ -94,9 +94,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def _save(self) -> None:
         began = time.monotonic()
         check_weights(self.model)
-        remembered = {name: callback.state() for name, callback in self._callbacks.items()}
+        states = {name: callback.state() for name, callback in self._callbacks.items()}
         path = checkpoint_path(self._folder, self.step)
-        save(path, self.model, self.step, remembered)
+        save(path, self.model, self.step, states)
         self.good.saved(path, self.step)
         prune(self._folder)
         self._saved = time.monotonic()

@@ -31,16 +31,16 @@ def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoin
     """Trains until the last epoch, or until the patience is at its end; the best epoch is saved as `best_epoch_file`.
 
     Args:
-        prepared, built: the training.
-        setup: `describe_training` of it, which must be the same on all workers.
+        prepared, built: the training, as `prepare` and `build` return it.
+        setup: the description of the training by `describe_training`, which must be the same on all workers.
         checkpoint: the checkpoint to go on from.
 
     Returns:
-        what knows where the time went.
+        the callback that knows where the time went.
 
     Raises:
         NotFiniteError: if the loss or a weight becomes NaN or infinite.
-        Preempted: if the process was asked to end, once that is saved.
+        Preempted: if the process was asked to end, once the training is saved.
         CorruptShardError: if a record cannot be read, or some are missing.
     """
     request, run = prepared.request, prepared.run
@@ -55,8 +55,8 @@ def fit(prepared: Prepared, built: Built, setup: Mapping[str, object], checkpoin
     tensorboard = _TensorBoard(run.tensorboard, write_graph=False)
     mode = "max" if validation else "min"
     limit = [_TimeLimit(request.began + 60 * request.minutes)] if request.minutes is not None else []
-    read = prepared.sampled.splits if prepared.sampled else [prepared.train]
-    with naming_damage(*read, prepared.val):
+    training_splits = prepared.sampled.splits if prepared.sampled else [prepared.train]
+    with naming_damage(*training_splits, prepared.val):
         run_epochs(
             built.trained,
             make_batches,

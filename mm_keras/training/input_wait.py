@@ -23,12 +23,12 @@ class InputWait:
     def watched(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Gives the same batches, and counts the time until each of them is there."""
 
-        def count(asked: tf.Tensor, batch):
-            self._seconds.assign_add(tf.timestamp() - asked)
+        def count(asked_at: tf.Tensor, batch):
+            self._seconds.assign_add(tf.timestamp() - asked_at)
             return batch
 
-        clock = tf.data.Dataset.from_tensors(0).repeat().map(lambda _: tf.timestamp())  # zip asks it first
+        clock = tf.data.Dataset.from_tensors(0).repeat().map(lambda _: tf.timestamp())  # zip asks the clock before the batches
         options = tf.data.Options()
         options.autotune.enabled = False
-        options.experimental_optimization.inject_prefetch = False  # it would wait in the step's place
+        options.experimental_optimization.inject_prefetch = False  # a prefetch would wait in the step's place
         return tf.data.Dataset.zip((clock, dataset)).map(count).with_options(options)

@@ -95,8 +95,8 @@ def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
     return {
         "dataset": str(prepared.train.dataset.folder.absolute()),
         "train_split": prepared.train.name,
-        "images": prepared.train.dataset.info.images,  # how they were packed; prediction prepares pictures alike
-        "columns": _columns(prepared.train.dataset.info),  # of the table; those of new ones are called alike
+        "images": prepared.train.dataset.info.images,  # how they were packed; prediction prepares pictures in the same way
+        "columns": _columns(prepared.train.dataset.info),  # of the table; those of tables to predict for have the same names
         "modalities": prepared.features.modalities,
         "seed": request.seed,
         "epochs": request.epochs,
@@ -111,10 +111,10 @@ def _facts(prepared: Prepared, built: Built) -> dict[str, object]:
 
 
 def _columns(info: DatasetInfo) -> dict[str, object]:
-    """The columns of the table that a dataset was packed of, by their roles, and how labels were written there."""
+    """The columns of the table that a dataset was packed from, by their roles, and how labels were written in them."""
     options = info.provenance["source_options"] if info.provenance.get("source") == "table" else {}
-    named = ("image", "image_template", "id", "label", "labels", "label_separator", "empty_means_none")
-    return {name: options[name] for name in named if options.get(name)}
+    roles = ("image", "image_template", "id", "label", "labels", "label_separator", "empty_means_none")
+    return {name: options[name] for name in roles if options.get(name)}
 
 
 def _size(model: keras.Model) -> dict[str, int]:

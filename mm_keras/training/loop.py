@@ -65,20 +65,20 @@ def run_epochs(
 
 
 def _fit(model, make_batches, batches, validation, epochs, callbacks, saver, checkpoint, watched) -> None:
-    epoch, seen = divmod(saver.step, batches.steps)
+    epoch, steps_made = divmod(saver.step, batches.steps)
     common = {"validation_data": distribute(validation.dataset) if validation else None, "shuffle": False, "verbose": 0}
-    if seen:  # Keras' epochs have one length: the rest of this one is a training of its own
+    if steps_made:  # all epochs of a `fit` have one length: the rest of this one gets a `fit` of its own
         put_back = PutBack(checkpoint.arrays)
-        rest = {"steps_per_epoch": batches.steps - seen, "initial_epoch": epoch, "epochs": epoch + 1}
-        model.fit(distribute(watched(batches.dataset)), callbacks=[put_back, *callbacks, saver], **rest, **common)
+        rest_of_epoch = {"steps_per_epoch": batches.steps - steps_made, "initial_epoch": epoch, "epochs": epoch + 1}
+        model.fit(distribute(watched(batches.dataset)), callbacks=[put_back, *callbacks, saver], **rest_of_epoch, **common)
         epoch += 1
         if epoch == epochs or model.stop_training:
             return
         restore(model, put_back.at_end)
         batches = make_batches(start=epoch * batches.steps)
     if epoch < epochs:
-        whole = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
-        model.fit(distribute(watched(batches.dataset)), callbacks=[*callbacks, saver], **whole, **common)
+        whole_epochs = {"steps_per_epoch": batches.steps, "initial_epoch": epoch, "epochs": epochs}
+        model.fit(distribute(watched(batches.dataset)), callbacks=[*callbacks, saver], **whole_epochs, **common)
     else:
         model.optimizer.finalize_variable_values(model.trainable_variables)
 

@@ -24,7 +24,7 @@ class NotFiniteError(FloatingPointError):
 
 
 def check_loss(logs: Mapping[str, float]) -> None:
-    """Raises NotFiniteError if the loss in a batch's logs is not finite. It is the epoch's mean, which then stays so."""
+    """Raises NotFiniteError if the loss in a batch's logs is not finite. It is the epoch's mean so far, which then stays so."""
     loss = float(logs["loss"])
     if not math.isfinite(loss):
         raise NotFiniteError(f"the loss is {loss}")
@@ -52,13 +52,15 @@ class GoodState:
     def __init__(self, model: keras.Model, step: int):
         self.step = step
         self.path: Path | None = None
-        # The optimizer's are zeros, mostly, and need no memory.
+        # The optimizer's variables are zeros, mostly, and zeros are left out to save memory.
         self._arrays = {name: array for name, array in capture(model).items() if name.startswith("model/") or array.any()}
 
     def saved(self, path: Path, step: int) -> None:
+        """Notes that a later finite state is in a checkpoint."""
         self.path, self.step, self._arrays = path, step, None
 
     def put_back(self, model: keras.Model, load: Callable[[Path], Mapping[str, np.ndarray]]) -> None:
+        """Assigns the state to a model; `load` reads the arrays of a checkpoint."""
         if self.path:
             restore(model, load(self.path))
             return
@@ -155,8 +157,8 @@ def _first_wrong_layer(model: keras.Model, inputs: Mapping) -> tuple[str | None,
     wrong: list[tuple[str, tf.Tensor]] = []
 
     def watched(path: str, call: Callable) -> Callable:
-        def watch(*arguments, **named):
-            outputs = call(*arguments, **named)
+        def watch(*arguments, **keywords):
+            outputs = call(*arguments, **keywords)
             wrong.extend((path, output) for output in tf.nest.flatten(outputs) if _wrong_rows(output).size)
             return outputs
 

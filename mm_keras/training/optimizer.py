@@ -66,7 +66,7 @@ def make_optimizer(
     """
     _check_arguments(**locals())
     updates = total_steps // accumulate
-    unfreeze_at = {part: round(when * updates) for part, when in _checked("unfreeze_at", unfreeze_at, 1).items()}
+    unfreeze_at = {part: round(fraction * updates) for part, fraction in _checked("unfreeze_at", unfreeze_at, 1).items()}
     options = {
         "schedule": schedule(learning_rate, updates, round(warmup_fraction * updates)),
         "rates": _of_weights(model, "layer_rates", _checked("layer_rates", layer_rates, float("inf")), 1.0),

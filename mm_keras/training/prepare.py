@@ -81,7 +81,7 @@ def prepare(request: Request) -> Prepared:
     sampled = None
     if request.sampling:
         sampled = SampledRecords(train, request.sampling, [text.field for text in features.texts])
-    # A head that is solved takes no steps, and may have fewer examples than a batch; `train` asks again if it takes some.
+    # A head that is solved takes no steps, and may have fewer examples than a batch. `train` counts again if there are steps.
     batch_size = min(request.batch_size, train.num_labelled) if request.solver != "gradient" else request.batch_size
     steps = count_steps(train, features, max(1, batch_size), sampled)
     for split in ([val] if val else []) + later:
@@ -92,10 +92,10 @@ def prepare(request: Request) -> Prepared:
 
 def tell_of_absent_labels(splits: Sequence[Split]) -> None:
     """Prints which labels have no example in a split: they are not learned, or not measured."""
-    once: dict[tuple[Path, str], Split] = {}
+    distinct: dict[tuple[Path, str], Split] = {}
     for split in splits:
-        once.setdefault((split.dataset.folder, split.name), split)
-    for split in once.values():
+        distinct.setdefault((split.dataset.folder, split.name), split)
+    for split in distinct.values():
         absent = [name for name, count in zip(split.dataset.info.labels.names, split.label_counts, strict=True) if not count]
         if absent:
             consequence = "learned" if split is splits[0] else "measured"

@@ -74,7 +74,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         seconds = time.monotonic() - self._batch_began
         self._epoch_seconds += seconds
-        if self._step == self._first_step:  # it is compiled, and the input begins
+        if self._step == self._first_step:  # `fit` compiles it, and the input pipeline starts
             self._seconds["first_step"], self._first_wait = seconds, self._input_wait()
         else:
             self._seconds["steps"] += seconds
@@ -102,11 +102,11 @@ class Progress(keras.callbacks.Callback):
         write_text(self._path, before + json.dumps({"epoch": epoch + 1, **written}) + "\n")
         self._lines += 1
         elapsed = time.monotonic() - self._started
-        left = elapsed / (self._step - self._first_step) * (self._steps * self._epochs - self._step)
+        remaining = elapsed / (self._step - self._first_step) * (self._steps * self._epochs - self._step)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name not in _NOT_SHOWN)
         logging.info(
             f"epoch {epoch + 1}/{self._epochs}  {shown}  {metrics['examples_per_second']:,.0f} examples/s  "
-            f"{_minutes(elapsed)} gone, {_minutes(left)} left"
+            f"{_minutes(elapsed)} gone, {_minutes(remaining)} left"
         )
 
     def on_train_end(self, logs=None):
@@ -152,9 +152,9 @@ class Progress(keras.callbacks.Callback):
         else:
             parts["steps"] = seconds["steps"]
         parts["saving and the rest"] = seconds["total"] - seconds["steps"] - seconds["first_step"] - seconds["evaluation"]
-        told = sorted(parts.items(), key=lambda part: -part[1])
+        by_size = sorted(parts.items(), key=lambda part: -part[1])
         return f"trained in {_minutes(seconds['total'])}: " + ", ".join(
-            f"{100 * max(part, 0) / max(seconds['total'], 1e-9):.0f} % {name}" for name, part in told
+            f"{100 * max(part, 0) / max(seconds['total'], 1e-9):.0f} % {name}" for name, part in by_size
         )
 
 

@@ -91,16 +91,16 @@ class Request:
             "them, or train_and_evaluate.evaluate and train_and_evaluate.export to None",
         }
         later = [(dataset, name) if isinstance(name, str) else (Dataset.open(name[0]), name[1]) for name in self.later_splits]
-        asked = [("train_split", dataset, self.train_split)]
-        asked += [("val_split", dataset, self.val_split)] if self.val_split else []
-        asked += [("later_splits", *split) for split in later]
-        for parameter, of, name in asked:
-            if name not in of.info.splits:
+        required = [("train_split", dataset, self.train_split)]
+        required += [("val_split", dataset, self.val_split)] if self.val_split else []
+        required += [("later_splits", *split) for split in later]
+        for parameter, owner, name in required:
+            if name not in owner.info.splits:
                 raise ValueError(
-                    f"dataset {of.folder} has no split {name!r}; it has {sorted(of.info.splits)}: {advice[parameter]}"
+                    f"dataset {owner.folder} has no split {name!r}; it has {sorted(owner.info.splits)}: {advice[parameter]}"
                 )
         val = dataset.split(self.val_split) if self.val_split else None
-        return dataset.split(self.train_split), val, [of.split(name) for of, name in later]
+        return dataset.split(self.train_split), val, [owner.split(name) for owner, name in later]
 
     def check_baselines(self, features: FeatureSpec) -> None:
         """Checks that the baselines that follow can be trained.

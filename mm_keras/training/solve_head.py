@@ -1,4 +1,4 @@
-"""The other way to train: the encoders are frozen and cached, and the head is solved from what they gave."""
+"""The other way to train: the encoders are frozen and cached, and the head is solved from their outputs."""
 
 from __future__ import annotations
 
@@ -67,12 +67,13 @@ def why_not_solved(prepared: Prepared, built: Built) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class SolvedHead:
-    """What solving gave.
+    """The result of solving a head.
 
     Attributes:
         model: the whole model, with logits.
-        report: what `describe_solution` says of it.
-        thresholds: of probabilities, float [L], from the held-out folds and the validation split. Multi-label only.
+        report: the description of the solution by `describe_solution`.
+        thresholds: the probabilities above which labels are predicted, float [L], from the held-out folds and the validation
+            split. Multi-label only.
     """
 
     model: keras.Model
@@ -93,8 +94,8 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
     features, parts = prepared.features, TwoTowerParts(built.model.layers)
     cache, inputs = _read(prepared.train, features, built)
     labels = cache.labels
-    of_parts = {modality: embedding_widths(parts.encoder(modality)) for modality in features.modalities}
-    blocks, words = make_blocks(features, inputs, of_parts)
+    widths_of = {modality: embedding_widths(parts.encoder(modality)) for modality in features.modalities}
+    blocks, words = make_blocks(features, inputs, widths_of)
     logging.info(
         f"solving the head: {len(labels):,} examples, blocks {', '.join(f'{b.name} ({b.values.shape[1]:,})' for b in blocks)}"
     )
@@ -110,9 +111,9 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
     validation = None
     if prepared.val:
         cache, inputs = _read(prepared.val, features, built)
-        own = make_blocks(features, inputs, of_parts, words)[0]
+        val_blocks = make_blocks(features, inputs, widths_of, words)[0]
         weights = _weigh(cache.weights, cache.labels, built)
-        validation = Validation(own, _present(features, inputs), _targets(features, cache.labels), weights)
+        validation = Validation(val_blocks, _present(features, inputs), _targets(features, cache.labels), weights)
     solution = solve(rows, prepared.request.seed, validation)
     end_if_asked()
     widths = [block.values.shape[1] for block in blocks]
@@ -126,14 +127,14 @@ def solve_head(prepared: Prepared, built: Built) -> SolvedHead:
         features.multi_label,
         centers,
     )
-    bags = {field: (known.column_of, known.rarity) for field, known in words.items()}
+    bags = {field: (field_words.column_of, field_words.rarity) for field, field_words in words.items()}
     model = build_solved_two_tower(built.model, features, bags, head)
-    described = describe_solution(solution, rows, features.modalities) | {
+    report = describe_solution(solution, rows, features.modalities) | {
         "seconds": round(time.monotonic() - began, 1),
         "head_bytes": 4 * head.count_params(),
     }
-    logging.info(format_solution(described))
-    return SolvedHead(model, described, _thresholds(solution, rows, validation) if features.multi_label else None)
+    logging.info(format_solution(report))
+    return SolvedHead(model, report, _thresholds(solution, rows, validation) if features.multi_label else None)
 
 
 def _thresholds(solution: Solution, rows: Rows, validation: Validation | None) -> np.ndarray:
@@ -145,7 +146,11 @@ def _thresholds(solution: Solution, rows: Rows, validation: Validation | None) -
 
 
 def _read(split: Split, features: FeatureSpec, built: Built) -> tuple[FeatureCache, dict[str, np.ndarray]]:
-    """What the encoders give of a split, and that with its tokens and presence flags by name, all of it finite."""
+    """(the cached outputs of the encoders for a split; these outputs, the tokens and the presence flags as arrays by name).
+
+    Raises:
+        ValueError: if an output is not finite.
+    """
     names = [part_name(modality, "encoded") for modality in features.modalities]
     names += [present(modality) for modality in features.modalities]
     names += [name for text in features.texts if isinstance(text, TokenText) for name in text.batch_names().values()]

@@ -17,8 +17,8 @@ def describe_solution(solution: Solution, rows: Rows, modalities: Sequence[str])
     """What a solution consists of, as JSON values.
 
     Args:
-        solution: what `solve` found.
-        rows: what it was found for.
+        solution: what `solve` returned.
+        rows: the training examples that it was found for.
         modalities: the names of the modalities.
 
     Returns:
@@ -65,13 +65,13 @@ def format_solution(described: Mapping) -> str:
         measured = f"{row['score']:.3f}" + (f" ± {row['standard_error']:.3f}" if row["standard_error"] is not None else "")
         ece = f"{row['ece_before']:.3f} → {row['ece']:.3f}"
         chosen.append([row["inputs"], f"{row['num_examples']:,}", measured, gain, f"{row['log_loss']:.3f}", ece, ensemble])
-    tried = [["candidate", "inputs", "penalty", described["measure"], "log-loss"]]
+    candidates = [["candidate", "inputs", "penalty", described["measure"], "log-loss"]]
     for row in described["candidates"]:
-        tried.append([row["name"], row["inputs"], f"{row['penalty']:g}", f"{row['score']:.3f}", f"{row['log_loss']:.3f}"])
+        candidates.append([row["name"], row["inputs"], f"{row['penalty']:g}", f"{row['score']:.3f}", f"{row['log_loss']:.3f}"])
     size = described["head_bytes"] / 1e6
     return (
         f"solved in {described['seconds']:.0f} s on {described['num_examples']:,} examples; the head has {size:.1f} MB. "
-        f"Scores are of held-out folds.\n\n{markdown_table(chosen)}\n\n{markdown_table(tried)}"
+        f"Scores are of held-out folds.\n\n{markdown_table(chosen)}\n\n{markdown_table(candidates)}"
     )
 
 
@@ -87,7 +87,7 @@ def _describe_chosen(
     for number, share in chosen.shares.items():
         ensemble[names[number]] = ensemble.get(names[number], 0.0) + share
     labels = targets if rows.multi_label else targets.argmax(axis=1)
-    before, after = (evaluate_logits(each, labels, rows.multi_label)["ece"] for each in (mixed, logits))
+    before, after = (evaluate_logits(answers, labels, rows.multi_label)["ece"] for answers in (mixed, logits))
     return {
         "inputs": _joined(chosen.modalities, modalities),
         "num_examples": len(at),

@@ -79,7 +79,7 @@ def train(
         make_loss: `(multi_label, label_counts) -> loss`, with the label counts of the training split; see `losses`.
         make_metrics: `(multi_label, num_labels) -> metrics` that follow the training; the first one decides on the best epoch.
         embed_classes: `(dataset) -> ClassEmbeddings`, for `build_class_embedding_head`. Its encoder is kept with the run.
-        solver: "solved": the head above frozen encoders, see `mm_keras.solving`; "gradient"; "auto": solved if all is cached.
+        solver: "solved" solves the head above frozen encoders (`mm_keras.solving`), "gradient" trains, "auto" solves if it can.
         epochs: number of passes over the training split, at least 1.
         batch_size: global batch size, over all replicas; at least 1, and a multiple of their number.
         train_split: the split to learn from; its labelled examples are used.
@@ -89,7 +89,7 @@ def train(
         sampling: the result of `make_sampling`: how often classes and other datasets are shown. None: each example once.
         cache_frozen: whether outputs of frozen encoders are computed once an example, where nothing is augmented. "cut" also
             keeps the activations behind the frozen part of a tower, "towers" does not; see `choose_cached`.
-        auxiliary_weight: of the losses of heads that teach each modality alone; see `AuxiliaryTraining`.
+        auxiliary_weight: the weight of the losses of heads that teach each modality alone; see `AuxiliaryTraining`.
         seed: the seed of the initial weights, the order of examples, augmentation and dropout.
         strategy: a name for `make_strategy`.
         precision: the dtype policy: "float32"; "mixed_bfloat16", for TPUs and newer GPUs; "mixed_float16", with a scaled loss.

@@ -79,11 +79,11 @@ def check_setup(path: Path, setup: Mapping[str, object]) -> None:
         CheckpointError: it lists the differences.
         DamagedFileError: if the description is not what was written.
     """
-    there = read_json(path)
+    saved = read_json(path)
     differences = [
-        f"{name}: {_shown(there, name)} in the run, {_shown(setup, name)} now"
-        for name in {**there, **setup}
-        if _shown(there, name) != _shown(setup, name)
+        f"{name}: {_shown(saved, name)} in the run, {_shown(setup, name)} now"
+        for name in {**saved, **setup}
+        if _shown(saved, name) != _shown(setup, name)
     ]
     if differences:
         raise CheckpointError(

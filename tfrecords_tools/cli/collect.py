@@ -86,8 +86,8 @@ def _images(options: argparse.Namespace) -> int:
     fetch = FetchOptions(seconds=options.seconds, max_bytes=options.max_bytes, allow_private=options.allow_private)
     download_options = DownloadOptions(workers=options.workers, fetch=fetch)
     counts = download(options.list_urls(options), options.output, download_options, comma_list(options.retry_failed))
-    for what, count in counts.items():
-        print(f"{count:>9,}  {what}")
+    for outcome, count in counts.items():
+        print(f"{count:>9,}  {outcome}")
     print(f"see {Path(options.output) / LEDGER_FILE}{': table refused, and table urls' if 'refused' in counts else ''}")
     return 0 if set(counts) <= {"done"} else 1
 
@@ -125,8 +125,8 @@ def _wikipedia(options: argparse.Namespace) -> int:
         max_tokens=options.max_tokens,
         strip_punctuation=options.strip_punctuation,
     )
-    for what, count in compose_texts(options.output, labels, text_options).items():
-        print(f"{count:>9,}  {what}")
+    for outcome, count in compose_texts(options.output, labels, text_options).items():
+        print(f"{count:>9,}  {outcome}")
     print(f"see {Path(options.output) / CLASS_DESCRIPTIONS_FILE} and {WORK_LIST_FILE}")
     return 0
 

@@ -95,8 +95,8 @@ def _inspect(options: argparse.Namespace) -> int:
         if images and record.image:
             (images / f"{number:05d}.jpg").write_bytes(record.image)
     if number < 0:
-        wanted = f" with the id {options.id!r}" if options.id else ""
-        print(f"no record{wanted} in {', '.join(splits)}", file=sys.stderr)
+        condition = f" with the id {options.id!r}" if options.id else ""
+        print(f"no record{condition} in {', '.join(splits)}", file=sys.stderr)
         return 1
     return 0
 
@@ -138,7 +138,7 @@ def _stats(options: argparse.Namespace) -> int:
 
     if options.html:
         options.html.parent.mkdir(parents=True, exist_ok=True)
-        if options.html.is_dir():  # better known before everything is read
+        if options.html.is_dir():  # checked before the whole dataset is read
             raise ValueError(f"--html names the file to write; {options.html} is a folder")
     stats = compute_stats(options.folder)
     if options.html:

@@ -133,7 +133,7 @@ def _pack(options: argparse.Namespace) -> int:
         max_bad_fraction=options.max_bad_fraction,
         workers=options.workers,
         unlabelled=options.unlabelled,
-        check_images="none" if options.path_map else options.check_images,  # they are not where the source says
+        check_images="none" if options.path_map else options.check_images,  # images are not where the source names them
     )
     engine = _engine(options)
     if options.labels and hasattr(options, "label_columns") and not Path(options.labels).is_file():
@@ -165,8 +165,8 @@ def _engine(options: argparse.Namespace) -> dict:
 
         path_map = {folder: str(url) for folder, url in split_paths(options.path_map).items()}
         return {"engine": make_engine(options.beam_options, options.exchange, path_map)}
-    for given, name in ((options.beam_options, "--"), (options.exchange, "--exchange"), (options.path_map, "--path_map")):
-        if given:
+    for value, name in ((options.beam_options, "--"), (options.exchange, "--exchange"), (options.path_map, "--path_map")):
+        if value:
             raise ValueError(f"{name} is for Apache Beam; add --engine=beam")
     return {}
 

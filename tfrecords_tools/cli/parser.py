@@ -23,9 +23,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **(defaults | options))
 
     def parse_known_args(self, args=None, namespace=None):
-        """As that of `argparse`, but an unknown argument is an error of the (sub-)parser that received it.
+        """Like that of `argparse`, but an unknown argument is an error of the (sub-)parser that received it.
 
-        Only with that does the error show the usage of the command, and know its options.
+        So the error shows the usage of the command, and suggests the command's own options.
         """
         namespace, unknown = super().parse_known_args(None if args is None else with_underscores(args), namespace)
         if unknown:
@@ -35,8 +35,8 @@ class Parser(argparse.ArgumentParser):
         return namespace, unknown
 
     def error(self, message: str):
-        wrong = _INVALID_CHOICE.search(message)
-        near = _nearest(wrong["received"], re.findall(r"[\w-]+", wrong["choices"])) if wrong else []
+        match = _INVALID_CHOICE.search(message)
+        near = _nearest(match["received"], re.findall(r"[\w-]+", match["choices"])) if match else []
         super().error(message + _did_you_mean(near))
 
 

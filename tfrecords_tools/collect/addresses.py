@@ -45,7 +45,7 @@ def _is_host(address: Address) -> bool:
     if any(address in network for network in _NOT_HOSTS if network.version == address.version):
         return False
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped or address in _NAT64:  # as public as what they carry
+        if address.ipv4_mapped or address in _NAT64:  # as public as the IPv4 address in it, which `is_public` checks
             return True
         if address not in _UNICAST:
             return False

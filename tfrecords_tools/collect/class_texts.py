@@ -44,19 +44,19 @@ def check_class_texts(
         [TextProblem(label='Boat', kind='no_mention', detail="Boat: never mentioned in 'The cat is a domestic species.'")]
     """
     stem = _make_stemmer(language)
-    sharing: dict[str, list[str]] = defaultdict(list)
+    labels_by_text: dict[str, list[str]] = defaultdict(list)
     for label, text in texts.items():
-        sharing[" ".join(text.split())].append(label)
+        labels_by_text[" ".join(text.split())].append(label)
     problems = []
     for label, text in texts.items():
         name = (names or {}).get(label, label)
-        others = [other for other in sharing[" ".join(text.split())] if other != label]
+        other_labels = [other for other in labels_by_text[" ".join(text.split())] if other != label]
         if not text.strip():
             problems.append(TextProblem(label, "empty", f"{name}: no text"))
             continue
-        if others:
-            shared = ", ".join((names or {}).get(other, other) for other in others[:3])
-            problems.append(TextProblem(label, "duplicate", f"{name}: the same text as {shared}"))
+        if other_labels:
+            other_names = ", ".join((names or {}).get(other, other) for other in other_labels[:3])
+            problems.append(TextProblem(label, "duplicate", f"{name}: the same text as {other_names}"))
         if not _mentions(text, name, stem):
             problems.append(TextProblem(label, "no_mention", f"{name}: never mentioned in {' '.join(text.split())[:60]!r}"))
     return sorted(problems)

@@ -1,11 +1,11 @@
 """Downloads images from a list of URLs in parallel. A ledger records the outcome of each URL, so a download can be resumed.
 
 output/
-    ledger.sqlite          a row for each URL: status, error class, attempts, file, bytes, sha256; and the pairs that got none
+    ledger.sqlite          a row for each URL: status, error class, attempts, file, bytes, sha256; and the refused pairs
     <id>.jpg               the image; the ending tells its format, and an id may contain slashes
 
-Whatever is wrong with one id or URL is the outcome of that one; a disk that is full or fails stops the download, which can be
-resumed.
+A problem with one id or URL is recorded as its outcome, and the download goes on. Only a disk that is full or fails stops the
+download, which can then be resumed.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def download(
     """Downloads the images of all URLs that the ledger in `output` does not list as done or failed.
 
     Args:
-        urls: (id, URL) pairs. Ids are unique and become file names; a pair whose id cannot, or has another URL already, is
-            refused, as are rows of a list that are no pairs. The same pairs given again resume a download.
+        urls: (id, URL) pairs. Ids are unique and become file names. A pair is refused if its id cannot be a file name, or has
+            another URL already; a `Refused` is recorded as it is. The same pairs given again resume a download.
         output: the folder of the images and the ledger.
         options: see `DownloadOptions`.
         retry_failed: classes of errors; URLs that failed with one of them are tried again.
@@ -76,7 +76,7 @@ def download(
         the number of URLs that are "done", the number of each error class, and that of pairs that were "refused".
 
     Raises:
-        ValueError: for an unknown error class, or a ledger that is none.
+        ValueError: for an unknown error class, or a ledger.sqlite that is no ledger or damaged.
         RuntimeError: if another process is downloading into the same folder.
         OSError: if the disk is full or fails.
 
@@ -111,6 +111,7 @@ def download(
 
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
+    """Keeps other processes from downloading into the folder while the block runs."""
     lock = filelock.FileLock(output / _LOCK_FILE, timeout=0)
     try:
         lock.acquire()
@@ -141,7 +142,7 @@ def open_images_urls(names: Iterable[str]) -> list[tuple[str, str] | Refused]:
 
 
 def _record_finished(running: dict[Future, str], ledger: Ledger, bar) -> None:
-    """Waits until a request has ended, and writes the outcomes of all that have into the ledger."""
+    """Waits until at least one request has ended, and writes the outcomes of all requests that have ended into the ledger."""
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
         ledger.record(running.pop(future), future.result())
@@ -172,7 +173,7 @@ def _download_one(client, example_id: str, url: str, output: Path, options: Down
 
 
 def _checked(pair: tuple[str, str] | Refused) -> tuple[str, str] | Refused:
-    """The pair, or why it is refused."""
+    """The pair if it can be downloaded, otherwise why it is refused."""
     if isinstance(pair, Refused):
         return pair
     example_id, url = (text.encode("utf-8", "backslashreplace").decode() for text in pair)

@@ -23,7 +23,7 @@ PERMANENT = (
     "too_large",
     "too_many_redirects",
 )
-_OUR_MISTAKES = (AssertionError, NameError)  # they are never about a URL
+_OUR_MISTAKES = (AssertionError, NameError)  # faults of this program, which are never the outcome of a URL
 _SHOWN, _DETAIL = 200, 500  # characters of a URL and of an error in a message
 
 
@@ -85,24 +85,24 @@ def fetch(client: HttpClient, url: str, options: FetchOptions) -> bytes:
                 data = _read(response, options)
         except (FetchError, *_OUR_MISTAKES):
             raise
-        except Exception as error:  # of httpx and what is below it: whatever a server does, it is the outcome of this URL
+        except Exception as error:  # from httpx and below it: whatever a server does is the outcome of this URL
             raise _classed(error, time.monotonic() >= deadline, options) from error
         try:
             prepare_image(data, ImageOptions(short_side=None))
-        except Exception as error:  # of the decoders
+        except Exception as error:  # from the image decoders
             raise FetchError("not_an_image", describe(error)) from error
         return data
     raise FetchError("too_many_redirects", f"more than {options.max_redirects} redirects, the last one to {url[:_SHOWN]!r}")
 
 
 def describe(error: Exception) -> str:
-    """One line about an error of another package: "InvalidURL: URL too long". Errors of images speak for themselves."""
+    """One line about an error of another package: "InvalidURL: URL too long". A `BadImageError` needs no class name."""
     text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())[:_DETAIL]
     return text if isinstance(error, BadImageError) else f"{type(error).__name__}: {text}"
 
 
 def _classed(error: Exception, is_late: bool, options: FetchOptions) -> FetchError:
-    """The class of an error that a request ended with; a connection that was cut because time was up ends in one of many."""
+    """The `FetchError` for an exception that ended a request. A connection cut at the time limit may raise any of many."""
     import httpx
 
     if is_late or isinstance(error, httpx.TimeoutException):
@@ -126,7 +126,10 @@ def _target(url: str, location: str) -> str:
 
 
 def _to_checked_address(url: str, options: FetchOptions) -> tuple[str, dict[str, str]]:
-    """The URL with the address that was checked, since a second look-up of its host could give another one; and headers."""
+    """The URL with its host replaced by the address that was checked, and the headers that name the host.
+
+    Without the replacement, a second look-up of the host could give another address.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]

@@ -12,7 +12,7 @@ _CONNECT_SECONDS = 10.0
 
 
 class HttpClient:
-    """A client that several threads may share. Each has one connection of its own, so that it is known which one to cut.
+    """A client that several threads may share. Each thread has one connection, so that it is known which connection to cut.
 
     Args:
         user_agent: tells servers who asks.
@@ -55,26 +55,26 @@ class HttpClient:
         Args:
             url: the URL.
             headers: further headers.
-            seconds: the time after which the connection is cut, in the block too. Whoever waits for it gets an error of httpx,
-                mostly one that says that the connection ended early.
-            server_name: the name that the server's certificate has to be for, if it is not that in the URL.
+            seconds: the time after which the connection is cut, also while the block runs. Code that waits for the server then
+                gets an error of httpx, mostly one that says that the connection ended early.
+            server_name: the name that the server's certificate has to be for, if it is not the one in the URL.
 
         Raises:
             httpx.HTTPError, httpx.InvalidURL: if there is no response.
             TimeoutError: at the end of the block, if the time was up in it.
         """
-        mine = self._mine()
-        extensions = {"trace": mine.watch} | ({"sni_hostname": server_name} if server_name else {})
+        of_thread = self._mine()
+        extensions = {"trace": of_thread.watch} | ({"sni_hostname": server_name} if server_name else {})
         timeout = (min(_CONNECT_SECONDS, seconds), seconds, seconds, seconds)
-        request = mine.client.build_request("GET", url, headers=headers, timeout=timeout, extensions=extensions)
-        timer = threading.Timer(seconds, mine.cut)
+        request = of_thread.client.build_request("GET", url, headers=headers, timeout=timeout, extensions=extensions)
+        timer = threading.Timer(seconds, of_thread.cut)
         timer.daemon = True
-        mine.is_late = False
+        of_thread.is_late = False
         timer.start()
         try:
-            with contextlib.closing(mine.client.send(request, stream=True)) as response:
+            with contextlib.closing(of_thread.client.send(request, stream=True)) as response:
                 yield response
-                if mine.is_late:  # a body of unknown length ends where the connection does
+                if of_thread.is_late:  # a body of unknown length ends where the connection does
                     raise TimeoutError(f"cut after {seconds:g} seconds")
         finally:
             timer.cancel()
@@ -107,5 +107,5 @@ class _OfThread:
         """Ends the connection, which wakes the thread that waits for it."""
         self.is_late = True
         if self._stream is not None and (connection := self._stream.get_extra_info("socket")):
-            with contextlib.suppress(OSError):  # it has ended already
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # that of an SSLSocket would wait for its lock
+            with contextlib.suppress(OSError):  # the connection has ended already
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # an SSLSocket's own `shutdown` would wait for its lock

@@ -78,16 +78,16 @@ class Ledger:
     def add(self, rows: Iterable[tuple[str, str] | Refused]) -> None:
         """Adds (id, URL) pairs. Pairs that are in the ledger already keep their outcome.
 
-        What is refused is noted beside them, as is a pair whose id the ledger holds with another URL.
+        A `Refused` goes into the table `refused`, as does a pair whose id the ledger already holds with another URL.
         """
         for row in rows:
             if not isinstance(row, Refused):
                 values = (*row, "waiting", "", "", 0, "", 0, "")
                 self._database.execute("INSERT OR IGNORE INTO urls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-                (known,) = self._database.execute("SELECT url FROM urls WHERE id = ?", row[:1]).fetchone()
-                if known == row[1]:
+                (known_url,) = self._database.execute("SELECT url FROM urls WHERE id = ?", row[:1]).fetchone()
+                if known_url == row[1]:
                     continue
-                row = Refused(*row, f"id {row[0]!r} has two URLs: {known} and {row[1]}")
+                row = Refused(*row, f"id {row[0]!r} has two URLs: {known_url} and {row[1]}")
             self._database.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?)", row)
         self._database.commit()
 
@@ -102,11 +102,11 @@ class Ledger:
 
     def waiting(self) -> Iterator[tuple[str, str]]:
         """Yields the (id, URL) pairs that are waiting, in the order of their ids; it reads a thousand at a time."""
-        last = ""
+        last_id = ""
         statement = "SELECT id, url FROM urls WHERE status = 'waiting' AND id > ? ORDER BY id LIMIT 1000"
-        while rows := self._database.execute(statement, (last,)).fetchall():
+        while rows := self._database.execute(statement, (last_id,)).fetchall():
             yield from rows
-            last = rows[-1][0]
+            last_id = rows[-1][0]
 
     def num_waiting(self) -> int:
         """The number of URLs that are waiting."""
@@ -128,5 +128,5 @@ class Ledger:
         return counts | ({"refused": refused} if refused else {})
 
     def refused(self) -> list[Refused]:
-        """What was refused, in the order in which it came first."""
+        """The refused pairs and lines, in the order in which they were first added."""
         return [Refused(*row) for row in self._database.execute("SELECT id, url, reason FROM refused ORDER BY rowid")]

@@ -94,18 +94,18 @@ def fetch_pages(
     wiki = _make_wikipedia(user_agent, language, client_options)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    known = {page["label"]: page for page in _read_pages(output)}
-    asked = [
+    pages = {page["label"]: page for page in _read_pages(output)}
+    labels_to_fetch = [
         label
         for label in dict.fromkeys(labels)
-        if label not in known
-        or known[label]["status"] == "error"
-        or (known[label]["language"], known[label]["asked_for"]) != (language, overrides.get(label, label))
+        if label not in pages
+        or pages[label]["status"] == "error"
+        or (pages[label]["language"], pages[label]["asked_for"]) != (language, overrides.get(label, label))
     ]
-    bar = progress_bar("asking", "labels", len(asked), progress)
+    bar = progress_bar("asking", "labels", len(labels_to_fetch), progress)
     with open(output / PAGES_FILE, "a", encoding="utf-8") as file, bar:
         file.write("\n")  # ends a line that a kill may have cut off
-        for index, label in enumerate(asked):
+        for index, label in enumerate(labels_to_fetch):
             if index:
                 time.sleep(seconds_between)
             title = overrides.get(label, label)
@@ -113,8 +113,8 @@ def fetch_pages(
             file.write(json.dumps(page) + "\n")
             file.flush()
             bar.update()
-    known = {page["label"]: page for page in _read_pages(output)}
-    return Counter(known[label]["status"] for label in dict.fromkeys(labels))
+    pages = {page["label"]: page for page in _read_pages(output)}
+    return Counter(pages[label]["status"] for label in dict.fromkeys(labels))
 
 
 def compose_texts(output: str | Path, labels: Sequence[str], options: TextOptions = TextOptions()) -> Counter:
@@ -127,6 +127,10 @@ def compose_texts(output: str | Path, labels: Sequence[str], options: TextOption
 
     Returns:
         the number of labels that are "described", and the number of each reason in the work list.
+
+    Example:
+        >>> compose_texts("texts", ["Mug", "Crane"], TextOptions(max_tokens=256))
+        Counter({'described': 2})
     """
     output = Path(output)
     pages = {page["label"]: page for page in _read_pages(output)}
@@ -137,8 +141,8 @@ def compose_texts(output: str | Path, labels: Sequence[str], options: TextOption
         open(texts_path, "w", encoding="utf-8", errors="backslashreplace") as texts,
         open(work_path, "w", encoding="utf-8", errors="backslashreplace", newline="") as work,
     ):
-        to_do = csv.writer(work)
-        to_do.writerow(["label", "reason", "detail"])
+        work_list = csv.writer(work)
+        work_list.writerow(["label", "reason", "detail"])
         for label in dict.fromkeys(labels):
             page = pages.get(label, {"status": "not_fetched", "detail": "run the collector again"})
             reason, detail = page["status"], page.get("detail", "")
@@ -153,7 +157,7 @@ def compose_texts(output: str | Path, labels: Sequence[str], options: TextOption
                     counts["described"] += 1
             if reason != "found":
                 counts[reason] += 1
-                to_do.writerow([label, reason, detail])
+                work_list.writerow([label, reason, detail])
     return counts
 
 
@@ -183,15 +187,15 @@ def _fetch_page(wiki, title: str) -> dict:
         facts = {"title": page.title, "url": page.fullurl, "revision": page.lastrevid}
         if "disambiguation" in (page._attributes.get("pageprops") or {}):
             return {"status": "ambiguous", "detail": f"{page.title!r} lists several meanings: {page.fullurl}", **facts}
-        same = page.title.replace("_", " ").casefold() == title.replace("_", " ").casefold()
+        is_same = page.title.replace("_", " ").casefold() == title.replace("_", " ").casefold()
         return {
-            "status": "found" if same else "redirected",
-            "detail": "" if same else f"{title!r} leads to {page.title!r}",
+            "status": "found" if is_same else "redirected",
+            "detail": "" if is_same else f"{title!r} leads to {page.title!r}",
             **facts,
             "summary": page.summary,
             "sections": list(_flatten(page.sections)),
         }
-    except Exception as error:  # of the client and what is below it; a KeyError is an answer that is an error message
+    except Exception as error:  # from the client and below it; it raises KeyError where Wikipedia answers with an error message
         return {"status": "error", "detail": f"{type(error).__name__}: {error}"}
 
 
@@ -218,8 +222,8 @@ def _read_pages(output: Path) -> Iterator[dict]:
 def _compose(page: dict, options: TextOptions) -> list[str]:
     from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 
-    wanted = {title.casefold() for title in options.sections}
-    parts = [page["summary"], *(section["text"] for section in page["sections"] if section["title"].casefold() in wanted)]
+    titles = {title.casefold() for title in options.sections}
+    parts = [page["summary"], *(section["text"] for section in page["sections"] if section["title"].casefold() in titles)]
     text = _LEFT_OVER.sub(" ", "\n".join(parts))
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n") if paragraph.strip()][: options.paragraphs]
     sentences = [sentence for paragraph in paragraphs for sentence in PunktSentenceTokenizer().tokenize(paragraph)]

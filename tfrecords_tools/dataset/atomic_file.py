@@ -15,7 +15,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path to write to; at the end of the block, the temporary file is renamed to `path`.
 
     The content is on the disk before it replaces an older file of that name. After an error the temporary file is deleted, and
-    the older file stays. In a folder that keeps checksums, that of the file is entered.
+    the older file stays. In a folder that has a checksums.sha256, the file's checksum is entered there.
 
     Args:
         path: the file to write. The temporary path lies beside it and has the same suffix, because some writers
@@ -37,7 +37,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(error.errno or 0, f"could not be written: {error.strerror or error}", str(path)) from error
     finally:
-        with contextlib.suppress(OSError):  # it was renamed, or its folder cannot be written to
+        with contextlib.suppress(OSError):  # the file was renamed, or its folder cannot be written to
             temporary.unlink()
 
 

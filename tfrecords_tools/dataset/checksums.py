@@ -7,12 +7,12 @@
     # 9b2e1f1e0c5d0f1b3f8a5c5a6b2d1c0e…
 
 `sha256sum --check checksums.sha256` reads it, too. The last line is the checksum of the lines above it. A file whose
-replacement is under way has a line more; it may still be the old one, or be the new one already, so that a process may be
-killed between the two.
+replacement is under way has a further line, "written next". Such a file may be the old one or the new one, and either is
+accepted, so a process may be killed at any time.
 
 `begin` makes the file. From then on `atomic_file` enters all that it writes into the folder or below, except for hidden files
-and folders (caches, which can be made again) and temporary ones. Files with checksums of their own, as shards of records have
-them, need not stand in it. A folder below may have a checksums.sha256 of its own, which counts for what is in there.
+and folders (caches, which can be made again) and temporary ones. Files whose checksums are kept elsewhere, as dataset.json
+keeps those of shards, need not stand in it. A folder below may have a checksums.sha256 of its own, which holds for its files.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tfrecords_tools.dataset.shards import sha256_of
 CHECKSUMS_FILE = "checksums.sha256"
 _HEADER = "# sha256 of the files in this folder. Check them: "
 _NEXT = "# written next: "
-_LINE_LENGTH = 66  # the least that another program writes into a file of that name
+_LINE_LENGTH = 66  # a sha256 and two spaces: the least that another program would write into a file of this name
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  (.*)")
 
 
@@ -55,7 +55,7 @@ class Checksums(NamedTuple):
     upcoming: dict[str, str]
 
     def names_of(self, path: str) -> list[str]:
-        """The names that stand here for a path: the file itself, or the files of a folder; "" is the whole folder."""
+        """The listed names that belong to a path: the file itself, or the files of a folder; "" is the whole folder."""
         if path in self.files or path in self.upcoming:
             return [path]
         return sorted(name for name in {*self.files, *self.upcoming} if not path or name.startswith(f"{path}/"))
@@ -65,10 +65,10 @@ def begin(folder: Path, command: str, files: Iterable[str] = (), known: Mapping[
     """Writes a new checksums.sha256.
 
     Args:
-        folder: the folder that it is for.
-        command: the command that checks the folder, without its name.
-        files: the paths in the folder of what is there already.
-        known: paths of further files, whose sha256 is known.
+        folder: the folder whose files are listed.
+        command: the command that checks the folder, without the folder's name.
+        files: the paths, in the folder, of files that are there already; they are read.
+        known: maps the paths of further files to their sha256 in hex; these files are not read.
 
     Example:
         >>> begin(Path("runs/products"), "mm-keras verify", ["run.json", "checkpoints/best.keras"])
@@ -85,34 +85,34 @@ def entered(path: Path, temporary: Path) -> Iterator[None]:
         return
     name, sha256 = _name(folder, path), sha256_of(temporary)
     with folder_lock(folder):
-        known = load(folder)
-        if known.files.get(name) == sha256 and name not in known.upcoming:
+        checksums = load(folder)
+        if checksums.files.get(name) == sha256 and name not in checksums.upcoming:
             yield
             return
-        known.upcoming[name] = sha256
-        _save(folder, known)
+        checksums.upcoming[name] = sha256
+        _save(folder, checksums)
         yield
-        known.files[name] = known.upcoming.pop(name)
-        _save(folder, known)
+        checksums.files[name] = checksums.upcoming.pop(name)
+        _save(folder, checksums)
 
 
 def enter(*paths: Path) -> None:
     """Enters files, and all files of folders, that were written by other means than `atomic_file`."""
     for folder, files in _by_keeper(paths).items():
         with folder_lock(folder):
-            known = load(folder)
-            known.files.update((_name(folder, file), sha256_of(file)) for file in files)
-            _save(folder, known)
+            checksums = load(folder)
+            checksums.files.update((_name(folder, file), sha256_of(file)) for file in files)
+            _save(folder, checksums)
 
 
 def forget(path: Path) -> None:
     """Deletes the line with the checksum of a file, and the file, if there is one."""
     if folder := _keeper(path):
         with folder_lock(folder):
-            known = load(folder)
-            for entries in (known.files, known.upcoming):
+            checksums = load(folder)
+            for entries in (checksums.files, checksums.upcoming):
                 entries.pop(_name(folder, path), None)
-            _save(folder, known)
+            _save(folder, checksums)
     path.unlink(missing_ok=True)
 
 
@@ -120,17 +120,17 @@ def check(*paths: Path) -> None:
     """Compares files, and all files of folders, with their checksums; files without one are passed over.
 
     Raises:
-        DamagedFileError: for the first one that is not what was written, or is gone.
+        DamagedFileError: for the first file that is not what was written, or is gone.
     """
-    read: dict[Path, Checksums] = {}
+    loaded: dict[Path, Checksums] = {}
     for path in paths:
         folder = _keeper(path)
         if folder is None:
             continue
-        known = read[folder] = read.get(folder) or load(folder)
-        for name in known.names_of(_name(folder, path)):
-            if problem := _problem(folder, name, known):
-                raise DamagedFileError(f"{folder / name} {problem}. {what_to_do(folder, known.command)}")
+        checksums = loaded[folder] = loaded.get(folder) or load(folder)
+        for name in checksums.names_of(_name(folder, path)):
+            if problem := _problem(folder, name, checksums):
+                raise DamagedFileError(f"{folder / name} {problem}. {what_to_do(folder, checksums.command)}")
 
 
 def read_json(path: Path) -> object:
@@ -151,16 +151,16 @@ def find_problems(folder: Path) -> list[str]:
     """Compares a folder with its checksums.sha256.
 
     Returns:
-        a line for each file that is damaged or gone; the file itself may be one of them. The files of folders below that have a
-        checksums.sha256 of their own are not looked at.
+        a line for each file that is damaged or gone; checksums.sha256 may be one of them. The files of folders below that have
+        a checksums.sha256 of their own are not looked at.
     """
     if not (folder / CHECKSUMS_FILE).is_file():
         return [f"{CHECKSUMS_FILE}: missing, so that damage cannot be found; --accept writes it for the files as they are"]
     try:
-        known = load(folder)
+        checksums = load(folder)
     except DamagedFileError as error:
         return [f"{CHECKSUMS_FILE}: {str(error).removeprefix(f'{folder / CHECKSUMS_FILE} ')}"]
-    return [f"{name}: {problem}" for name in known.names_of("") if (problem := _problem(folder, name, known))]
+    return [f"{name}: {problem}" for name in checksums.names_of("") if (problem := _problem(folder, name, checksums))]
 
 
 def load(folder: Path) -> Checksums:
@@ -195,11 +195,11 @@ def what_to_do(folder: Path, command: str | None = None) -> str:
     )
 
 
-def _problem(folder: Path, name: str, known: Checksums) -> str | None:
+def _problem(folder: Path, name: str, checksums: Checksums) -> str | None:
     path = folder / name
     if not path.is_file():
-        return f"is missing, though {CHECKSUMS_FILE} lists it" if name in known.files else None
-    if sha256_of(path) in (known.files.get(name), known.upcoming.get(name)):
+        return f"is missing, though {CHECKSUMS_FILE} lists it" if name in checksums.files else None
+    if sha256_of(path) in (checksums.files.get(name), checksums.upcoming.get(name)):
         return None
     return f"is damaged: its sha256 is not the one in {CHECKSUMS_FILE}"
 
@@ -207,8 +207,8 @@ def _problem(folder: Path, name: str, known: Checksums) -> str | None:
 def _keeper(path: Path) -> Path | None:
     """The nearest folder above a file that keeps its checksum."""
     path = path.absolute()
-    for folder, name in zip(path.parents, (path, *path.parents), strict=False):
-        if name.name.startswith((".", UNFINISHED)) or name.name == CHECKSUMS_FILE:
+    for folder, child in zip(path.parents, (path, *path.parents), strict=False):
+        if child.name.startswith((".", UNFINISHED)) or child.name == CHECKSUMS_FILE:
             return None
         if _is_ours(folder / CHECKSUMS_FILE):
             return folder
@@ -216,7 +216,7 @@ def _keeper(path: Path) -> Path | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this project wrote a file of that name, though it may be damaged: cut off, or its first line wrong in a place."""
+    """Whether this project wrote the checksums.sha256 at `path`, even if it was cut off or its first line is damaged."""
     try:
         with open(path, "rb") as file:
             start = file.read(2 * len(_HEADER))
@@ -226,29 +226,29 @@ def _is_ours(path: Path) -> bool:
 
 
 def _by_keeper(paths: Iterable[Path]) -> dict[Path, list[Path]]:
-    found: dict[Path, list[Path]] = {}
+    files_by_keeper: dict[Path, list[Path]] = {}
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and (folder := _keeper(file)):
-                found.setdefault(folder, []).append(file)
-    return found
+                files_by_keeper.setdefault(folder, []).append(file)
+    return files_by_keeper
 
 
 def _name(folder: Path, path: Path) -> str:
     return path.absolute().relative_to(folder.absolute()).as_posix()
 
 
-def _save(folder: Path, known: Checksums) -> None:
-    lines = [f"{_HEADER}{known.command}"]
-    lines += [_format(sha256, name) for name, sha256 in sorted(known.files.items())]
-    lines += [_NEXT + _format(sha256, name) for name, sha256 in sorted(known.upcoming.items())]
+def _save(folder: Path, checksums: Checksums) -> None:
+    lines = [f"{_HEADER}{checksums.command}"]
+    lines += [_format(sha256, name) for name, sha256 in sorted(checksums.files.items())]
+    lines += [_NEXT + _format(sha256, name) for name, sha256 in sorted(checksums.upcoming.items())]
     body = os.fsencode("".join(f"{line}\n" for line in lines))
     temporary = folder / f"{UNFINISHED}{CHECKSUMS_FILE}"
     try:
         temporary.write_bytes(body + _seal(body))
         publish(temporary, folder / CHECKSUMS_FILE)
     finally:
-        with contextlib.suppress(OSError):  # it was renamed, or the disk fails
+        with contextlib.suppress(OSError):  # the file was renamed, or the disk fails
             temporary.unlink()
 
 

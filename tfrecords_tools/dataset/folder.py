@@ -1,4 +1,4 @@
-"""A dataset folder that has been opened: dataset.json is read once, and what it says goes where paths would go."""
+"""A dataset folder that has been opened: dataset.json is read once, and code passes the opened dataset instead of its path."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ DESCRIPTIONS = (
 
 
 def write_checksums(folder: Path, of_index: Mapping[str, str] | None = None) -> None:
-    """Writes the checksums.sha256 of a complete dataset folder. Shards do not stand in it, since they do in dataset.json.
+    """Writes the checksums.sha256 of a complete dataset folder. It does not list the shards, whose sha256 is in dataset.json.
 
     Args:
         folder: the dataset folder.
-        of_index: the sha256 of the files of the index in hex, by their paths in the folder; None: they are read.
+        of_index: the sha256 of the files of the index in hex, by their paths in the folder; None: the files are read.
     """
     files = [name for name in DESCRIPTIONS if (folder / name).is_file()]
     if of_index is None:
@@ -102,7 +102,7 @@ class Split:
         return [self.dataset.folder / shard.file for shard in self.shards]
 
     def check_files(self) -> None:
-        """Checks that each shard is there with the size that dataset.json says; no byte of it is read.
+        """Checks that each shard is there with the size that dataset.json says, without reading the shards.
 
         Raises:
             CorruptShardError: it names the first shard that is missing or of another size, and says what to do.
@@ -110,8 +110,8 @@ class Split:
         for shard, path in zip(self.shards, self.files, strict=True):
             size = path.stat().st_size if path.is_file() else None
             if size != shard.num_bytes:
-                found = "it is missing" if size is None else f"it has {size:,} bytes, {DATASET_FILE} says {shard.num_bytes:,}"
-                raise CorruptShardError(f"{path} is damaged: {found}. {self.how_to_mend()}")
+                problem = "it is missing" if size is None else f"it has {size:,} bytes, {DATASET_FILE} says {shard.num_bytes:,}"
+                raise CorruptShardError(f"{path} is damaged: {problem}. {self.how_to_mend()}")
 
     def how_to_mend(self) -> str:
         """What can be done about a damaged shard, as a sentence for messages."""
@@ -129,7 +129,7 @@ class Split:
     def num_labelled(self) -> int:
         """The number of its records that can be learned from or measured on.
 
-        In a multi-label dataset these are all: a record without labels says that none of the labels applies.
+        In a multi-label dataset all records are: a record without labels says that none of the labels applies.
         """
         info = self.dataset.info
         unlabelled = 0 if info.multi_label else info.statistics.get(self.name, {}).get("without_label", 0)

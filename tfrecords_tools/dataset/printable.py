@@ -1,4 +1,4 @@
-"""Texts of others for a terminal: what would move its cursor, change its title or reverse a line is shown instead."""
+"""Makes texts from outside safe to print: what moves a terminal's cursor, changes its title or reverses a line is escaped."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ def printable(text: str, kept: str = "") -> str:
         >>> printable("red \x1b[31m mug\n")
         'red \\x1b[31m mug\\n'
     """
-    return _CONTROLS.sub(lambda found: found[0] if found[0] in kept else ascii(found[0])[1:-1], text)
+    return _CONTROLS.sub(lambda match: match[0] if match[0] in kept else ascii(match[0])[1:-1], text)

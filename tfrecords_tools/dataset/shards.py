@@ -94,10 +94,11 @@ def iter_records(path: str | Path, promised: int | None = None) -> Iterator[byte
 
     Args:
         path: the shard.
-        promised: the number of records that dataset.json says it has; None: they are not counted.
+        promised: the number of records that the shard has according to dataset.json; None: the number is not checked.
 
     Raises:
-        CorruptShardError: at the first byte that is wrong or missing, or at the end if there are other than `promised` records.
+        CorruptShardError: at the first byte that is wrong or missing, or at the end if the shard does not have `promised`
+            records.
     """
     return (data for _, data in iter_placed_records(path, promised))
 

@@ -13,13 +13,13 @@ def quotas(count: int, fractions: Sequence[float], offset: float) -> list[int]:
     """How many of the examples of a class each split gets.
 
     Args:
-        count: the number of examples.
-        fractions: that of each split; they add up to 1.
-        offset: within [0, 1): decides on what is rounded up. Over many classes with offsets of their own the fractions hold.
+        count: the number of examples of the class.
+        fractions: the fraction of each split; they add up to 1.
+        offset: within [0, 1): decides which splits are rounded up. Over many classes with random offsets, the fractions hold.
 
     Returns:
-        numbers that add up to `count`: the fractions of it rounded up or down; but no split is left without an example where
-        there are enough for all, and the largest one never.
+        the number of examples of each split; they add up to `count` and are its fractions, rounded up or down. But each split
+        with a fraction above 0 gets at least one where there are enough for all; of fewer, the largest split gets at least one.
 
     Example:
         >>> quotas(6, (0.8, 0.1, 0.1), 0.5), quotas(100, (0.8, 0.1, 0.1), 0.5), quotas(1, (0.8, 0.1, 0.1), 0.95)
@@ -38,15 +38,15 @@ def quotas(count: int, fractions: Sequence[float], offset: float) -> list[int]:
 
 
 def draw_within_classes(classes: Sequence[str], hashes: Sequence[int], fractions: Sequence[float], seed: int) -> np.ndarray:
-    """Draws a split for each example of one class each: its class is ordered by hash, and each split takes its quota.
+    """Draws splits of examples with one class each: those of a class are ordered by hash, and each split takes its quota.
 
     An example that is added later moves few of the others.
 
     Args:
         classes: the class of each example.
-        hashes: what the examples of a class are ordered by.
-        fractions: that of each split.
-        seed: decides on what is rounded up.
+        hashes: the hash of each example, by which the examples of a class are ordered.
+        fractions: the fraction of each split; they add up to 1.
+        seed: decides which splits are rounded up.
 
     Returns:
         int [N]: the split of each example, as an index of `fractions`.
@@ -80,11 +80,11 @@ def stratify(
     Args:
         examples, label_ids: int [M]: the pairs of an example and a label that it carries.
         groups: int [N]: the group of each example, from 0 on without a gap.
-        fractions: that of each part; they add up to 1.
-        rank: int [G]: the order in which equal groups are placed.
-        offsets: of each label, within [0, 1): the groups of a label are spread by its `quotas`, so that one with as many groups
-            as there are parts stands in all of them, as far as the groups' other labels allow it. None: by exact shares, which
-            parts of equal size need.
+        fractions: the fraction of each part; they add up to 1.
+        rank: int [G]: the order in which groups of equal size are placed.
+        offsets: an offset for each label, within [0, 1): the groups of a label are spread by its `quotas`, so that a label with
+            as many groups as there are parts stands in all parts, as far as the groups' other labels allow it. None: they are
+            spread by exact shares, which parts of equal size need.
 
     Returns:
         int [N]: the part of each example, as an index of `fractions`.
@@ -109,8 +109,8 @@ def stratify(
             wanted[part, label] -= count
 
     for label in np.argsort(totals, kind="stable"):
-        left = np.array([group for group in members[label] if part_of[group] < 0], int)
-        for group in left[np.lexsort((rank[left], -sizes[left]))]:  # large groups first: small ones even them out
+        unplaced = np.array([group for group in members[label] if part_of[group] < 0], int)
+        for group in unplaced[np.lexsort((rank[unplaced], -sizes[unplaced]))]:  # large groups first: small ones even them out
             place(group, wanted[:, label])
     for group in sorted(np.flatnonzero(part_of < 0), key=rank.__getitem__):
         place(group, room)
@@ -118,7 +118,7 @@ def stratify(
 
 
 def _count_labels(groups: np.ndarray, label_ids: np.ndarray, num_groups: int) -> list[list[tuple[int, int]]]:
-    """For each group the labels that its examples carry, and how many do."""
+    """For each group: (label, number of its examples that carry the label) pairs."""
     carried: list[list[tuple[int, int]]] = [[] for _ in range(num_groups)]
     pairs, counts = np.unique(np.stack([groups, label_ids], axis=1), axis=0, return_counts=True)
     for (group, label), count in zip(pairs.tolist(), counts.tolist(), strict=True):

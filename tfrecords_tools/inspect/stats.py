@@ -107,7 +107,7 @@ class _Counts:
     def add(self, record: Record) -> None:
         self.labels.update(record.label_ids)
         self.labels_per_example[len(record.label_ids)] += 1
-        present: list[str | None] = [None]  # for the example itself
+        present: list[str | None] = [None]  # None counts the example itself
         if record.image:
             present.append("image")
             digits = int(float(f"{len(record.image):.3g}"))

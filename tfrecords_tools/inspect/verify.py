@@ -50,21 +50,21 @@ def verify(folder: str | Path, progress: bool = True) -> list[str]:
     problems = [problem for problem in problems if problem not in damaged_index.values()]
     problems += _unlisted(folder)
     seen: dict[str, str] = {}
-    listed = [shard.file for shards in info.splits.values() for shard in shards]
-    known = {*listed, *map(index_file, listed)}
+    shard_files = [shard.file for shards in info.splits.values() for shard in shards]
+    listed = {*shard_files, *map(index_file, shard_files)}
     paths = [*folder.glob("*.tfrecord*"), *folder.glob(f"{INDEX_FOLDER}/*")]
     for name in sorted(path.relative_to(folder).as_posix() for path in paths):
-        if name not in known:
+        if name not in listed:
             problems.append(f"{name}: not listed in dataset.json")
     total = sum(info.num_examples(split) for split in info.splits)
     with progress_bar("verifying", "records", total, progress) as bar:
         for split, shards in info.splits.items():
             for number in range(len(shards)):
-                found = _check_shard(folder, info, split, number, seen, bar)
+                shard_problems = _check_shard(folder, info, split, number, seen, bar)
                 index = index_file(shards[number].file)
-                if index in damaged_index and not any(problem.startswith(index) for problem in found):
-                    found.append(damaged_index[index])  # where it does not differ from the records in what it says
-                problems += found
+                if index in damaged_index and not any(problem.startswith(index) for problem in shard_problems):
+                    shard_problems.append(damaged_index[index])  # `_check_shard` found nothing wrong with its rows
+                problems += shard_problems
     return problems
 
 
@@ -72,7 +72,7 @@ def _unlisted(folder: Path) -> list[str]:
     try:
         known = load(folder).files
     except (DamagedFileError, FileNotFoundError):
-        return []  # that is a problem of its own
+        return []  # `find_problems` reports it
     return [f"{name}: stands in no checksum" for name in DESCRIPTIONS if (folder / name).is_file() and name not in known]
 
 

@@ -80,8 +80,8 @@ def make_engine(arguments: list[str], exchange: str | None = None, path_map: dic
         >>> pack(source, "data/products", engine=make_engine(["--runner=DirectRunner", "--direct_num_workers=4"]))
     """
     options = PipelineOptions(arguments)
-    everything = options.get_all_options(retain_unknown_options=True)
-    unknown = sorted(set(everything) - set(options.get_all_options()))
+    all_options = options.get_all_options(retain_unknown_options=True)
+    unknown = sorted(set(all_options) - set(options.get_all_options()))
     if unknown:
         raise ValueError(f"Apache Beam knows no option --{unknown[0]}: see docs/beam.md")
 
@@ -90,11 +90,11 @@ def make_engine(arguments: list[str], exchange: str | None = None, path_map: dic
             places = Places(str(job.folder), True, path_map or {})
         else:
             places = Places(FileSystems.join(exchange, job.fingerprint[:16]), False, path_map or {})
-        names, waiting = _write_tasks(job, plans, places)
-        if waiting:
+        names, tasks = _write_tasks(job, plans, places)
+        if tasks:
             try:
                 with Pipeline(options=options) as pipeline:
-                    pipeline | Create(waiting) | Reshuffle() | Map(make_shard, places=places, settings=job.settings)
+                    pipeline | Create(tasks) | Reshuffle() | Map(make_shard, places=places, settings=job.settings)
             except Exception as error:  # runners wrap what happened on a worker in errors of many kinds
                 raise PipelineError(
                     f"the Beam pipeline failed: {error}. Run the same command again to go on; finished shards are kept"
@@ -118,10 +118,10 @@ def make_engine(arguments: list[str], exchange: str | None = None, path_map: dic
 
 def _write_tasks(job: Job, plans: Iterable[ShardPlan], places: Places) -> tuple[list[str], list[str]]:
     """Writes a task for each shard that is not finished; returns the names of all shards, and the tasks' paths."""
-    tasks = FileSystems.join(places.folder, TASKS_FOLDER)
-    _delete(tasks)
-    FileSystems.mkdirs(tasks)
-    names, waiting = [], []
+    tasks_folder = FileSystems.join(places.folder, TASKS_FOLDER)
+    _delete(tasks_folder)
+    FileSystems.mkdirs(tasks_folder)
+    names, tasks = [], []
     bar = progress_bar("writing tasks", "examples", sum(job.spool.sizes.values()), job.progress)
     with open(job.spool.path, "rb") as spool, bar:
         for plan in plans:
@@ -131,13 +131,13 @@ def _write_tasks(job: Job, plans: Iterable[ShardPlan], places: Places) -> tuple[
                 continue
             if not places.is_shared and FileSystems.exists(_exchanged(places.folder, files_of(plan.name)[-1])):
                 continue
-            path = FileSystems.join(tasks, plan.name)
+            path = FileSystems.join(tasks_folder, plan.name)
             with FileSystems.create(path) as file:
                 pickle.dump((plan.split, plan.name, len(plan.places)), file)
                 for place in plan.places:
                     pickle.dump((place.position, read_spooled(spool, place.offset)), file)
-            waiting.append(path)
-    return names, waiting
+            tasks.append(path)
+    return names, tasks
 
 
 def make_shard(task: str, places: Places, settings: Settings) -> None:

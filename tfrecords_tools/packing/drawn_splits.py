@@ -1,4 +1,4 @@
-"""Which splits the examples of a source get where the source gives none: by label where that is asked, and else by hash."""
+"""Draws splits of the examples to which the source gives none: by label if that is asked for, otherwise by a hash."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class DrawnSplits:
     Args:
         fractions: maps split names to the fractions of the examples.
         seed: another seed draws other splits.
-        by_label: whether the splits are stratified by label, once all examples are known, up to `most` examples.
-        most: of more examples the splits are drawn by hash.
+        by_label: whether the splits are stratified by label, once all examples are known.
+        most: the largest number of examples that are stratified; the splits of more are drawn by hash.
 
     Attributes:
         by: what splits were drawn by, "label", "label and group", "group" or "id"; None: nothing was drawn.
@@ -44,7 +44,7 @@ class DrawnSplits:
         return "group" if self._grouped else "id"
 
     def draw(self, position: int, example: SourceExample) -> str:
-        """The split of an example by hash, which `by_label` may change later on."""
+        """The split of an example by hash, which `by_labels` may change later on."""
         self._drawn = True
         self._grouped = self._grouped or example.group is not None
         key = example.id if example.group is None else f"group {example.group}"
@@ -58,7 +58,7 @@ class DrawnSplits:
         return draw_split(key, self._fractions, self._seed)
 
     def by_labels(self, left_out: Container[int]) -> Iterator[tuple[str, int]]:
-        """Yields (split, position) of all examples but those that were left out, if they are drawn by label."""
+        """Yields (split, position) of the examples that were not left out, if splits are drawn by label; otherwise nothing."""
         examples = [example for example in self._examples if example[0] not in left_out]
         if not examples:
             return
@@ -67,13 +67,15 @@ class DrawnSplits:
         if self._grouped or max(map(len, labels)) > 1:
             splits = self._spread(hashes, labels, groups, fractions)
         else:
-            known = ["", *self._labels]
-            classes = [known[each[0] + 1] if each else "" for each in labels]
+            label_names = list(self._labels)
+            classes = [label_names[label_ids[0]] if label_ids else "" for label_ids in labels]
             splits = draw_within_classes(classes, hashes, fractions, self._seed)
         yield from ((names[split], position) for split, position in zip(splits, positions, strict=True))
 
     def _spread(self, hashes, labels, groups, fractions) -> np.ndarray:
-        pairs = [(number, label) for number, each in enumerate(labels) for label in each or (len(self._labels),)]
+        """The splits of examples with groups or several labels; to have no label counts as one further label."""
+        no_label = (len(self._labels),)
+        pairs = [(number, label) for number, label_ids in enumerate(labels) for label in label_ids or no_label]
         examples, label_ids = np.array(pairs, int).T
         _, first, group_ids = np.unique(groups, return_index=True, return_inverse=True)
         rank = np.argsort(np.argsort(np.array(hashes)[first], kind="stable"), kind="stable")

@@ -42,7 +42,7 @@ class Settings:
         text_fields: the fields of each record. Other texts of an example are dropped.
         images: the size and quality of the stored images.
         keep_without_image: as in `PackOptions`.
-        image_roots: the folders in which images may lie; none: anywhere.
+        image_roots: the folders in which images may lie; empty: anywhere.
     """
 
     labels: LabelVocabulary
@@ -71,7 +71,7 @@ class Result:
 
 
 def num_workers(asked: int | None, num_examples: int) -> int:
-    """How many worker processes encode so many examples; 1 stands for this process alone. `asked` may be None."""
+    """How many processes encode so many examples, `asked` or one for each core; 1 stands for this process alone."""
     return 1 if num_examples < _INLINE_BELOW else asked or os.cpu_count() or 1
 
 
@@ -141,11 +141,11 @@ def _sigint_blocked() -> Iterator[None]:
 
     In this process Ctrl-C takes effect at the end of the block.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
 _spool: BinaryIO
@@ -229,5 +229,5 @@ def _load_image(image: Path | bytes | RecordImage | None, settings: Settings, re
     except ImageFileError as error:
         return None, f"forbidden image: {error}"
     except BadImageError as error:
-        named = "" if isinstance(image, bytes) else f"{image.name}: "
-        return None, f"bad image: {named}{error}"
+        file_name = "" if isinstance(image, bytes) else f"{image.name}: "
+        return None, f"bad image: {file_name}{error}"

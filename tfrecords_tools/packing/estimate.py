@@ -44,33 +44,33 @@ def estimate(
     examples = sample.examples
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
-        drawn = dataclasses.replace(source, examples=lambda: iter(examples), files=[])
-        info = pack(drawn, Path(scratch) / "sample", options, labels, progress=progress)
+        sample_source = dataclasses.replace(source, examples=lambda: iter(examples), files=[])
+        info = pack(sample_source, Path(scratch) / "sample", options, labels, progress=progress)
         packing = time.perf_counter() - started
     packed = sum(info.num_examples(split) for split in info.splits)
     size = sum(shard.num_bytes for shards in info.splits.values() for shard in shards) / max(packed, 1)
     spooled = sum(len(pickle.dumps(example, pickle.HIGHEST_PROTOCOL)) for example in examples) / len(examples)
-    kept = (sample.num_read - sample.num_rejected) / sample.num_read * packed / len(examples)
+    share = (sample.num_read - sample.num_rejected) / sample.num_read * packed / len(examples)
     total = total or sample.num_read
     workers = num_workers(options.workers, len(examples))
     seconds = total * packing / len(examples)
-    elsewhere = ", ".join(f"{_duration(seconds * workers / count)} by {count}" for count in _OTHERS if count > workers)
+    durations = ", ".join(f"{_duration(seconds * workers / count)} by {count}" for count in _OTHERS if count > workers)
     return "\n".join(
         [
             f"measured: {sample.num_read:,} examples read at {sample.num_read / sample.seconds:,.0f}/s; "
             f"{len(examples):,} packed by {workers} worker(s) at {len(examples) / packing:,.0f}/s, start-up included; "
-            f"{size / 1e3:.1f} KB a record, {kept:.1%} of the input kept",
+            f"{size / 1e3:.1f} KB a record, {share:.1%} of the input kept",
             f"{total:,} examples would take about",
             f"  {_duration(total * sample.seconds / sample.num_read)} to read the source",
-            f"  {_duration(seconds)} to pack with {workers} worker(s), as fast as these{'; ' + elsewhere if elsewhere else ''}",
-            f"  {total * kept * size / 1e9:,.2f} GB for the dataset, in {-(-total // options.examples_per_shard):,} shards",
+            f"  {_duration(seconds)} to pack with {workers} worker(s), as fast as these{'; ' + durations if durations else ''}",
+            f"  {total * share * size / 1e9:,.2f} GB for the dataset, in {-(-total // options.examples_per_shard):,} shards",
             f"  {total * (spooled + 100) / 1e9:,.2f} GB of disk beside it while packing",
         ]
     )
 
 
 class _Sample(NamedTuple):
-    """Examples that were drawn from a source, the numbers of rows that were read and rejected, and the time that it took."""
+    """Examples drawn from a source, the numbers of rows that were read and rejected, and the seconds that reading took."""
 
     examples: list[SourceExample]
     num_read: int

@@ -1,4 +1,4 @@
-"""A digest of the image files of a source: whether a dataset that was packed of them is still what packing would make."""
+"""A digest of the image files of a source, which tells whether a dataset packed from them is still what packing would make."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ CHECK_IMAGES: tuple[CheckImages, ...] = ("time", "content", "none")
 
 
 class ImageDigest:
-    """Takes examples one after the other, and sums up the image files that they name.
+    """Takes examples one after the other, and makes one digest of the image files that they name.
 
     The folder of an image does not count, but its example's id does: a source may be moved as a whole.
 
     Args:
-        by: what an image file is known by. "time": its size and when it was changed; "content": a checksum, for which it is
-            read; "none": nothing.
+        by: what identifies the content of an image file. "time": its size and the time of its last change; "content": a
+            checksum, for which the file is read; "none": image files are not looked at.
 
     Example:
         >>> digest = ImageDigest("time")
@@ -53,5 +53,5 @@ class ImageDigest:
             return None
 
     def facts(self) -> dict:
-        """How files are known, their number, how many of them are missing, and the digest in hex."""
+        """`by`, the number of image files, how many of them are missing, and the digest in hex."""
         return {"by": self._by, "files": self._files, "missing": self._missing, "sha256": self._digest.hexdigest()}

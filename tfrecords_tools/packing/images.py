@@ -1,7 +1,7 @@
 """Turns a picture of any format into an upright 8-bit JPEG of a given short side, or says why that is not possible.
 
-What a picture is, `pictures` says. The usual case, a grey or RGB JPEG, is decoded with DCT scaling. Pictures are averaged over
-areas or blurred before they are shrunk, so nothing aliases.
+`pictures` says which formats are read, and how. The usual case, a grey or RGB JPEG, is decoded with DCT scaling. Pictures are
+averaged over areas or blurred before they are shrunk, so nothing aliases.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tfrecords_tools.packing.pictures import (
     turn_upright,
 )
 
-import cv2  # isort: skip  behind `pictures`, which tells it not to write to the terminal
+import cv2  # isort: skip  after `pictures`, which keeps OpenCV from writing to the terminal
 
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-_OTHER_FRAMES = (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # than sequential ones
+_OTHER_FRAMES = (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # markers of frames not sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
     if is_jpeg and _is_cut_off(data):
         raise BadImageError("truncated: zeros stand where the rest of the JPEG should be")
     plain_jpeg = is_jpeg and header.mode in ("L", "RGB")
-    # Otherwise it may be truncated, which Pillow notices.
+    # A JPEG without its end marker may be truncated. It is left to Pillow, which notices.
     plain_jpeg = plain_jpeg and data.rstrip(b"\0").endswith(_END_OF_IMAGE)
     reduction = next((r for r in (8, 4, 2) if plain_jpeg and min(header.size) >= r * short_side), 1)
     check_size(header, options.max_pixels, reduction if plain_jpeg and _has_one_scan(data) else 1)
@@ -120,7 +120,7 @@ def _is_cut_off(data: bytes) -> bool:
 def _has_one_scan(data: bytes) -> bool:
     """Whether a JPEG keeps no more than a few rows of coefficients while it is decoded.
 
-    It is neither progressive, nor are its components in scans of their own. Of other files libjpeg keeps all coefficients, of
+    Such a JPEG is not progressive, and all its components are in one scan. Of other files libjpeg keeps all coefficients, of
     2 bytes each, in full size even where the picture is scaled down.
     """
     position, components = 2, 0
@@ -148,9 +148,9 @@ def _shrink(bgr: np.ndarray, short_side: int) -> np.ndarray:
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     if scale <= 0.5:
         return cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA)
-    # A blur takes away what the smaller picture cannot hold, then cubic interpolation: as close to Lanczos as averaging over
-    # areas of broken size or closer (SSIM .990 and .989 at scale 0.52, .989 both at 0.68, .996 and .985 at 0.9), as free of
-    # aliasing, in a third of its time.
+    # A blur takes away the detail that the smaller picture cannot hold; then it is interpolated cubically. Compared with
+    # averaging over areas of fractional size, this is as close to Lanczos or closer (SSIM .990 and .989 at scale 0.52, .989
+    # both at 0.68, .996 and .985 at 0.9), as free of aliasing, and takes a third of the time.
     bgr = cv2.GaussianBlur(bgr, (3, 3), 0.5 / scale - 0.17)
     return cv2.resize(bgr, (width, height), interpolation=cv2.INTER_CUBIC)
 

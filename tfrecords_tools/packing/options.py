@@ -20,7 +20,7 @@ class PackOptions:
         images: the size and quality of the stored images.
         fractions: maps split names to the fractions by which a split is drawn for examples to which the source gives none.
         stratify: whether splits are drawn by label, so that small classes stand in all of them where they can; None: as the
-            source declares. Of very many examples they are drawn by hash, see `MOST_STRATIFIED`.
+            source declares. The splits of more than `MOST_STRATIFIED` examples are drawn by hash all the same.
         seed: another seed draws other splits and another order of the records.
         examples_per_shard: about how many records a shard holds.
         keep_without_image: whether a record whose image is missing or unreadable is kept without its image, if it has a text.
@@ -30,10 +30,10 @@ class PackOptions:
         max_bad_fraction: packing stops with an error when more than this fraction of the input is bad, 0–1. The usual reason
             is a wrong image folder.
         workers: the number of worker processes; None starts one for each core. The bytes do not depend on it.
-        unlabelled: whether examples without a label are kept ("keep"), or counted and left out ("leave_out"). Of multi-label
-            data an example without a label says that none applies, which may not be meant.
-        check_images: what image files are known by in the dataset's description, which later tells whether it is still what
-            packing would make: see `ImageDigest`.
+        unlabelled: whether examples without a label are kept ("keep"), or counted and left out ("leave_out"). In multi-label
+            data, an example without a label says that no label applies, which may not be meant.
+        check_images: what identifies image files in the digest in dataset.json, which tells later whether the dataset is still
+            what packing would make; see `ImageDigest`.
 
     Example:
         >>> PackOptions(images=ImageOptions(short_side=320), fractions={"train": 0.9, "test": 0.1})

@@ -2,8 +2,8 @@
 
 Packing takes three passes. So memory stays small however large the input is, and any number of workers writes the same bytes.
 
-1. *Spool*: the source is read once. Its examples (paths and texts, not pixels) are written to one file, and where each of them
-   stands in that file to a table beside it.
+1. *Spool*: the source is read once. Its examples (paths and texts, not pixels) are written to one file, and their offsets in
+   that file to a table beside it.
 2. *Plan*: the label vocabulary, duplicate ids and splits are found. Records are ordered by a hash of their ids, and each shard
    takes a range of hashes.
 3. *Write*: an engine makes the shards. The engine of this module starts one process for each core, which reads images and
@@ -43,7 +43,7 @@ from tfrecords_tools.sources.example import Rejection, Source
 
 _OURS = (
     *(*DESCRIPTIONS, CHECKSUMS_FILE, CLASS_DESCRIPTIONS_FILE, INDEX_FOLDER),
-    LOCK_FILE,  # of a pack that was killed as it ended
+    LOCK_FILE,  # left by a pack that was killed as it ended
     ".features",  # mm_keras caches encodings there, of records that overwriting deletes
 )
 _VERSIONED = ("opencv-python-headless", "pillow", "numpy")
@@ -106,12 +106,12 @@ class Job:
 
 
 Engine = Callable[[Job, Iterable[ShardPlan]], Iterator[FinishedShard]]
-"""Yields the planned shards in order, after it made those that the folder does not hold. It reports rejections to the job."""
+"""Makes the planned shards that the folder does not hold, and yields all of them in order. It reports rejections to the job."""
 
 
 def write_here(job: Job, plans: Iterable[ShardPlan]) -> Iterator[FinishedShard]:
     """The engine for one machine: while a shard is written, worker processes already encode records of the next ones."""
-    plans, ahead = itertools.tee((plan, finished_shard(job.folder, plan.name)) for plan in plans)
+    plans, plans_ahead = itertools.tee((plan, finished_shard(job.folder, plan.name)) for plan in plans)
     total = sum(job.spool.sizes.values())
     bar = progress_bar("packing", "examples", total, job.progress)
     with Encoder(job.spool.path, job.settings, job.workers, total) as encoder, bar:
@@ -123,7 +123,7 @@ def write_here(job: Job, plans: Iterable[ShardPlan]) -> Iterator[FinishedShard]:
                 bar.update()
                 yield position, result
 
-        results = watched(encoder.encode(place for plan, finished in ahead if not finished for place in plan.places))
+        results = watched(encoder.encode(place for plan, finished in plans_ahead if not finished for place in plan.places))
         for plan, finished in plans:
             if finished:
                 bar.update(len(plan.places))
@@ -249,7 +249,7 @@ def _write_rejected(folder: Path, rejections: list[tuple[int, Rejection]]) -> No
 
 
 def _fingerprint(spool: Spool, source: Source, options: PackOptions, labels: LabelVocabulary) -> str:
-    """A hash of all that the bytes of the shards depend on; image files by what `check_images` knows of them."""
+    """A hash of all that the bytes of the shards depend on; of image files it has the digest that `check_images` chooses."""
     settings = dataclasses.replace(options, workers=None)
     versions = [_version(package) for package in ("mm_keras", *_VERSIONED)]
     examples = (spool.digest, spool.images.facts())
@@ -280,10 +280,10 @@ def _statistics(counts: Counter, labels: LabelVocabulary) -> dict:
 
 
 def _labels_left_out(spool: Spool, labels: LabelVocabulary, counts: dict[str, Counter]) -> dict[str, int]:
-    """Maps the labels of the vocabulary that stand on rejected examples alone to their number."""
+    """Maps the labels of the vocabulary that only rejected examples carry to the number of these examples."""
     packed = Counter()
-    for each in counts.values():
-        packed.update(each)
+    for split_counts in counts.values():
+        packed.update(split_counts)
     return {name: spool.label_names[name] for name in labels.names if spool.label_names[name] and not packed[f"label/{name}"]}
 
 

@@ -1,6 +1,6 @@
-"""What a picture is: encoded bytes of a known format become upright 8-bit pixels on white, or a reason why they do not.
+"""Decodes pictures: encoded bytes of a known format become upright 8-bit pixels on white, or an error says why they do not.
 
-Packing, `mm-keras predict` and downloads come through here. The graph of an exported model, which has TensorFlow's operations
+Packing, `mm-keras predict` and downloads use this module. The graph of an exported model, which has TensorFlow's operations
 alone, follows the same rules in `mm_keras.data.images`, and `tests/faults/test_pictures.py` holds the two together:
 
 - Of an animation the first frame is taken, of a file of several pictures the first.
@@ -26,7 +26,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # packing reports damaged f
 import cv2
 
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
-"""The formats that are read, if Pillow has them here. Others of Pillow's start programs (EPS) or hide their size (ICO)."""
+"""The formats that are read, if the installed Pillow has them. Pillow's others may start programs (EPS) or hide sizes (ICO)."""
 
 Image.MAX_IMAGE_PIXELS = None  # `check_size` has the limit; it takes DCT scaling into account
 
@@ -66,10 +66,10 @@ def check_size(header: Image.Image, max_pixels: int, reduction: int = 1) -> None
     Args:
         header: what `open_picture` returned.
         max_pixels: the largest number of pixels that may be decoded.
-        reduction: by how much the sides shrink while the picture is decoded.
+        reduction: the factor by which the sides shrink while the picture is decoded.
 
     Raises:
-        BadImageError: if the header says more than that.
+        BadImageError: if more than `max_pixels` would be decoded, according to the header.
     """
     width, height = header.size
     pixels = width * height // reduction**2
@@ -84,13 +84,13 @@ def check_size(header: Image.Image, max_pixels: int, reduction: int = 1) -> None
 
 
 def decode_jpeg(data: bytes, reduction: int = 1) -> np.ndarray:
-    """Decodes a grey or RGB JPEG as it lies, without its orientation; uint8 [height, width, 3], blue first.
+    """Decodes a grey or RGB JPEG without applying its orientation; uint8 [height, width, 3], blue first.
 
     OpenCV decodes with DCT scaling, which is twice as fast as Pillow and releases the GIL.
 
     Args:
         data: the JPEG.
-        reduction: 1, 2, 4 or 8: by how much its sides shrink.
+        reduction: 1, 2, 4 or 8: the factor by which its sides shrink.
 
     Raises:
         BadImageError: if the data are damaged.
@@ -106,11 +106,11 @@ def decode_jpeg(data: bytes, reduction: int = 1) -> np.ndarray:
 
 
 def decode_any(image: Image.Image, data: bytes) -> np.ndarray:
-    """Decodes what `open_picture` opened, as it lies; uint8 [height, width, 3], blue first, on white.
+    """Decodes a picture without applying its orientation; uint8 [height, width, 3], blue first, transparent parts on white.
 
     Args:
         image: what `open_picture` returned.
-        data: what it was given.
+        data: the bytes that `open_picture` was given.
 
     Raises:
         BadImageError: if the data are damaged or cut off.
@@ -137,7 +137,7 @@ def decode_any(image: Image.Image, data: bytes) -> np.ndarray:
 
 
 def _decode_webp(data: bytes) -> np.ndarray:
-    """Decodes a WebP of one frame, by OpenCV: Pillow keeps such a picture four times."""
+    """Decodes a WebP of one frame by OpenCV, since Pillow holds four copies of such a picture in memory."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -158,7 +158,7 @@ def _decode_webp(data: bytes) -> np.ndarray:
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation of a picture, 1–8; 1, upright, if it has none or a damaged one.
 
-    A PNG may have its EXIF block behind its pixels: it is known once the picture is decoded. Pillow turns a TIFF itself.
+    A PNG may have its EXIF block behind its pixels, so call this once the picture is decoded. Pillow turns a TIFF itself.
     """
     if image.format == "TIFF":
         return 1
@@ -190,7 +190,7 @@ def _highest(image: Image.Image) -> float:
         return 255.0
     if image.mode.startswith("I;16"):
         return 65535.0
-    largest = np.nan_to_num(np.asarray(image.getextrema(), np.float64)).max()  # its scale stands nowhere
+    largest = np.nan_to_num(np.asarray(image.getextrema(), np.float64)).max()  # no such file says its scale
     return max(65535.0 if largest > 255 else 255.0, float(largest))
 
 
@@ -209,7 +209,7 @@ def _to_bgr(band: Image.Image, highest: float) -> np.ndarray:
 
 
 def _mend_transparency(image: Image.Image, samples: object) -> None:
-    """Scales the colour that a PNG names as transparent as Pillow has scaled the pixels: of `samples` "L;2", 1 to 85."""
+    """Scales the colour that a PNG names as transparent in the way that Pillow scaled the pixels: for "L;2", 1 becomes 85."""
     colour = image.info.get("transparency")
     if samples in ("L;2", "L;4") and isinstance(colour, int):
         image.info["transparency"] = colour * {"L;2": 85, "L;4": 17}[samples]

@@ -37,7 +37,7 @@ class FinishedShard:
 
 
 def files_of(name: str) -> tuple[str, str, str]:
-    """The files of a shard. The last of them is written last, and so says that the others are complete."""
+    """The files of a shard. The last of them is written last: where it is there, the others are complete."""
     return name, index_file(name), f"{name}.json"
 
 
@@ -70,10 +70,10 @@ def write_shard(
         raise
     info = ShardInfo(name, writer.num_examples, writer.num_bytes, writer.sha256)
     pairs = [(position, dataclasses.asdict(rejection)) for position, rejection in rejections]
-    of_index = sha256_of(folder / index_file(name))
-    content = json.dumps([split, dataclasses.asdict(info), of_index, counts, pairs])
+    index_sha256 = sha256_of(folder / index_file(name))
+    content = json.dumps([split, dataclasses.asdict(info), index_sha256, counts, pairs])
     write_text(folder / f"{name}.json", json.dumps({"sha256": _sha256(content), "content": content}))
-    return FinishedShard(split, info, of_index, counts, rejections)
+    return FinishedShard(split, info, index_sha256, counts, rejections)
 
 
 def finished_shard(folder: Path, name: str) -> FinishedShard | None:
@@ -82,18 +82,18 @@ def finished_shard(folder: Path, name: str) -> FinishedShard | None:
     if not (facts.is_file() and shard.is_file() and index.is_file()):
         return None
     try:
-        described = json.loads(facts.read_bytes())
-        is_whole = described["sha256"] == _sha256(described["content"])
+        sealed = json.loads(facts.read_bytes())
+        is_whole = sealed["sha256"] == _sha256(sealed["content"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     if not is_whole:
         return None
-    split, of_shard, of_index, counts, pairs = json.loads(described["content"])
-    info = ShardInfo(**of_shard)
-    if shard.stat().st_size != info.num_bytes or sha256_of(shard) != info.sha256 or sha256_of(index) != of_index:
+    split, info_fields, index_sha256, counts, pairs = json.loads(sealed["content"])
+    info = ShardInfo(**info_fields)
+    if shard.stat().st_size != info.num_bytes or sha256_of(shard) != info.sha256 or sha256_of(index) != index_sha256:
         return None
     rejections = [(position, Rejection(**rejection)) for position, rejection in pairs]
-    return FinishedShard(split, info, of_index, Counter(counts), rejections)
+    return FinishedShard(split, info, index_sha256, Counter(counts), rejections)
 
 
 def _sha256(text: str) -> str:

@@ -42,7 +42,7 @@ class Spool:
         progress: whether to show a progress bar on standard error.
         keep_unlabelled: whether examples without a label are kept; otherwise they are counted and left out.
         by_label: whether splits are drawn by label.
-        check_images: what image files are known by, see `ImageDigest`.
+        check_images: what identifies image files in their digest, see `ImageDigest`.
 
     Attributes:
         path: the path of the file.
@@ -51,12 +51,12 @@ class Spool:
         rejections: (position in the source, rejection) pairs.
         num_seen: the number of examples and rejected rows.
         num_bad: the number of rows for which the rejections stand.
-        num_unlabelled: the number of examples that were left out because they have no label.
-        num_unknown: how many of them would otherwise say that no label applies.
+        num_unlabelled: the number of examples that were left out because they have no label, or their labels are unknown.
+        num_unknown: how many of them have unknown labels; kept, they would say that no label applies.
         images: a digest of the image files that the examples name.
         digest: a sha256 of the examples, in hex.
         drawn: how splits were drawn.
-        splits_drawn: whether the source gives no splits at all, and each split follows from the id of the example.
+        splits_drawn: whether the source gives no splits at all, and each split follows from the example's id alone.
 
     Raises:
         EmptySourceError: if the source yields no usable example.
@@ -80,12 +80,12 @@ class Spool:
         self.label_names: Counter[str] = Counter()
         self.rejections: list[tuple[int, Rejection]] = []
         self.num_seen = self.num_bad = self.num_unlabelled = self.num_unknown = 0
-        any_given = False
+        any_split_given = False
         self._plan_path = path.with_name(path.name + ".sqlite")
         self._plan = open_scratch(self._plan_path, "hash INTEGER, position INTEGER PRIMARY KEY, split TEXT, offset INTEGER")
         digest = hashlib.sha256()
         position = 0
-        waiting: list[tuple] = []
+        plan_rows: list[tuple] = []
         with open(path, "wb") as file, progress_bar("reading the source", "examples", shown=progress) as bar:
             for example in source.examples():
                 bar.update()
@@ -106,15 +106,15 @@ class Spool:
                     self.reject(position, Rejection(example.id, example.where, str(error)))
                     continue
                 self.sizes[split] = self.sizes.get(split, 0) + 1
-                any_given = any_given or bool(example.split)
+                any_split_given = any_split_given or bool(example.split)
                 self.label_names.update(example.labels)
-                waiting.append((hash_id(example.id, "order", seed), position, split, file.tell()))
-                if len(waiting) == _BATCH:
-                    insert(self._plan, waiting)
+                plan_rows.append((hash_id(example.id, "order", seed), position, split, file.tell()))
+                if len(plan_rows) == _BATCH:
+                    insert(self._plan, plan_rows)
                 pickle.dump(example, file, pickle.HIGHEST_PROTOCOL)
                 digest.update(_bytes_of(example))
                 position += 1
-        insert(self._plan, waiting)
+        insert(self._plan, plan_rows)
         with disk_errors():
             self._plan.execute("CREATE INDEX by_hash ON rows (hash, position, split, offset)")  # sorted once, on the disk
         self.digest = digest.hexdigest()
@@ -125,7 +125,7 @@ class Spool:
             raise EmptySourceError(f"source {source.name!r} yielded no usable example. {reasons}")
         left_out = self._reject_duplicates()
         self._draw_by_label(left_out)
-        self.splits_drawn = not any_given and self.drawn.by == "id"
+        self.splits_drawn = not any_split_given and self.drawn.by == "id"
 
     def reject(self, position: int, rejection: Rejection) -> None:
         """Adds a rejection to the report; `position` says where in the source it belongs."""
@@ -161,7 +161,7 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def _draw_by_label(self, left_out: set[int]) -> None:
-        """Replaces the splits that were drawn by hash, where they are drawn by label."""
+        """Replaces the splits that were drawn by hash by those drawn by label, if any are."""
         with disk_errors():
             self._plan.execute("BEGIN")
             self._plan.executemany("UPDATE rows SET split = ? WHERE position = ?", self.drawn.by_labels(left_out))
@@ -170,28 +170,28 @@ class Spool:
         self.sizes = {split: sizes.get(split, 0) for split in self.sizes}
 
     def _reject_duplicates(self) -> set[int]:
-        """Rejects all but the first example of an id; returns the positions of the others."""
+        """Rejects all but the first example of each id; returns the positions of the rejected ones."""
         repeated = "SELECT hash FROM rows GROUP BY hash HAVING COUNT(*) > 1"
         rows = self._plan.execute(f"SELECT position, offset FROM rows WHERE hash IN ({repeated}) ORDER BY position")
-        first: dict[str, str] = {}
+        first_places: dict[str, str] = {}
         left_out: set[int] = set()
         with open(self.path, "rb") as file:
             for position, offset in rows.fetchall():
                 example = read_spooled(file, offset)
-                if example.id in first:
-                    reason = f"duplicate id {example.id!r}: first seen at {first[example.id]}"
+                if example.id in first_places:
+                    reason = f"duplicate id {example.id!r}: first seen at {first_places[example.id]}"
                     self.reject(position, Rejection(example.id, example.where, reason))
                     self._plan.execute("DELETE FROM rows WHERE position = ?", (position,))
                     left_out.add(position)
-                first.setdefault(example.id, example.where)
+                first_places.setdefault(example.id, example.where)
         return left_out
 
 
 def _bytes_of(example: SourceExample) -> bytes:
     """The content of an example as bytes, for a digest."""
     image = example.image if isinstance(example.image, bytes) else repr(example.image).encode()
-    rest = (example.id, example.where, example.texts, example.labels, example.split, example.weight, example.group)
-    return image + repr(rest).encode("utf-8", "backslashreplace")
+    fields = (example.id, example.where, example.texts, example.labels, example.split, example.weight, example.group)
+    return image + repr(fields).encode("utf-8", "backslashreplace")
 
 
 def read_spooled(file: BinaryIO, offset: int) -> SourceExample:

@@ -1,7 +1,7 @@
 """The staging folder of a pack: hidden beside the output until the dataset is complete, then renamed to it.
 
     .products.packing/
-        .lock                                 held by the pack that runs; it is released when that is killed
+        .lock                                 held by the pack that runs; released when that process is killed
         fingerprint                           a hash of the input and the options
         train-00000-of-00004.tfrecord         a finished shard
         index/train-00000-of-00004.parquet    the index of its records
@@ -92,7 +92,7 @@ class Staging:
     def begin(self, fingerprint: str) -> None:
         """Deletes the shards that a pack of another input or with other options left."""
         shutil.rmtree(self.path / TASKS_FOLDER, ignore_errors=True)
-        (self.path / CHECKSUMS_FILE).unlink(missing_ok=True)  # of a pack that was killed as it ended
+        (self.path / CHECKSUMS_FILE).unlink(missing_ok=True)  # left by a pack that was killed as it ended
         path = self.path / _FINGERPRINT
         if not path.is_file() or path.read_text() != fingerprint:
             for stale in [*self.path.glob("*.tfrecord*"), path]:
@@ -112,15 +112,15 @@ class Staging:
             retired = Path(tempfile.mkdtemp(prefix=f".{self._output.name}.old-", dir=self._output.parent))
             self._output.replace(retired / self._output.name)
         self.path.replace(self._output)
-        (self._output / LOCK_FILE).unlink(missing_ok=True)  # it was held until here
+        (self._output / LOCK_FILE).unlink(missing_ok=True)  # the lock was held until here
         if retired:
             shutil.rmtree(retired, ignore_errors=True)
 
 
 def put_back_retired(output: Path) -> None:
-    """Puts right what a pack left that was killed while it replaced the dataset `output`.
+    """Cleans up after a pack that was killed while it replaced the dataset `output`.
 
-    Between two renames there is no dataset at `output`: the older one is put back then. Else it is deleted.
+    Between its two renames there is no dataset at `output`: then the older one is put back. Otherwise the older one is deleted.
 
     Raises:
         BusyError: if another process is packing into the same output.
@@ -134,6 +134,6 @@ def put_back_retired(output: Path) -> None:
                 (folder / output.name).replace(output)
                 logging.info(f"{output}: an overwriting pack was killed; the older dataset is back in its place")
             shutil.rmtree(folder, ignore_errors=True)
-        begun = [path for path in staging.path.iterdir() if path.name != LOCK_FILE]
-    if not begun:
+        staged_files = [path for path in staging.path.iterdir() if path.name != LOCK_FILE]
+    if not staged_files:
         shutil.rmtree(staging.path, ignore_errors=True)

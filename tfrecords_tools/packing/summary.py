@@ -1,4 +1,4 @@
-"""What one should know of a dataset that was just packed: what was left out, what has no label, which classes are nowhere."""
+"""What one should know of a dataset that was just packed: examples left out or without a label, classes without examples."""
 
 from __future__ import annotations
 
@@ -14,44 +14,43 @@ _NOTHING = frozenset(("nan", "NaN", "None", "null", "NULL", "NA", "N/A", "n/a", 
 
 
 def summary_lines(info: DatasetInfo, folder: str | Path, train_split: str = "train") -> list[str]:
-    """Lines on what is less than one may think; none if all rows were packed with their labels, and all classes are trained.
+    """Lines on rows left out or unlabelled, odd names of classes, and classes without examples in a split; none if all is well.
 
     Example:
         >>> summary_lines(info, "data/products")
-        ['3 left out: see data/products/rejected.jsonl', "no training example of 1 class: 'lamps' (test 4)"]
+        ['3 left out: see data/products/rejected.jsonl',
+         "no training example of 1 class, which cannot be learned: 'lamps' (test 4)"]
     """
-    rejected = [
-        f"{count:,} {action}: see {Path(folder) / REJECTED_FILE}" for action, count in info.provenance["rejected"].items()
-    ]
+    lines = [f"{count:,} {action}: see {Path(folder) / REJECTED_FILE}" for action, count in info.provenance["rejected"].items()]
     if info.provenance.get("too_many_to_stratify"):
-        rejected.append(
+        lines.append(
             f"splits were drawn by {info.provenance['splits_drawn_by']}: there are too many examples to do it by label"
         )
-    return rejected + _unlabelled(info) + _odd_names(info.labels.names) + _absent_classes(info, train_split)
+    return lines + _unlabelled(info) + _odd_names(info.labels.names) + _absent_classes(info, train_split)
 
 
 def _unlabelled(info: DatasetInfo) -> list[str]:
     left_out = info.provenance.get("unlabelled_left_out", 0)
     total = sum(info.num_examples(split) for split in info.splits)
-    without = sum(info.statistics[split]["without_label"] for split in info.splits)
+    num_unlabelled = sum(info.statistics[split]["without_label"] for split in info.splits)
     unknown = info.provenance.get("unknown_labels_left_out", 0)
     lines = [f"{left_out - unknown:,} without a label were left out, as asked"] if left_out > unknown else []
     if unknown:
         lines.append(
             f"{unknown:,} without a label were left out; where empty cells say that no label applies: --empty_means_none"
         )
-    if without and len(info.labels):
+    if num_unlabelled and len(info.labels):
         meaning = (
             "taken for examples to which no label applies (--unlabelled=leave_out leaves them out)"
             if info.multi_label
             else "kept for prediction; training and evaluation do not see them"
         )
-        lines.append(f"{without:,} of {total:,} examples have no label: {meaning}")
+        lines.append(f"{num_unlabelled:,} of {total:,} examples have no label: {meaning}")
     return lines
 
 
 def _odd_names(names: list[str]) -> list[str]:
-    """Names that mean "no label" in other programs, and names that are told apart by nothing but how they are spelled."""
+    """Lines on names that mean "no label" in other programs, that are fractions, or that differ in nothing but spelling."""
     lines = [
         f"{name!r} is a class like any other; where it means that there is no label, empty the cells"
         for name in names
@@ -78,17 +77,17 @@ def _absent_classes(info: DatasetInfo, train_split: str) -> list[str]:
     lines = []
     if nowhere:
         left_out = info.provenance.get("labels_left_out", {})
-        told = (f"{name!r} ({left_out[name]:,} left out)" if name in left_out else repr(name) for name in nowhere)
-        lines.append(f"no example at all of {_classes(nowhere)}: {_listed(told)}")
+        shown = (f"{name!r} ({left_out[name]:,} left out)" if name in left_out else repr(name) for name in nowhere)
+        lines.append(f"no example at all of {_classes(nowhere)}: {_listed(shown)}")
     if train_split not in counts:
         return lines
     untrained = [name for name in info.labels.names if not counts[train_split][name] and name not in set(nowhere)]
     if untrained:
-        told = (
+        shown = (
             f"{name!r} ({', '.join(f'{split} {counts[split][name]:,}' for split in counts if counts[split][name])})"
             for name in untrained
         )
-        lines.append(f"no training example of {_classes(untrained)}, which cannot be learned: {_listed(told)}")
+        lines.append(f"no training example of {_classes(untrained)}, which cannot be learned: {_listed(shown)}")
     unmeasured = {
         split: sum(not counts[split][name] for name in info.labels.names if counts[train_split][name])
         for split in counts

@@ -2,12 +2,13 @@
 
 Import `Source`, `SourceExample` and `Rejection` from `example`, and `make_source` from the module of a format. `command` finds
 the commands. Formats share `files` (text, CSV, folders), `image_files` (what an image's path may reach), `text_rows` (rows of
-text; a broken one takes no other along), `json_stream` (large JSON files), `disk_index` (joins that exceed the memory),
-and `tags` (labels made of class texts). `imagenet_val` and `webvision_metadata` belong to the formats that they are
+text, of which a broken one does not spoil others), `json_stream` (large JSON files), `disk_index` (joins that exceed the
+memory), and `tags` (labels made of class texts). `imagenet_val` and `webvision_metadata` belong to the formats that they are
 named after.
 
 Tables are opened by `table_rows`, which finds out by `table_file` how they are written; `table_cells` and `table_images` say
-what cells mean, `table_roles` and `table_checks` what is checked before anything is packed. Prediction reads by them, too.
+what cells mean, `table_roles` and `table_checks` what is checked before anything is packed. Prediction reads tables by these
+modules, too.
 
 May import: dataset.
 """

@@ -41,6 +41,9 @@ def make_source(captions: dict[str, Path], instances: dict[str, Path], images: d
 
     Raises:
         SourceError: if there is neither a captions nor an instances file, or a split has no image folder.
+
+    Example:
+        >>> make_source({"val": Path("captions_val2017.json")}, {"val": Path("instances_val2017.json")}, {"": Path("images")})
     """
     if not captions and not instances:
         raise SourceError("name captions files (--captions), instances files (--instances), or both")
@@ -102,7 +105,7 @@ def _read(path: Path, index: DiskIndex, categories: dict[str, str]) -> Iterator[
 def _join(
     image_id: str, values: list[list[Any]], categories: dict[str, str], where: str, folder: Path, split: str
 ) -> Iterator[SourceExample | Rejection]:
-    rows = {kind: list(dict.fromkeys(value for of, value in values if of == kind)) for kind in _KEYS}
+    rows = {kind: list(dict.fromkeys(value for of_kind, value in values if of_kind == kind)) for kind in _KEYS}
     where = f"{where}: image {image_id}"
     if not rows["images"]:
         yield Rejection(image_id, where, f"annotations of image {image_id}, which is not among the images")

@@ -38,9 +38,9 @@ class SourceExample:
         labels: the names of its labels; empty if it is unlabelled.
         split: the split that the source gives; None if one is to be drawn.
         weight: the weight of the example in training.
-        group: examples of one group get the same split where one is drawn; None: it is in no group.
-        unknown_labels: whether nothing is known of its labels, where an example may carry several: without any, it would say
-            that none applies.
+        group: examples of one group get the same split where splits are drawn; None: the example is in no group.
+        unknown_labels: whether nothing is known of its labels. Otherwise, where examples may carry several labels, an example
+            without any says that none applies.
 
     Example:
         >>> SourceExample("a1", "products.csv:2", Path("images/a1.jpg"), {"title": ["Mug, blue"]}, ["kitchen"])
@@ -66,7 +66,7 @@ class Rejection:
         where: the place in the source.
         reason: what is wrong.
         action: what was done about it.
-        rows: how many rows of the source it stands for: several, where a quote that is not closed swallowed them.
+        rows: how many rows of the source it stands for; several if a quote that is not closed swallowed further rows.
     """
 
     id: str
@@ -90,9 +90,9 @@ class Source:
         labels: the names of all labels in the order of the source's numbering. None stands for the names that occur in
             examples, sorted.
         images: how its images are stored already, if packing keeps their bytes (`ImageOptions` as a dict); otherwise None.
-        image_roots: the folders in which its image files must lie; none: anywhere.
+        image_roots: the folders in which its image files must lie; empty: anywhere.
         ceilings: maps the modalities that a model sees to the best accuracy to expect; known only for the drawn sample.
-        notes: lines that say how the source was read, where that does not go without saying.
+        notes: lines that tell the user how the source was read, where that is not obvious.
         stratify: whether splits are drawn by label unless packing is told otherwise; that takes memory for all labels.
     """
 

@@ -70,7 +70,7 @@ def iter_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def iter_csv(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str] | BadRow]]:
-    """Yields ("name:line", row) of a CSV file with a header, or ("name:line", what is wrong with the row).
+    """Yields ("name:line", row) for each row of a CSV file with a header, or ("name:line", what is wrong with the row).
 
     Raises:
         SourceError: if the file has no header, or one without all of `columns`.

@@ -39,6 +39,9 @@ def make_source(captions: Path, image_root: Path, split_lists: dict[str, Path] |
 
     Raises:
         SourceError: if a file is missing, a name stands in two lists, or lists are given for Karpathy's JSON.
+
+    Example:
+        >>> make_source(Path("Flickr8k.token.txt"), Path("Flicker8k_Dataset"), {"test": Path("Flickr_8k.testImages.txt")})
     """
     captions, split_lists = Path(captions), split_lists or {}
     if captions.suffix == ".json" and split_lists:

@@ -1,7 +1,7 @@
 """Reads the image files that tables, lists and folders name, and nothing else that a path can lead to.
 
-A path in a table is a stranger's word. It may be absolute, climb by `../`, or lead through a link to any file of this machine;
-it may name a pipe or a device, from which reading never ends.
+A path in a table comes from outside and cannot be trusted. It may be absolute, climb by `../`, or lead through a link to any
+file of this machine; it may name a pipe or a device, from which reading never ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_image_file(path: str | Path, roots: Sequence[str | Path] = ()) -> bytes
 
     Args:
         path: the file, absolute or relative to the working folder.
-        roots: the folders; none: the file may lie anywhere.
+        roots: the folders; empty: the file may lie anywhere.
 
     Raises:
         ImageFileError: for a path that leads out of the folders, or to a folder, pipe, socket or device, and for a file of more
@@ -56,7 +56,7 @@ def read_image_file(path: str | Path, roots: Sequence[str | Path] = ()) -> bytes
     real = os.path.realpath(path)
     check_inside(path, real, tuple(map(str, roots)))
     _check_regular(path, Path(real).stat())  # before it is opened, which some devices take for a command
-    # Not waiting, and not through a link, should another file have taken its place meanwhile.
+    # Opened without waiting and without following a link, in case another file has taken its place meanwhile.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(real, flags), "rb") as file:
         _check_regular(path, os.fstat(file.fileno()))
@@ -64,7 +64,7 @@ def read_image_file(path: str | Path, roots: Sequence[str | Path] = ()) -> bytes
 
 
 def check_inside(path: str | Path, real: str, roots: tuple[str, ...]) -> None:
-    """Raises an ImageFileError if `real`, where `path` leads, lies in none of the folders; without any it may be anywhere."""
+    """Raises an ImageFileError if `real`, to which `path` leads, lies in none of `roots`; without roots it may lie anywhere."""
     if roots and not any(Path(real).is_relative_to(root) for root in _real_paths(tuple(map(os.path.abspath, roots)))):
         raise ImageFileError(
             f"{path} lies outside of {' and '.join(roots)}; name the folder that holds the images, or, if files anywhere may "

@@ -9,7 +9,8 @@
   followed; images to which they lead outside of the root are read with packing's `allow_outside` alone. The id of a record is
   the path of its image below the root.
 - The first level of folders are splits if all of them have names of splits (train, training, val, valid, validation, dev, test,
-  testing) and no image lies beside them. `splits` decides otherwise. Without them, splits are drawn by label.
+  testing) and no image lies beside them; the argument `splits` overrides that. If no folders are splits, splits are drawn by
+  label.
 - `class_texts` (a CSV file label,description, or class_descriptions.jsonl) become the field `class_description`, which is
   derived from the label.
 """
@@ -38,13 +39,16 @@ def make_source(
 
     Args:
         root: the folder.
-        label: "path" makes labels of all folders between the root (or split) and the image, "first" and "last" of one of them.
+        label: "path" makes the label of all folders between the root (or split) and the image; "first" and "last" of one.
         splits: whether the first level of folders are splits; None decides by their names.
         captions: whether the lines of `<name>.txt` beside `<name>.jpg` are read as the field `caption`.
         class_texts: a file with texts of the classes; None if there is none.
 
     Raises:
         SourceError: if there is no such folder or file, or `label` is unknown.
+
+    Example:
+        >>> make_source(Path("groceries"), label="last", class_texts=Path("classes.csv"))
     """
     root = Path(root)
     if label not in LABELS:
@@ -101,8 +105,8 @@ def iter_examples(
 def _has_splits(root: Path) -> bool:
     entries = [path for path in root.iterdir() if not path.name.startswith(".")]
     folders = [path.name.lower() for path in entries if path.is_dir()]
-    beside = any(path.suffix.lower() in IMAGE_SUFFIXES for path in entries if path.is_file())
-    return bool(folders) and set(folders) <= set(SPLIT_NAMES) and not beside
+    has_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in entries if path.is_file())
+    return bool(folders) and set(folders) <= set(SPLIT_NAMES) and not has_images
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -75,6 +75,9 @@ def make_source(options: Options) -> Source:
 
     Raises:
         SourceError: if a file or folder is missing, or options contradict each other.
+
+    Example:
+        >>> make_source(Options({"train": Path("train")}, captions=Path("imagenet_captions.json"), fields=("title", "tags")))
     """
     unknown = [field for field in options.fields if field not in FIELDS]
     if unknown:

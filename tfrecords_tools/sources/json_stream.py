@@ -11,9 +11,8 @@ import ijson
 
 from tfrecords_tools.sources.files import MOST_NESTED, SourceError, open_bytes, reading
 
-_Events = Iterator[
-    tuple[str, Any]
-]  # events of ijson: ("start_map", None), ("map_key", "id"), ("number", 9), ("end_map", None), …
+# Events of ijson: ("start_map", None), ("map_key", "id"), ("number", 9), ("end_map", None), …
+_Events = Iterator[tuple[str, Any]]
 _DEPTH = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
@@ -33,7 +32,7 @@ def iter_json(path: str | Path) -> Iterator[tuple[str, Any]]:
     with open_bytes(path) as file, reading(path):
         try:
             yield from _items(ijson.basic_parse(file, use_float=True))
-        except (ijson.JSONError, ValueError, ArithmeticError) as error:  # the latter two: numbers of thousands of digits
+        except (ijson.JSONError, ValueError, ArithmeticError) as error:  # the last two for numbers of thousands of digits
             message = " ".join(str(error.args[0] if error.args else error).split())
             raise SourceError(f"{path} is no JSON: {message}") from error
 

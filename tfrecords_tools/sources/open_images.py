@@ -78,6 +78,9 @@ def make_source(options: Options) -> Source:
 
     Raises:
         SourceError: if a file is missing, options contradict each other, or a few-shot class is unknown.
+
+    Example:
+        >>> make_source(Options([("val", Path("imagelabels.csv"))], classes=Path("classes.csv"), image_root=Path("images")))
     """
     if not options.annotations:
         raise SourceError("name files of image-level labels (--annotations)")

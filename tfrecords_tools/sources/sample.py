@@ -67,6 +67,9 @@ def make_source(num_examples: int = 3000, seed: int = 0, multi_label: bool = Fal
 
     Raises:
         ValueError: if `num_examples` is not positive.
+
+    Example:
+        >>> pack(make_source(num_examples=500), "data/sample")
     """
     if num_examples < 1:
         raise ValueError(f"num_examples must be positive. Received: {num_examples}")
@@ -128,16 +131,16 @@ def ceilings() -> dict[str, float]:
 
 def _label(item: str, material: str, classes: list, rng: np.random.Generator) -> str:
     if rng.random() < RATES["wrong_label"]:
-        others = [pair for pair in classes if pair != (item, material)]
-        item, material = others[rng.integers(len(others))]
+        other_classes = [pair for pair in classes if pair != (item, material)]
+        item, material = other_classes[rng.integers(len(other_classes))]
     return f"{material} {item}"
 
 
 def _tags(item: str, material: str, rng: np.random.Generator) -> list[str]:
     tags = []
     for true, names in ((item, ITEMS), (material, tuple(MATERIALS))):
-        others = [name for name in names if name != true]
-        tags.append(others[rng.integers(len(others))] if rng.random() < RATES["wrong_label"] else true)
+        wrong = [name for name in names if name != true]
+        tags.append(wrong[rng.integers(len(wrong))] if rng.random() < RATES["wrong_label"] else true)
     return tags
 
 

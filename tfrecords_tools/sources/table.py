@@ -8,14 +8,14 @@
   Hugging Face's {bytes, path}, or base64. `image_template` makes paths of columns.
 - In JSON and Parquet a text or label cell may hold a list (five captions, three tags); label cells of CSV may spell one
   ("['red', 'round']"), where examples may carry several labels.
-- `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label. So it is if each
-  label has a column that holds 0 or 1. Of a row whose label cells are empty nothing is known, unless `empty_means_none` is
-  given.
-- Splits are drawn by label where no column gives them. Names in other spellings (Train, validation, dev) are read as what they
-  mean.
+- `label_separator` splits a cell into several labels ("1 19" or "red|round"); the dataset is then multi-label. It also is if
+  each label has a column that holds 0 or 1. The labels of a row whose label cells are empty are unknown, unless
+  `empty_means_none` is given.
+- Splits are drawn by label where no column gives them. Other spellings of their names (Train, validation, dev) are read as
+  train, val and test.
 - Cells are read as text without any change: "NA" and "None" stay words, and 007 keeps its zeros. Ids and labels alone lose
   the ".0" of whole numbers.
-- How a file is written (delimiter, encoding, compression) is found out where it is unambiguous, and told.
+- How a file is written (delimiter, encoding, compression) is detected where it is unambiguous, and reported.
 - CSV and TSV cells may be quoted with `"`; a cell that begins with a bare `"` must double it.
 - A row that cannot be read (too many cells, broken JSON, no id) is rejected with its line number, and the others are packed.
 """
@@ -64,17 +64,17 @@ def make_source(
         tables: files (see `table_file.KINDS`) or DataFrames, read one after the other.
         columns: the role of each column.
         label_separator: splits a label cell into several labels; makes the dataset multi-label.
-        multi_label: whether label cells may hold lists.
+        multi_label: whether label cells may hold lists; makes the dataset multi-label.
         image_root: the folder to which image paths are relative; by default that of the table, or the working folder for a
             DataFrame.
         encoding: the encoding of text files; by default UTF-8, or UTF-16 or UTF-32 if the bytes say so.
         derived_from_label: text columns that are computed from the label, such as a description of the class.
         image_template: makes image paths of other columns: "images/{id}.jpg".
-        first_image: whether of a cell with several images the first is taken; otherwise such cells are an error.
-        delimiter: what separates cells of CSV files; by default what fits their first rows.
-        quotes: whether cells of CSV files may be quoted; False: " is a character as any other.
-        empty_means_none: whether no label applies to a row whose label cells are empty, where rows may have several; otherwise
-            its labels are unknown, and it is left out.
+        first_image: whether the first image is taken of a cell with several; otherwise such cells are an error.
+        delimiter: what separates cells of CSV files; by default the character that fits their first rows.
+        quotes: whether cells of CSV files may be quoted; False: " is a character like any other.
+        empty_means_none: in multi-label data, whether no label applies to a row whose label cells are empty; otherwise the
+            labels of such a row are unknown, and it is left out.
 
     Raises:
         TableError: if a table is missing, of an unknown format, or lacks a column, if the roles contradict each other, or if
@@ -127,11 +127,11 @@ def make_source(
 
 
 def _numbering(names: list[list[str] | None]) -> list[str] | None:
-    """The names of classes in the order that all of the files give them."""
+    """The names of the classes in their order, if all files give the same ones; otherwise None."""
     if not names or names[0] is None or any(other != names[0] for other in names):
         return None
-    first = [" ".join(name.split()) for name in names[0]]  # as label cells are read
-    return first if all(first) and len(set(first)) == len(first) else None
+    classes = [" ".join(name.split()) for name in names[0]]  # as label cells are read
+    return classes if all(classes) and len(set(classes)) == len(classes) else None
 
 
 class _Reader:
@@ -161,7 +161,7 @@ class _Reader:
             self._labels = LabelCells(columns.label, label_separator, several, names)
 
     def check(self) -> list[str]:
-        """Raises a TableError for what cannot be read; returns lines on how the rest is read."""
+        """Raises a TableError if the table cannot be read as asked; returns lines that tell how it is read."""
         check_columns(self._table, self._needed)
         notes = [f"{self._table.name}: {self._table.read_as}"] if self._table.read_as else []
         notes += check_labels(self._table, self._labels) if self._labels else []
@@ -198,7 +198,7 @@ class _Reader:
         )
 
     def _none_applies(self, row: dict[str, Any]) -> bool:
-        """Whether a row without labels says so: by an empty list, or by zeros."""
+        """Whether a row without labels says, by an empty list or by zeros, that no label applies."""
         if self._flags:
             return self._flags.read(row) is not None
         cell = row[self._columns.label] if self._labels else None
@@ -208,7 +208,7 @@ class _Reader:
 def check_table(
     table: str | Path | pandas.DataFrame, columns: Columns, label_separator: str | None = None, multi_label: bool = False
 ) -> list[str]:
-    """Raises a TableError if a table cannot be read, or lacks a column; returns lines on how it is read."""
+    """Raises a TableError if a table cannot be read, or lacks a column; returns lines that tell how it is read."""
     several = multi_label or label_separator is not None
     return _Reader(open_table(table), columns, label_separator=label_separator, several=several).check()
 

@@ -1,4 +1,4 @@
-"""What stands in the cells of a table: texts, ids and labels. What may mean two things is an error."""
+"""Reads the cells of a table: texts, ids and labels. A cell that may mean two things is an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LabelCells:
     """How the cells of a label column are read.
 
     Attributes:
-        column: its name, for messages.
+        column: the name of the column, for messages.
         separator: splits a cell into several labels; None: a cell of text is one label, or the list that it spells.
         several: whether an example may carry several labels.
         names: the names of labels that are given as numbers; None: numbers are names themselves.
@@ -91,7 +91,7 @@ class LabelCells:
 
 @dataclasses.dataclass(frozen=True)
 class LabelFlags:
-    """Columns that are named as labels, and hold whether the label applies.
+    """Columns that have the names of labels, and whose cells say whether that label applies.
 
     Attributes:
         columns: their names.
@@ -110,11 +110,11 @@ class LabelFlags:
             ['red']
         """
         cells = {column: name_of(row[column], column).casefold() for column in self.columns}
-        odd = [column for column, cell in cells.items() if cell not in _YES and cell not in _NO and cell]
-        if odd:
+        bad_columns = [column for column, cell in cells.items() if cell not in _YES and cell not in _NO and cell]
+        if bad_columns:
             raise ValueError(
-                f"label column {odd[0]!r} holds 1 or 0 (also {', '.join(_YES[1:])}; {', '.join(_NO[1:])}; nothing). "
-                f"Received: {row[odd[0]]!r:.60}"
+                f"label column {bad_columns[0]!r} holds 1 or 0 (also {', '.join(_YES[1:])}; {', '.join(_NO[1:])}; nothing). "
+                f"Received: {row[bad_columns[0]]!r:.60}"
             )
         return [column for column, cell in cells.items() if cell in _YES] if any(cells.values()) else None
 
@@ -147,7 +147,7 @@ def text_of(value: Any, column: str) -> str:
 
 
 def texts_of(value: Any, column: str) -> list[str]:
-    """The texts of a cell: those of a list, or the one that it is."""
+    """The texts of a cell: one for each item of a list, otherwise the one text of the cell."""
     return [text_of(item, column) for item in value] if is_list(value) else [text_of(value, column)]
 
 
@@ -176,7 +176,7 @@ def list_in(text: str) -> list | None:
         except (ValueError, RecursionError):
             pass
     elif "," not in inside:
-        return None  # (a), {b}: names may look so
+        return None  # (a) and {b} may be names
     if not _ITEMS.fullmatch(inside):
         return None
     return [_item(token) for token in re.findall(_ITEM, inside)]

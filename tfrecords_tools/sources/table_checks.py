@@ -1,4 +1,4 @@
-"""Looks at the first rows of a table before it is packed: what may mean two things is asked, and what was found out is told."""
+"""Checks the first rows of a table before it is packed: what may mean two things is an error, what was detected is reported."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def check_labels(table: Table, labels: LabelCells) -> list[str]:
     """Checks the label cells of the first rows.
 
     Returns:
-        lines that say how they are read, where that does not go without saying.
+        lines that tell how the cells are read, where that is not obvious.
 
     Raises:
-        TableError: if they may mean several things.
+        TableError: if the cells may mean several things.
     """
     cells = [row[labels.column] for row in table.sample([labels.column], _ROWS)]
     cells = [cell for cell in cells if is_list(cell) or not (is_missing(cell) or cell == "")]
@@ -70,7 +70,7 @@ def _text(cell: Any) -> str:
 
 
 def _separator(texts: Sequence[str], num_cells: int) -> str | None:
-    """What stands in at least half of the cells and may separate labels."""
+    """The character that may separate labels and stands in at least half of the cells; None if there is none."""
     counts = {separator: sum(separator in text for text in texts) for separator in _SEPARATORS}
     best = max(counts, key=counts.get)
     return best if counts[best] and 2 * counts[best] >= num_cells else None
@@ -93,54 +93,54 @@ def check_images(table: Table, images: ImageCells) -> list[str]:
     """Checks the image cells of the first rows.
 
     Returns:
-        lines that say how they are read, where that does not go without saying.
+        lines that tell how the cells are read, where that is not obvious.
 
     Raises:
-        TableError: if they are URLs, or each names several images.
+        TableError: if more than a tenth of the cells with an image hold a URL, or name several images.
     """
     columns = template_columns(images.template) if images.template else [images.column]
     problems: dict[type, list[str]] = {UrlError: [], SeveralImagesError: []}
     notes: dict[str, str] = {}
     num_rows = 0
-    absent: list[Path] = []
+    missing: list[Path] = []
     for row in table.sample(columns, _IMAGES):
         cell = None if images.template else row[images.column]
         try:
-            found = images.read(row)
+            image = images.read(row)
         except (UrlError, SeveralImagesError) as error:
             problems[type(error)].append(str(error))
             num_rows += 1
             continue
         except ValueError:
             continue  # the row will be rejected, and counted
-        num_rows += found is not None
-        if isinstance(found, Path) and not is_file(found):
-            absent.append(found)
-        if isinstance(cell, str) and isinstance(found, bytes):
+        num_rows += image is not None
+        if isinstance(image, Path) and not is_file(image):
+            missing.append(image)
+        if isinstance(cell, str) and isinstance(image, bytes):
             notes.setdefault("base64", "are base64")
-        elif isinstance(cell, str) and found is not None and "\\" in cell and "\\" not in str(found):
+        elif isinstance(cell, str) and image is not None and "\\" in cell and "\\" not in str(image):
             notes.setdefault("\\", f"are written with \\, which is read as /: {cell!r:.60}")
-        elif isinstance(cell, str) and found is not None and found.name.startswith(f"{cell.rpartition('/')[2]}."):
-            notes.setdefault("suffix", f"lack their suffix, which is found: {cell!r:.60} is {found.name}")
+        elif isinstance(cell, str) and image is not None and image.name.startswith(f"{cell.rpartition('/')[2]}."):
+            notes.setdefault("suffix", f"lack their suffix, which is found: {cell!r:.60} is {image.name}")
     where = f"{table.name}: the cells of image column {images.column!r}" if images.column else f"{table.name}: the images"
     for kind, messages in problems.items():
         if len(messages) > 0.1 * num_rows:
             raise TableError(f"{where} {'are URLs' if kind is UrlError else 'hold several images'}. {messages[0]}")
-    if absent and len(absent) == num_rows:
-        notes["absent"] = f"name no file: {absent[0]} is not there. Where are they? --image_root, or --image_template"
+    if missing and len(missing) == num_rows:
+        notes["absent"] = f"name no file: {missing[0]} is not there. Where are they? --image_root, or --image_template"
     return [f"{where} {note}" for note in notes.values()]
 
 
 def split_notes(table: Table, column: str) -> list[str]:
-    """Lines that say which split names in the first rows are read as what they mean."""
+    """Lines that tell which other spellings of split names in the first rows are read as which split."""
     names = dict.fromkeys(str(row[column]).strip() for row in table.sample([column], _ROWS))
-    read = {name: SPLIT_NAMES.get(name.casefold(), name) for name in names}
-    told = ", ".join(f"{name!r} as {meant}" for name, meant in read.items() if name != meant)
-    return [f"{table.name}: column {column!r} names splits: {told}"] if told else []
+    splits = {name: SPLIT_NAMES.get(name.casefold(), name) for name in names}
+    spellings = ", ".join(f"{name!r} as {split}" for name, split in splits.items() if name != split)
+    return [f"{table.name}: column {column!r} names splits: {spellings}"] if spellings else []
 
 
 def frame_digest(frame: pandas.DataFrame, columns: Iterable[str]) -> str:
-    """A sha256, in hex, of some columns of a DataFrame: its values one after the other, and nothing of how they are stored."""
+    """A sha256, in hex, of the values in some columns of a DataFrame, which does not depend on how they are stored."""
     names = list(map(str, frame.columns))
     places = sorted({names.index(column) for column in columns})
     digest = hashlib.sha256(repr([names[place] for place in places]).encode())

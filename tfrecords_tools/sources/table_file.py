@@ -1,4 +1,4 @@
-"""How a table's file is written: its compression, kind, encoding and delimiter. What the content shows is not asked for."""
+"""Detects how a table's file is written: its compression, kind, encoding and delimiter. Options say what cannot be detected."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class TableError(SourceError):
 
 @dataclasses.dataclass(frozen=True)
 class TextFormat:
-    """How text tables are written, where that is known.
+    """How text tables are written, as far as the caller knows.
 
     Attributes:
         encoding: of the text; None: UTF-8, or UTF-16 or UTF-32 if the bytes say so.
         delimiter: of CSV files; None: the one of comma, semicolon, tab and bar that fits the first rows.
-        quotes: whether cells of CSV files may be quoted. False: " is a character as any other.
-        lenient: whether bytes that are not UTF-8 make a bad row of theirs alone, instead of an error for the file.
+        quotes: whether cells of CSV files may be quoted. False: " is a character like any other.
+        lenient: whether bytes that are not UTF-8 make only their own row a bad one; otherwise they are an error for the file.
     """
 
     encoding: str | None = None
@@ -75,8 +75,8 @@ class TableFile:
         kind: "csv", "json lines", "json" or "parquet".
         stem: its name without suffixes.
         read_as: how it is read, where its name does not say so; otherwise "".
-        compression: "gz", "bz2", "xz", "zip"; None: none.
-        encoding, delimiter, quotes, lenient: as in `TextFormat`, found out.
+        compression: "gz", "bz2", "xz" or "zip"; None if it is not compressed.
+        encoding, delimiter, quotes, lenient: as in `TextFormat`, with what was detected in the place of None.
         marked: whether a line "sep=;" stands before the header.
         spaced: whether spaces stand before the quotes of cells.
     """
@@ -98,7 +98,7 @@ class TableFile:
         """Opens the text, behind the line "sep=;" if there is one.
 
         Raises:
-            TableError: while it is read: if it is damaged, or has another encoding.
+            TableError: while the text is read, if the file is damaged or has another encoding.
         """
         errors = "surrogateescape" if self.lenient and self.encoding.startswith("utf-8") else "strict"
         with _reading(self.path, self.encoding), _open(self.path, self.compression) as binary:
@@ -109,7 +109,7 @@ class TableFile:
 
 
 def find_format(path: Path, given: TextFormat = TextFormat()) -> TableFile:
-    """Looks at the name and the beginning of a table's file.
+    """Detects how a table's file is written, by its name and its beginning.
 
     Raises:
         TableError: if there is no such file, or it is no table.
@@ -122,9 +122,9 @@ def find_format(path: Path, given: TextFormat = TextFormat()) -> TableFile:
         start = file.read(32)
     compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
     names = _name_without(path, compression)
-    for magic, what in _FOREIGN.items():
+    for magic, description in _FOREIGN.items():
         if start.startswith(magic):
-            raise TableError(f"{path} is {what}")
+            raise TableError(f"{path} is {description}")
     suffix = PurePath(names).suffix.lower()
     if start.startswith(b"PAR1") and not compression:
         return TableFile(path, "parquet", PurePath(names).stem, "" if KINDS.get(suffix) == "parquet" else "read as Parquet")
@@ -161,7 +161,7 @@ def _find_text_format(table: TableFile, suffix: str, given: TextFormat) -> Table
     delimiter = given.delimiter or (mark and mark[1])
     if kind == "csv" and not delimiter:
         delimiter = _find_delimiter(text[mark.end() :] if mark else text, usual, len(head) < _HEAD, given.quotes)
-    found = dataclasses.replace(
+    file = dataclasses.replace(
         table,
         kind=kind,
         encoding=encoding,
@@ -171,27 +171,27 @@ def _find_text_format(table: TableFile, suffix: str, given: TextFormat) -> Table
         marked=bool(mark),
         spaced=kind == "csv" and given.quotes and bool(re.search(_SPACED.format(re.escape(delimiter)), text, re.MULTILINE)),
     )
-    return dataclasses.replace(found, read_as=_describe(found, table.kind, usual, given))
+    return dataclasses.replace(file, read_as=_describe(file, table.kind, usual, given))
 
 
-def _describe(found: TableFile, expected: str, usual: str, given: TextFormat) -> str:
+def _describe(file: TableFile, expected: str, usual: str, given: TextFormat) -> str:
     """How a text table is read, as far as its name and the options do not say so."""
     parts = []
-    if found.kind == "csv" and found.delimiter not in (usual, given.delimiter):
-        parts.append(f"cells between {_DELIMITERS.get(found.delimiter, repr(found.delimiter))}")
-    if found.spaced:
+    if file.kind == "csv" and file.delimiter not in (usual, given.delimiter):
+        parts.append(f"cells between {_DELIMITERS.get(file.delimiter, repr(file.delimiter))}")
+    if file.spaced:
         parts.append("spaces before quotes")
-    if found.kind != expected:
-        parts.append({"json": "one JSON document", "json lines": "a JSON object a line"}[found.kind])
-    if found.encoding != "utf-8-sig" and not given.encoding:
-        parts.append(found.encoding.upper())
-    if found.compression and found.path.suffix.lower() != f".{found.compression}":
-        parts.append(f"compressed by {found.compression}")
+    if file.kind != expected:
+        parts.append({"json": "one JSON document", "json lines": "a JSON object a line"}[file.kind])
+    if file.encoding != "utf-8-sig" and not given.encoding:
+        parts.append(file.encoding.upper())
+    if file.compression and file.path.suffix.lower() != f".{file.compression}":
+        parts.append(f"compressed by {file.compression}")
     return f"read as {', '.join(parts)}" if parts else ""
 
 
 def _name_without(path: Path, compression: str | None) -> str:
-    """The file's name without the suffix of its compression; for .zip that of the one file in it."""
+    """The file's name without the suffix of its compression; for a .zip the name of the one file in it."""
     if compression == "zip":
         return PurePath(_member(path)).name
     return path.stem if path.suffix.lower() in _COMPRESSED else path.name
@@ -227,7 +227,7 @@ def _open(path: Path, compression: str | None) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _reading(path: Path, encoding: str) -> Iterator[None]:
-    """Turns what a damaged file raises while it is read into a TableError that names it."""
+    """Turns the errors that a damaged file raises while it is read into a TableError that names the file."""
     try:
         yield
     except (UnicodeError, LookupError) as error:
@@ -254,7 +254,7 @@ def _guess_encoding(head: bytes) -> str:
 
 
 def _holds_lines(text: str, whole: bool) -> bool:
-    """Whether the text of a .json file that begins with an object holds an object a line."""
+    """Whether text that begins with a JSON object holds an object a line. `whole`: the text is the whole file."""
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines or (len(lines) == 1 and whole):
         return False
@@ -265,7 +265,7 @@ def _holds_lines(text: str, whole: bool) -> bool:
 
 
 def _find_delimiter(text: str, usual: str, whole: bool, quotes: bool) -> str:
-    """The delimiter that gives the first rows as many cells as the header has; the usual one where several do, or none."""
+    """The delimiter that gives the first rows as many cells as the header; the usual one if it does too, or if none does."""
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     fits = {}
     for delimiter in dict.fromkeys((usual, *_DELIMITERS)):

@@ -17,16 +17,8 @@ from tfrecords_tools.sources.table_cells import is_list, is_missing, list_in, na
 
 _URL = re.compile(r"(https?|ftp|s3|gs|gcs|hdfs|az|abfss?)://", re.IGNORECASE)
 _DATA_URL = re.compile(r"data:[\w/+.-]*;base64,")
-_BASE64_STARTS = (
-    "/9j/",
-    "iVBORw0KGgo",
-    "R0lGOD",
-    "UklGR",
-    "Qk",
-    "SUkq",
-    "TU0AK",
-    "AAAA",
-)  # JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF
+# How the base64 of a JPEG, PNG, GIF, WebP, BMP, TIFF (in either byte order) and AVIF begins.
+_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0AK", "AAAA")
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")
 _SEPARATORS = (";", "|", ",", " ")
 FIRST_IMAGE = "a record has one image: --first_image takes the first of each cell"
@@ -52,7 +44,7 @@ class ImageCells:
         column: the column of paths, bytes, or Hugging Face's {bytes, path}; None: the template gives the paths.
         root: the folder to which paths are relative.
         template: a path with columns in braces, "images/{id}.jpg" or "{id:06d}.png"; None: `column` gives the paths.
-        first: whether of a cell with several images the first is taken. Otherwise that is an error.
+        first: whether the first image is taken of a cell with several. Otherwise such a cell is an error.
     """
 
     column: str | None
@@ -61,9 +53,9 @@ class ImageCells:
     first: bool = False
 
     def read(self, row: Mapping[str, Any]) -> Path | bytes | None:
-        """The image of a row: a path, encoded bytes, or None if it names none.
+        """The image of a row: a path, encoded bytes, or None if the row names none.
 
-        A path that has no suffix is completed by that of the one image beside it; "a\\b.png" is "a/b.png".
+        A path without a suffix is completed by the suffix of the one image of that name; "a\\b.png" is "a/b.png".
 
         Raises:
             UrlError: for a URL.
@@ -104,11 +96,11 @@ class ImageCells:
             path = self.root / text.replace("\\", "/")
         if "%" in text and not is_file(path) and is_file(self.root / unquote(text)):
             path = self.root / unquote(text)
-        several = parts_of(text)
-        if len(several) > 1 and not is_file(path):
+        names = parts_of(text)
+        if len(names) > 1 and not is_file(path):
             if not self.first:
-                raise SeveralImagesError(f"{len(several)} images in {text!r:.80}: {FIRST_IMAGE}")
-            return self._find(several[0])
+                raise SeveralImagesError(f"{len(names)} images in {text!r:.80}: {FIRST_IMAGE}")
+            return self._find(names[0])
         return path if path.suffix.lower() in IMAGE_SUFFIXES else complete(path)
 
 
@@ -118,7 +110,7 @@ def is_url(value: Any) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have is none."""
+    """Whether there is such a file; False also for a name that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -134,11 +126,11 @@ def complete(path: Path) -> Path:
     if is_file(path) or not path.name:
         return path
     suffixes = (spelling for suffix in sorted(IMAGE_SUFFIXES) for spelling in (suffix, suffix.upper()))
-    found = [other for suffix in suffixes if is_file(other := path.with_name(path.name + suffix))]
-    if len(found) > 1 and not all(other.samefile(found[0]) for other in found):
-        names = [other.name for other in found]
+    files = [file for suffix in suffixes if is_file(file := path.with_name(path.name + suffix))]
+    if len(files) > 1 and not all(file.samefile(files[0]) for file in files):
+        names = [file.name for file in files]
         raise ValueError(f"{path.name!r} may be any of {names}; name the suffix, for example --image_template='{{image}}.jpg'")
-    return found[0] if found else path
+    return files[0] if files else path
 
 
 def parts_of(text: str) -> list[str]:

@@ -55,7 +55,7 @@ def _row(value) -> dict[str, Any] | BadRow:
 
 
 def iter_json_document(file: TextIO, name: str) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """Yields ("name:index", row) for each row of one JSON document, from 0. Of an array memory holds one item at a time.
+    """Yields ("name:index", row) for each row of one JSON document, from 0. Memory holds one item of an array at a time.
 
     Raises:
         TableError: if the document is no JSON, or holds no table.

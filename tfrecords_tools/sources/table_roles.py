@@ -1,4 +1,4 @@
-"""The roles of a table's columns, and whether they can be what they are said to be."""
+"""The roles of a table's columns, and checks that roles do not contradict each other and that the columns are there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Columns:
         image: holds paths of images, or encoded images.
         text: columns of texts; their names become the text fields.
         label: holds label names.
-        labels: a column a label, each of which holds whether the label applies.
+        labels: one column for each label, named after it; its cells say whether the label applies.
         id: holds ids, which are unique in the dataset. By default ids are made of the file name and the row.
         split: holds split names.
         group: rows with the same value get the same split where splits are drawn.
@@ -57,13 +57,13 @@ def check_roles(
             f"--group={columns.group} says which rows stay together where splits are drawn, and --split={columns.split} gives "
             "splits"
         )
-    told = [
+    leaks = [
         column for column in (columns.label, *columns.labels) if column in columns.text and column not in derived_from_label
     ]
-    if told:
+    if leaks:
         raise TableError(
-            f"column {told[0]!r} is both the label and a text, which tells models the answer. If that is meant, "
-            f"say that the text comes from the label: --derived_from_label={told[0]}"
+            f"column {leaks[0]!r} is both the label and a text, which tells models the answer. If that is meant, "
+            f"say that the text comes from the label: --derived_from_label={leaks[0]}"
         )
     unknown = [column for column in derived_from_label if column not in columns.text]
     if unknown:

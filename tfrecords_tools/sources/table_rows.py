@@ -1,4 +1,4 @@
-"""Opens a table, whatever it is written as: its columns and its rows. CSV, JSON, Parquet, or a pandas DataFrame."""
+"""Opens a table of any kind and gives its columns and its rows: CSV, JSON, Parquet, or a pandas DataFrame."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def open_table(table: str | Path | pandas.DataFrame, text_format: TextFormat = T
 
     Args:
         table: a file, see `table_file.KINDS`, which may be compressed; or a DataFrame.
-        text_format: how its text is written, where that is known.
+        text_format: how its text is written, as far as the caller knows.
 
     Raises:
         TableError: if there is no such file, or it cannot be read.
@@ -166,7 +166,7 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
         names = {column: _names_in(feature) for column, feature in features.items()}
     except (KeyError, TypeError, AttributeError, ValueError):
         return {}
-    return {column: found for column, found in names.items() if found}
+    return {column: class_names for column, class_names in names.items() if class_names}
 
 
 def _names_in(feature) -> list[str] | None:

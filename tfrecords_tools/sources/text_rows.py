@@ -1,4 +1,4 @@
-"""Cuts text into rows, and loses no more than the row that is broken: a quote that nobody closes swallows all rows after it."""
+"""Cuts text into rows and loses only rows that are broken, though a quote that is never closed would swallow all after it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def iter_cells(
         file: text, opened with newline="".
         name: what to call the file in messages.
         delimiter: what stands between cells.
-        quotes: whether cells may be quoted; otherwise " is a character as any other.
+        quotes: whether cells may be quoted; otherwise " is a character like any other.
         spaced: whether spaces may stand before the quote of a cell.
         begun: how many lines of the file were read before.
 
@@ -55,7 +55,7 @@ def iter_cells(
         >>> list(iter_cells(io.StringIO('title,x\\n"b,2\\nc,3\\n'), "t.csv"))
         [('t.csv:1', ['title', 'x']), ('t.csv:2', 'malformed row: …'), ('t.csv:3', ['c', '3'])]
     """
-    csv.field_size_limit(2 * _ROW_LIMIT)  # rows that are too long are told apart here, and read to their end
+    csv.field_size_limit(2 * _ROW_LIMIT)  # `_Lines` stops at rows that are too long, before `csv` does
     lines = _Lines(file, begun)
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, skipinitialspace=spaced, strict=quotes)
@@ -99,7 +99,7 @@ def iter_cells(
 
 
 def _broken(where: str, taken: list[str], first: int, problem: str, width: int, delimiter: str) -> BadRow:
-    """The report of a row that does not parse, whose lines do not look like rows, so that they are lost.
+    """The report of a row that does not parse and whose lines do not look like rows themselves, so that all of them are lost.
 
     Raises:
         SourceError: if these are more than 300 lines.
@@ -117,20 +117,20 @@ def _broken(where: str, taken: list[str], first: int, problem: str, width: int, 
 def _swallows(taken: list[str], cells: list[str], problem: str, width: int, delimiter: str) -> bool:
     """Whether the lines of a row of several lines look like rows of their own.
 
-    A row that parses may hold a text of many lines, in which commas stand by chance: there all lines must look like rows, and
-    the more of them, the fewer columns there are.
+    A row that parses may hold a text of many lines, in which commas stand by chance. So all of its lines must look like rows,
+    and it must have more of them where there are two columns.
     """
     inner = [line for line in taken[1:] if line.strip()]
     if width < 2:
         return False
     if problem or len(cells) != width:
         return 2 * sum(_is_row(line, width, delimiter) for line in inner) >= len(inner) > 0
-    whole = inner[:-1]  # the cell ends in the last line
-    return len(whole) >= (3 if width > 2 else 8) and all(_is_row(line, width, delimiter) for line in whole)
+    complete_lines = inner[:-1]  # the cell ends in the last line
+    return len(complete_lines) >= (3 if width > 2 else 8) and all(_is_row(line, width, delimiter) for line in complete_lines)
 
 
 def _is_row(line: str, width: int, delimiter: str) -> bool:
-    """Whether a line has so many cells, with quotes as quotes, or as characters where it has an unclosed one of its own."""
+    """Whether a line has `width` cells if its quotes count as quotes or, since one of them may not be closed, as characters."""
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
         try:
             if len(next(csv.reader([line], delimiter=delimiter, quoting=quoting), [])) == width:
@@ -145,14 +145,14 @@ def _span(first: int, taken: list[str]) -> str:
 
 
 class _TooLongError(Exception):
-    """More characters than a row may have were read, and it has not ended."""
+    """More characters than a row may have were read, and the row has not ended."""
 
 
 class _Lines:
-    """The lines of a file one after the other, of which those of the present row can be put back.
+    """The lines of a file one after the other; the lines of the current row can be put back, to be read again.
 
     Attributes:
-        taken: the lines of the present row so far.
+        taken: the lines of the current row so far.
         size: their number of characters.
     """
 
@@ -162,7 +162,7 @@ class _Lines:
         self.size = 0
 
     def begin_row(self) -> int:
-        """Forgets the lines of the row before, and returns the number of the next line, from 1."""
+        """Forgets the lines of the previous row, and returns the number of the next line, from 1."""
         self.taken, self.size = [], 0
         return self._number + 1
 
@@ -185,7 +185,7 @@ class _Lines:
         self._number -= len(lines)
 
     def skip_line(self) -> None:
-        """Reads on to the end of a line of which the beginning was taken."""
+        """Reads to the end of the line whose beginning was taken last."""
         line = self.taken[-1]
         while line and not line.endswith(("\n", "\r")):
             line = self._file.readline(_ROW_LIMIT)
@@ -214,7 +214,7 @@ def header_names(cells: list[str]) -> list[str]:
 
 
 def name_cells(where: str, header: list[str], cells: list[str] | BadRow) -> tuple[str, dict[str, str] | BadRow]:
-    """Names the cells of a row by the header; a row of another length becomes what is wrong with it. Empty cells may follow."""
+    """Names the cells of a row by the header. A row with fewer cells, or with further ones not empty, becomes a `BadRow`."""
     if isinstance(cells, BadRow):
         return where, cells
     if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):

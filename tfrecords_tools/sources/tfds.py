@@ -55,6 +55,9 @@ def make_source(options: Options) -> Source:
     Raises:
         RuntimeError: if tensorflow_datasets is not installed.
         SourceError: if the dataset is not there, or lacks a feature or split.
+
+    Example:
+        >>> make_source(Options("coco_captions", image="image", text={"caption": "captions/text"}, label="objects/label"))
     """
     if not options.image and not options.text:
         raise SourceError("name an image feature (--image), text features (--text), or both")

@@ -73,6 +73,9 @@ def make_source(options: Options) -> Source:
     Raises:
         SourceError: if the datasets contradict each other, or an option names what they do not have.
         FileNotFoundError: if a folder holds no dataset.json.
+
+    Example:
+        >>> make_source(Options((Path("data/shop_a"), Path("data/shop_b")), prefix_ids=True, require=("image", "title")))
     """
     if not options.folders:
         raise SourceError("name at least one dataset folder")

@@ -189,14 +189,14 @@ def _file_lists(options: Options) -> list[FileList]:
 
 
 def _image_folder(options: Options, split: str, first: Path) -> Path:
-    """The folder that holds the first image of a list, or at least the image's folder, or that has a usual name."""
+    """The folder that holds the first image of a list, or else that has the image's sub-folder, or else one of a usual name."""
     if options.image_root:
         return options.image_root
-    named = [options.root / name.format(split) for name in _IMAGE_FOLDERS]
-    folders = [folder for folder in (options.root, *named) if (folder / first).is_file()]
+    usual = [options.root / name.format(split) for name in _IMAGE_FOLDERS]
+    folders = [folder for folder in (options.root, *usual) if (folder / first).is_file()]
     if first.parent != Path():
-        folders += [folder for folder in (options.root, *named) if (folder / first.parent).is_dir()]
-    return next(iter(folders), next((folder for folder in named if folder.is_dir()), options.root))
+        folders += [folder for folder in (options.root, *usual) if (folder / first.parent).is_dir()]
+    return next(iter(folders), next((folder for folder in usual if folder.is_dir()), options.root))
 
 
 def _rows(file_list: FileList) -> Iterator[tuple[str, str, int | None, str]]:

@@ -118,9 +118,9 @@ def _pick(entries: list, position: int | None, image_id: str, name: str) -> tupl
     entry = entries[position - 1] if position and position <= len(entries) else None
     if isinstance(entry, dict) and str(entry.get("id")) == image_id:
         return entry, ""
-    named = next((item for item in entries if isinstance(item, dict) and str(item.get("id")) == image_id), None)
-    if named:
-        return named, f"wrong metadata position: entry {position} of {name} is another image's" if position is not None else ""
+    by_id = next((item for item in entries if isinstance(item, dict) and str(item.get("id")) == image_id), None)
+    if by_id:
+        return by_id, f"wrong metadata position: entry {position} of {name} is another image's" if position is not None else ""
     if position is None:
         return None, f"missing metadata: {name} has no entry with the id {image_id!r}"
     if position > len(entries) or position == 0:
@@ -129,6 +129,7 @@ def _pick(entries: list, position: int | None, image_id: str, name: str) -> tupl
 
 
 def load_entries(path: Path, name: str) -> tuple[list, str]:
+    """The entries of a JSON file, and the problem with it, or "". `name` is what the problem calls the file."""
     try:
         entries = parse_json(path.read_bytes())
     except (ValueError, OSError) as error:

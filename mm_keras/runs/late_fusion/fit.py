@@ -1,10 +1,11 @@
 """Finds how to bring the answers of trained models together, from answers to examples that none of them learned from.
 
-Everything is fitted by log losses, which use how sure a model is; the steps of a score such as F1 say little about a few
-hundred examples. But the weighted sum of probabilities cannot go by its own log loss alone. Where models know different things,
-each of them leaves the truth some probability; their sum names the truth, and yet the loss is least with the surest of them by
-itself. So half of what is minimised is the log loss of the sum after its best rescaling (a temperature, and for yes or no a
-bias), which asks for the right order and not for confidence. The rescaling is then dropped; thresholds are tuned afterwards.
+Everything is fitted by log losses, which take into account how sure a model is; a score such as F1 changes in steps, and says
+little about a few hundred examples. But for the weighted sum of probabilities its own log loss is not enough. Where models know
+different things, each of them gives the truth some probability, and their sum names the truth; yet the loss is least if the
+surest of them has all the weight. So half of what is minimised is the log loss of the sum after its best rescaling (a
+temperature, and for yes or no a bias), which asks for the right order and not for confidence. The rescaling is then dropped;
+thresholds are tuned afterwards.
 
 The functions take
 
@@ -25,10 +26,10 @@ from scipy.special import expit, log_softmax
 
 from tfrecords_tools.progress import progress_bar
 
-_LEAST = 1e-6  # of a weight; not 0, so that a model still has its say where it is alone
+_LEAST = 1e-6  # the least weight; not 0, so that a model still counts where it is the only one that votes
 _LEAST_PROBABILITY = 1e-12
-_PRIOR_EXAMPLES = 10.0
-_RIDGE = 1.0  # what scikit-learn's logistic regression has, if not told otherwise
+_PRIOR_EXAMPLES = 10.0  # that the shared lambdas count as, beside those of a label
+_RIDGE = 1.0  # the default of scikit-learn's logistic regression
 
 
 def fit_weights(logits: np.ndarray, voting: np.ndarray, labels: np.ndarray, multi_label: bool) -> np.ndarray:
@@ -42,9 +43,9 @@ def fit_weights(logits: np.ndarray, voting: np.ndarray, labels: np.ndarray, mult
 
 
 def fit_weights_per_label(logits: np.ndarray, voting: np.ndarray, labels: np.ndarray, multi_label: bool) -> np.ndarray:
-    """Lambdas of each label, for the question whether an example has it; in multi-class data too.
+    """Lambdas for each label, fitted to whether an example has that label, in multi-class data too.
 
-    A label with few examples cannot tell its lambdas: the shared ones of `fit_weights` count as ten examples beside its own.
+    A label's few examples do not determine its lambdas: the shared ones of `fit_weights` count as ten more examples.
 
     Returns:
         float64 [M, L], above 0; each column has a sum of 1.
@@ -65,11 +66,11 @@ def fit_stacking(
 ) -> np.ndarray:
     """A logistic layer over the models' log-probabilities (multi-class) or logits (multi-label), for each pattern of voters.
 
-    What one model says weighs otherwise where another is silent. So each pattern has a layer of its own, of all examples in
-    which its models have inputs, the others' answers hidden.
+    A model's answer deserves another weight where another model has no inputs. So each pattern has a layer of its own, fitted
+    to all examples in which the pattern's models have inputs, with the answers of the other models hidden.
 
     Args:
-        patterns: bool [P, M], who votes.
+        patterns: bool [P, M], which models vote.
 
     Returns:
         float64 [P, M + 1, L]: weights, 0 and above, then the biases.
@@ -79,8 +80,8 @@ def fit_stacking(
     truth = labels if multi_label else labels[:, None] == np.arange(num_labels)
     values = np.zeros((len(patterns), num_models + 1, num_labels))
     for row, pattern in zip(values, patterns, strict=True):
-        seen = voting[:, pattern].all(axis=1)
-        row[np.append(pattern, True)] = _fit_logistic(scores[seen][:, pattern], truth[seen], multi_label)
+        has_inputs = voting[:, pattern].all(axis=1)
+        row[np.append(pattern, True)] = _fit_logistic(scores[has_inputs][:, pattern], truth[has_inputs], multi_label)
     return values
 
 
@@ -88,7 +89,7 @@ def _fit_logistic(scores: np.ndarray, truth: np.ndarray, multi_label: bool) -> n
     """Weights, 0 and above, and biases [M + 1, L] for scores [N, M, L] and what is true, 0 or 1 [N, L].
 
     First one weight a model is found, then those of each label, held to the first ones by a ridge, and its bias, held to 0.
-    These are M + 1 numbers a label; a full layer has M times as many as there are labels, too many for most held-out splits.
+    These are M + 1 numbers a label; a full layer would have M times L + 1, too many for most held-out splits.
     """
     _, num_models, num_labels = scores.shape
 
@@ -115,7 +116,7 @@ def _fit_logistic(scores: np.ndarray, truth: np.ndarray, multi_label: bool) -> n
 
 
 def _minimize(loss: Callable, start: np.ndarray, num_weights: int) -> np.ndarray:
-    """By L-BFGS-B; the first numbers stay at 0 or above."""
+    """Minimises a loss by L-BFGS-B; the first `num_weights` values stay at 0 or above."""
     bounds = [(0, None)] * num_weights + [(None, None)] * (len(start) - num_weights)
     return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500}).x
 
@@ -123,14 +124,14 @@ def _minimize(loss: Callable, start: np.ndarray, num_weights: int) -> np.ndarray
 def _fit_mixture(
     probabilities: np.ndarray, voting: np.ndarray, truth: np.ndarray, yes_or_no: bool, prior: np.ndarray | None = None
 ) -> np.ndarray:
-    """Lambdas [M] of a weighted sum q of probabilities: with the least log loss of q rescaled, plus that of q.
+    """Lambdas [M] of a weighted sum q of probabilities, which minimise the log loss of q rescaled, plus that of q.
 
     Args:
         probabilities: [N, M, L].
         voting: 0 or 1 [N, M].
         truth: 0 or 1 [N, L].
         yes_or_no: rescale to sigmoid(a logit(q) + b), else to softmax(a log(q)).
-        prior: lambdas [M] that count as some examples more.
+        prior: lambdas [M] that count as `_PRIOR_EXAMPLES` more examples.
     """
     num_models = probabilities.shape[1]
     probabilities = np.clip(probabilities, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
@@ -144,7 +145,7 @@ def _fit_mixture(
         q = (weight * probabilities).sum(axis=1) / voters
         score = np.log(q) - np.log1p(-q) if yes_or_no else np.log(q)
         losses, errors = zip(*(_log_loss(z, truth, yes_or_no) for z in (scale * score + bias, score)), strict=True)
-        slope = (scale * errors[0] + errors[1]) / (q * (1 - q) if yes_or_no else q)  # of the loss, by q
+        slope = (scale * errors[0] + errors[1]) / (q * (1 - q) if yes_or_no else q)  # the derivative of the loss by q
         slopes = (voting * (probabilities - q[:, None]) * (slope / voters)[:, None]).sum(axis=(0, 2))
         loss = sum(losses) - pull @ np.log(weights / weights.sum())
         slopes += pull.sum() / weights.sum() - pull / weights
@@ -171,5 +172,5 @@ def _probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
 
 
 def _voters(voting: np.ndarray) -> np.ndarray:
-    """0 or 1 [N, M]; where none has an input, all vote."""
+    """0 or 1 [N, M]: which models vote; where none has an input, all do."""
     return (voting | ~voting.any(axis=1, keepdims=True)).astype("float64")

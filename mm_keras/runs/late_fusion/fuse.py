@@ -105,7 +105,7 @@ def late_fusion(
     )
     shares = [""] * len(parts) if method == "vote" else [f", weight {weight:.3f}" for weight in _mean_weights(values)]
     _tell_scores([*(part.path for part in parts), "fused"], [*np.moveaxis(logits, 1, 0), fused], labels, [*shares, ""])
-    folders = shlex.join(str(each.path) for each in (new, *parts))
+    folders = shlex.join(str(folder.path) for folder in (new, *parts))
     logging.info(f"whether that is more than chance, on the split test: mm-keras report {folders}")
     return new.path
 
@@ -120,7 +120,7 @@ def _write(new: RunFolder, features: FeatureSpec, model: keras.Model, held_out: 
 
 
 def _tell_scores(names: Sequence, logits: Sequence[np.ndarray], labels: np.ndarray, shares: Sequence[str]) -> None:
-    """Says how good each run is, and all of them together, from their logits [N, L] each."""
+    """Logs how good each run is, and all of them together, from the logits [N, L] of each."""
     multi_label = labels.ndim == 2
     metric = "micro_f1" if multi_label else "top_1"
     for name, answers, share in zip(names, logits, shares, strict=True):
@@ -166,16 +166,16 @@ def _check_folders(new: RunFolder, parts: Sequence[RunFolder]) -> None:
             raise ValueError(f"{new.path} is to be made of {path}, which lies in it; choose another --workdir")
 
 
-def _common_dataset(parts: Sequence[RunFolder], given: str | None) -> Dataset:
-    """The given dataset, or the one that all runs were trained on."""
+def _common_dataset(parts: Sequence[RunFolder], dataset: str | None) -> Dataset:
+    """Opens `dataset`, or if it is None the one that all runs were trained on."""
     first, *others = parts
-    for part in others if not given else ():
+    for part in others if not dataset else ():
         if part.facts()["dataset"] != first.facts()["dataset"]:
             raise ValueError(
                 f"{first.path} was trained on {first.facts()['dataset']}, {part.path} on {part.facts()['dataset']}; name the "
                 "dataset to fit on with --dataset"
             )
-    return first.dataset(given)
+    return first.dataset(dataset)
 
 
 def _check_held_out(parts: Sequence[RunFolder], dataset: Dataset, split: str) -> list[str]:
@@ -189,14 +189,14 @@ def _check_held_out(parts: Sequence[RunFolder], dataset: Dataset, split: str) ->
         raise ValueError("late fusion is not fitted on split 'test', on which it is to be measured; name another with --split")
     learned_from = set()
     for part in parts:
-        seen = read_json(part.late_fusion)["learned_from"] if part.late_fusion.is_file() else None
-        seen = seen or [part.facts()["train_split"]]
-        if split in seen:
+        used_splits = read_json(part.late_fusion)["learned_from"] if part.late_fusion.is_file() else None
+        used_splits = used_splits or [part.facts()["train_split"]]
+        if split in used_splits:
             raise ValueError(
                 f"{part.path} has learned from split {split!r} and is too sure of it; name another with --split"
                 + (", or fuse all single runs at once" if part.late_fusion.is_file() else "")
             )
-        learned_from.update(seen)
+        learned_from.update(used_splits)
     return sorted(learned_from)
 
 
@@ -217,7 +217,7 @@ def _ask(
 def _combine(combination: keras.Layer, logits: np.ndarray, voting: np.ndarray, rows: int = 1024) -> np.ndarray:
     starts = range(0, len(logits), rows)
     return np.concatenate(
-        [keras.ops.convert_to_numpy(combination(logits[at : at + rows], voting[at : at + rows])) for at in starts]
+        [keras.ops.convert_to_numpy(combination(logits[row : row + rows], voting[row : row + rows])) for row in starts]
     )
 
 

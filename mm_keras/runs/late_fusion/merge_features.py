@@ -16,7 +16,7 @@ _HOW = (
 
 
 def merge_features(features: Mapping[str, FeatureSpec]) -> FeatureSpec:
-    """All that any of the runs sees.
+    """Merges features: every input that any of the runs sees.
 
     Args:
         features: the features of each run, by the run's name.
@@ -25,20 +25,20 @@ def merge_features(features: Mapping[str, FeatureSpec]) -> FeatureSpec:
         their labels; the image, if any sees it, and all text fields.
 
     Raises:
-        ValueError: for runs with other labels, or that see a modality in another way; it names both and the difference.
+        ValueError: for runs with other labels, or that see a modality in another way; the message says how two of them differ.
     """
     (first_run, first), *others = features.items()
-    for run, described in others:
-        _check_labels(first_run, first, run, described)
+    for run, spec in others:
+        _check_labels(first_run, first, run, spec)
     image: tuple[str, ImageSpec] | None = None
     texts: dict[str, tuple[str, TextSpec]] = {}
     embedders: list[EmbedderSpec] = []
-    for run, described in features.items():
-        if described.image:
-            image = image or (run, described.image)
-            if image[1] != described.image:
-                raise ValueError(_difference(image[0], run, IMAGE, _describe_image(image[1]), _describe_image(described.image)))
-        for text in described.texts:
+    for run, spec in features.items():
+        if spec.image:
+            image = image or (run, spec.image)
+            if image[1] != spec.image:
+                raise ValueError(_difference(image[0], run, IMAGE, _describe_image(image[1]), _describe_image(spec.image)))
+        for text in spec.texts:
             text = _with_known_embedder(text, embedders)
             other, known = texts.setdefault(text.field, (run, text))
             if known != text:
@@ -66,7 +66,7 @@ def _check_labels(first_run: str, first: FeatureSpec, run: str, other: FeatureSp
 
 
 def _with_known_embedder(text: TextSpec, embedders: list[EmbedderSpec]) -> TextSpec:
-    """The same, with an equal SavedModel that was seen before in place of its own: each run has a copy of it."""
+    """The text field, with an equal SavedModel of `embedders` in the place of its own: each run has a copy."""
     if not isinstance(text, SavedModelText):
         return text
     known = next((embedder for embedder in embedders if _are_equal(embedder, text.embedder)), None)
@@ -78,7 +78,7 @@ def _with_known_embedder(text: TextSpec, embedders: list[EmbedderSpec]) -> TextS
 def _are_equal(first: EmbedderSpec, second: EmbedderSpec) -> bool:
     if (first.width, first.trainable) != (second.width, second.trainable):
         return False
-    if first.trainable:  # the models hold them; what goes in is the string
+    if first.trainable:  # the Keras models hold the SavedModels, and take strings
         return True
     folders = [Path(first.path), Path(second.path)]
     names = [sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file()) for folder in folders]

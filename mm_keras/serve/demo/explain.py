@@ -31,7 +31,7 @@ GRID = 7
 _SIDE = 320  # pixels of the longer side of a picture that is painted over
 _MOST_WORDS = 40
 _LEAST = 1e-30  # of a probability
-_SURE = 0.5  # of two inputs that contradict each other each must be that sure
+_SURE = 0.5  # the least probability of each of two labels that contradict each other
 
 
 def log_odds(scores: np.ndarray, label: int, multi_label: bool) -> np.ndarray:
@@ -55,19 +55,19 @@ async def explain_inputs(ask: Ask, example: Example, labels: Sequence[str], mult
         {"label", "probability", "inputs": [{"name", "added", "without": the label's probability without it, "alone": {"label",
         "probability"}}], "warning": text or None}.
     """
-    given = [name for name, value in example.items() if value.strip()]
-    texts = [name for name in given if name != IMAGE]
-    sets = [given, *([name] for name in given), *([other for other in given if other != name] for name in given), texts]
-    found = await ask([{name: example[name] if name in shown else b"" for name in example} for shown in sets])
-    whole, alone, without, of_texts = found[0], found[1 : 1 + len(given)], found[1 + len(given) : -1], found[-1]
+    names = [name for name, value in example.items() if value.strip()]
+    texts = [name for name in names if name != IMAGE]
+    sets = [names, *([name] for name in names), *([other for other in names if other != name] for name in names), texts]
+    scores = await ask([{name: example[name] if name in shown else b"" for name in example} for shown in sets])
+    whole, alone, without, of_texts = scores[0], scores[1 : 1 + len(names)], scores[1 + len(names) : -1], scores[-1]
     best = int(whole.argmax())
-    odds = log_odds(found, best, multi_label)
-    lost = (odds[0] - odds[1 + len(given) : -1]).tolist()
+    odds = log_odds(scores, best, multi_label)
+    lost = (odds[0] - odds[1 + len(names) : -1]).tolist()
     inputs = [
         {"name": name, "added": added, "without": float(less[best]), "alone": _top(single, labels)}
-        for name, single, less, added in zip(given, alone, without, lost, strict=True)
+        for name, single, less, added in zip(names, alone, without, lost, strict=True)
     ]
-    warning = disagreement(dict(zip(given, alone, strict=True)).get(IMAGE), of_texts if texts else None, labels)
+    warning = disagreement(dict(zip(names, alone, strict=True)).get(IMAGE), of_texts if texts else None, labels)
     return {"label": labels[best], "probability": float(whole[best]), "inputs": inputs, "warning": warning}
 
 
@@ -77,6 +77,7 @@ def _top(scores: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def disagreement(picture: np.ndarray | None, texts: np.ndarray | None, labels: Sequence[str]) -> str | None:
+    """The warning that picture and texts, by their scores [num_labels], are sure of different labels; None if they are not."""
     if picture is None or texts is None or picture.argmax() == texts.argmax():
         return None
     seen, read = _top(picture, labels), _top(texts, labels)
@@ -98,11 +99,11 @@ async def explain_words(ask: Ask, example: Example, multi_label: bool = False) -
     for name, value in example.items():
         if name != IMAGE and value.strip():
             parts[name] = re.findall(r"\S+\s*", value.decode("utf-8", "replace"))
-    asked = [dict(example)]
+    variants = [dict(example)]
     for name, words in parts.items():
         for place in range(min(len(words), _MOST_WORDS)):
-            asked.append({**example, name: "".join(words[:place] + words[place + 1 :]).encode()})
-    scores = await ask(asked)
+            variants.append({**example, name: "".join(words[:place] + words[place + 1 :]).encode()})
+    scores = await ask(variants)
     odds = log_odds(scores, int(scores[0].argmax()), multi_label)
     falls = iter((odds[0] - odds[1:]).tolist())
     return {
@@ -112,7 +113,7 @@ async def explain_words(ask: Ask, example: Example, multi_label: bool = False) -
 
 
 async def explain_regions(ask: Ask, example: Example, multi_label: bool = False) -> dict[str, Any]:
-    """Where in the picture what mattered to the most probable label is.
+    """How much each part of the picture mattered to the most probable label.
 
     Returns:
         {"rows", "columns", "weights": for each square, row by row, by how much the log-odds fall without it}.
@@ -131,7 +132,7 @@ async def explain_regions(ask: Ask, example: Example, multi_label: bool = False)
             box = (edges[1][column], edges[0][row], edges[1][column + 1], edges[0][row + 1])
             covered.paste(mean, tuple(int(side) for side in box))
             pictures.append(covered)
-    scores = await ask([{**example, IMAGE: encode_picture(each, "PNG")} for each in pictures])
+    scores = await ask([{**example, IMAGE: encode_picture(variant, "PNG")} for variant in pictures])
     odds = log_odds(scores, int(scores[0].argmax()), multi_label)
     return {"rows": rows, "columns": columns, "weights": (odds[0] - odds[1:]).tolist()}
 

@@ -39,15 +39,15 @@ class Known(NamedTuple):
 class Neighbours:
     """Embeds training examples of a run on a thread of its own, and finds the nearest ones when that is done.
 
-    Where all encoders of the run were frozen, and what they gave lies beside the dataset, that is taken, in seconds.
+    Where all encoders of the run were frozen and their outputs are cached beside the dataset, these are used, in seconds.
 
     Args:
         version: the exported model, which has the signature `embed`.
         run: the run folder that it came from; its dataset must be there.
 
     Attributes:
-        done, total: how many examples are embedded, and will be.
-        failed: why they cannot be, if so.
+        done, total: how many examples are embedded so far, and how many will be.
+        failed: why they cannot be embedded; "" if they can.
     """
 
     def __init__(self, version: ModelVersion, run: RunFolder):
@@ -63,11 +63,11 @@ class Neighbours:
 
     @property
     def ready(self) -> bool:
-        """Whether all of them are embedded."""
+        """Whether all examples are embedded."""
         return self._vectors is not None
 
     def find(self, vector: np.ndarray, count: int = 5) -> list[tuple[Known, float]]:
-        """The examples whose embeddings have the largest cosines with a vector, and these."""
+        """The examples whose embeddings have the largest cosines with a vector, each with its cosine."""
         cosines = self._vectors @ _unit(vector[np.newaxis])[0]
         return [(self._known[index], float(cosines[index])) for index in np.argsort(-cosines)[:count]]
 
@@ -91,8 +91,8 @@ class Neighbours:
         (inputs,), _, _ = encode_split(self._run, model, features, self._split)
         self._known = [known for known, _ in itertools.islice(iter_known(self._split, features), self.total)]
         fuse = build_fusion_of_encoded(model, features)
-        given = {name: inputs[name][: len(self._known)] for name in fuse.input}
-        return fuse.predict(given, batch_size=256, verbose=0)
+        fusion_inputs = {name: inputs[name][: len(self._known)] for name in fuse.input}
+        return fuse.predict(fusion_inputs, batch_size=256, verbose=0)
 
     def _embed(self) -> np.ndarray:
         vectors = []

@@ -19,7 +19,7 @@ from mm_keras.serve.model_version import ModelVersion
 
 
 def _apart(model: keras.Model) -> keras.Model:
-    """A copy that shares no layer: one that shares some with another model cannot be cut in towers."""
+    """A copy of a model that shares no layer with it: models that share layers cannot be cut into towers."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
@@ -27,7 +27,7 @@ def _apart(model: keras.Model) -> keras.Model:
 
 
 class NewClasses:
-    """Further classes of a run with a class-embedding head. They are gone when the server ends: `mm-keras add-classes` keeps.
+    """Further classes of a run with a class-embedding head, until the server ends; `mm-keras add-classes` adds lasting ones.
 
     Args:
         run: the run folder; its model is loaded when the first class is added.
@@ -71,6 +71,6 @@ class NewClasses:
             features = dataclasses.replace(features, labels=(*features.labels, *texts))
             module = ServingModule(model, features, thresholds)
             signatures = {DEFAULT: module.signature(), EMBED: module.signatures()[EMBED]}
-            made = version.with_functions(module, signatures, features)
+            new_version = version.with_functions(module, signatures, features)
             self.texts = texts
-            return made
+            return new_version

@@ -28,7 +28,7 @@ from mm_keras.serve.tensor_json import parse_object
 
 _PAGE = Path(__file__).parent.with_name("pages") / "demo.html"
 _THUMBNAIL = 240
-_HEADERS = {  # nothing of the page may come from elsewhere, or go there
+_HEADERS = {  # the page may load nothing from elsewhere, and send nothing there
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self' data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -111,13 +111,13 @@ class Demo:
         async def ask(examples) -> np.ndarray:
             number = len(version.features.labels)
             scores = np.full((len(examples), number), 1 / number, np.float32)
-            rows = [row for row, each in enumerate(examples) if any(value.strip() for value in each.values())]
+            rows = [row for row, inputs in enumerate(examples) if any(value.strip() for value in inputs.values())]
             for start in range(0, len(rows), 16):  # so that others are answered in between
-                part = rows[start : start + 16]
-                outputs = await self._server.ask(served, DEFAULT, _columns([examples[row] for row in part]), facts)
+                places = rows[start : start + 16]
+                outputs = await self._server.ask(served, DEFAULT, _columns([examples[row] for row in places]), facts)
                 if wrong := next(filter(None, outputs["error"]), b""):
                     raise RequestError(wrong.decode())
-                scores[part] = outputs["scores"]
+                scores[places] = outputs["scores"]
             return scores
 
         several = version.features.multi_label
@@ -135,16 +135,16 @@ class Demo:
         raise RequestError(f"there is no explanation {part!r}: inputs, words, regions, neighbours", "NOT_FOUND")
 
     async def add_class(self, label: str, text: str) -> dict[str, Any]:
-        """A new class takes part from now on."""
+        """Adds a class, which takes part in the answers from now on."""
         if self._classes is None:
             raise RequestError("this model cannot take new classes: it has no class-embedding head, or its run is not known")
         served = self.served()
         try:
-            made = await asyncio.to_thread(self._classes.add, label, text, served.version)
+            version = await asyncio.to_thread(self._classes.add, label, text, served.version)
         except ValueError as error:
             raise RequestError(str(error)) from error
-        self._server.models.put(served.version.name, made)
-        return {"labels": len(made.features.labels), "added": list(self._classes.texts), "version": made.number}
+        self._server.models.put(served.version.name, version)
+        return {"labels": len(version.features.labels), "added": list(self._classes.texts), "version": version.number}
 
     def _begin_neighbours(self, served: Served) -> None:
         if self._neighbours is None and not self._without_neighbours:
@@ -163,10 +163,10 @@ class Demo:
         if not self._neighbours.ready:
             return {"done": self._neighbours.done, "total": self._neighbours.total}
         outputs = await self._server.ask(served, EMBED, as_inputs(served.version, given), facts)
-        found = self._neighbours.find(outputs["fused"][0])
-        shown = [{"id": known.id, "labels": known.labels, "similarity": round(cosine, 4)} for known, cosine in found]
-        inputs = await asyncio.to_thread(lambda: [_shown(self._neighbours.inputs_of(known)) for known, _ in found])
-        return {"neighbours": [each | given for each, given in zip(shown, inputs, strict=True)]}
+        neighbours = self._neighbours.find(outputs["fused"][0])
+        shown = [{"id": known.id, "labels": known.labels, "similarity": round(cosine, 4)} for known, cosine in neighbours]
+        inputs = await asyncio.to_thread(lambda: [_shown(self._neighbours.inputs_of(known)) for known, _ in neighbours])
+        return {"neighbours": [entry | content for entry, content in zip(shown, inputs, strict=True)]}
 
 
 def _columns(examples) -> dict[str, np.ndarray]:
