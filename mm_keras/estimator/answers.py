@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from mm_keras.runs.run_folder import RunFolder
 if TYPE_CHECKING:
     import pandas
 
-_BATCH_SIZE = 32
+_BATCH_SIZE = 64
 
 
 class Answered(NamedTuple):
@@ -80,23 +82,15 @@ class Answers:
         """What the model is asked with for each row; pictures that cannot be read count as missing, with a warning."""
         inputs.check(frame)
         images = inputs.images(frame, root) if inputs.image and inputs.image not in hide else [None] * len(frame)
-        texts = {
-            field: [""] * len(frame) if field in hide else [first_text(cell) for cell in frame[field]] for field in inputs.texts
+        columns = {IMAGE: images} | {
+            input_name(field): [None] * len(frame) if field in hide else [first_text(cell) for cell in frame[field]]
+            for field in inputs.texts
         }
-        rows, bad, num_without = [], [], 0
-        for number, image in enumerate(images):
-            row = dict.fromkeys(self.features.modalities, b"")
-            raw_inputs = {input_name(field): values[number] for field, values in texts.items() if values[number].strip()}
-            if image is not None:
-                raw_inputs[IMAGE] = image
-            try:
-                row |= self._predictor.read(raw_inputs) if raw_inputs else {}
-            except (ValueError, OSError) as error:
-                bad.append(f"row {frame.index[number]}: {error}")
-                raw_inputs.pop(IMAGE, None)
-                row |= self._predictor.read(raw_inputs) if raw_inputs else {}
-            num_without += not raw_inputs
-            rows.append(row)
+        examples = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+        with ThreadPoolExecutor(min(len(frame), os.cpu_count() or 1) or 1) as pool:  # decoders run beside each other
+            read = list(pool.map(self._read, examples))
+        bad = [f"row {index}: {error}" for index, (_, error) in zip(frame.index, read, strict=True) if error]
+        num_without = sum(not any(row.values()) for row, _ in read)
         if bad:
             warnings.warn(
                 f"the pictures of {len(bad):,} rows cannot be read and count as missing, the first: {bad[0]}", stacklevel=5
@@ -105,7 +99,19 @@ class Answers:
             warnings.warn(
                 f"{num_without:,} rows have none of the inputs {inputs.columns}: they are answered without any", stacklevel=5
             )
-        return rows
+        return [row for row, _ in read]
+
+    def _read(self, example: dict[str, Any]) -> tuple[dict[str, bytes], str]:
+        """(what the model is asked with, why the picture cannot be read; empty if it can, or if there is none)."""
+        row = dict.fromkeys(self.features.modalities, b"")
+        example = {name: value for name, value in example.items() if isinstance(value, bytes) or (value or "").strip()}
+        if not example:
+            return row, ""
+        try:
+            return row | self._predictor.read(example), ""
+        except (ValueError, OSError) as error:
+            texts = {name: value for name, value in example.items() if name != IMAGE}
+            return row | (self._predictor.read(texts) if texts else {}), str(error)
 
 
 def _batches(rows: list) -> list[list]:

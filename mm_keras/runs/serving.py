@@ -16,11 +16,11 @@ from mm_keras.keras_internals import all_layers
 from mm_keras.model.late_fusion import fused_models
 from mm_keras.model.split_at_embeddings import NOT_EMBEDDED, split_in_towers
 from mm_keras.model.two_tower_parts import TwoTowerParts
+from mm_keras.runs.text_lengths import run_by_length, trim
 from mm_keras.tf_text_model.encoder import SavedModelEncoder
 
 DEFAULT, EMBED, TENSORS = "serving_default", "embed", "tensors"
 TOP = 5
-_BUCKET = 8  # texts are padded to a multiple of so many tokens
 _MOST_SETS = 4  # up to so many inputs, each set of them has a signature
 
 
@@ -248,31 +248,30 @@ class _Answer:
 
     def _run_parts(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         embeddings = {
-            f"{safe_name(modality)}_embedding": self._run_tower(tower, inputs, inputs[present(modality)])
+            f"{safe_name(modality)}_embedding": self._run_tower(modality, tower, inputs, inputs[present(modality)])
             for modality, tower in self._towers.items()
         }
         rest_inputs = {name: embeddings[name] if name in embeddings else inputs[name] for name in self._rest.input}
         return embeddings | self._rest(rest_inputs, training=False)
 
-    @staticmethod
-    def _run_tower(tower: keras.Model, inputs: Mapping[str, tf.Tensor], shown: tf.Tensor) -> tf.Tensor:
+    def _run_tower(self, modality: str, tower: keras.Model, inputs: Mapping[str, tf.Tensor], shown: tf.Tensor) -> tf.Tensor:
         """The embeddings of a modality. If no example has it, the tower is skipped: zeros stand in, which nothing uses."""
         tower_inputs = {name: inputs[name] for name in tower.input}
+        text = next((text for text in self._trimmed if text.name == modality), None)
 
         def skip() -> tf.Tensor:
             return tf.zeros(tf.stack([tf.size(shown), *tower.output.shape[1:]]), tower.output.dtype)
 
-        return tf.cond(tf.reduce_any(shown), lambda: tower(tower_inputs, training=False), skip)
+        def run() -> tf.Tensor:
+            return run_by_length(tower, tower_inputs, text) if text else tower(tower_inputs, training=False)
+
+        return tf.cond(tf.reduce_any(shown), run, skip)
 
     def _trim(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Cuts off the tokens that are padding in all texts of a field."""
         trimmed = dict(inputs)
         for text in self._trimmed:
-            names = text.batch_names()
-            lengths = tf.reduce_sum(tf.cast(inputs[names["padding_mask"]], tf.int32), axis=1)
-            longest = tf.reduce_max(tf.concat([lengths, [1]], 0))
-            buckets = -(-longest // _BUCKET) * _BUCKET
-            trimmed |= {name: inputs[name][:, : tf.minimum(buckets, text.max_tokens)] for name in names.values()}
+            trimmed = trim(trimmed, text)
         return trimmed
 
 

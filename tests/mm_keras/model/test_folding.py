@@ -61,6 +61,18 @@ def test_convolution_and_normalisation_become_one(convolution, options):
     _same(model, folded)
 
 
+@pytest.mark.parametrize(
+    ("padding", "strides", "is_left_out"),
+    [(((0, 1), (0, 1)), 2, True), (1, 2, False), (1, 1, True), (2, 1, False), (((1, 1), (0, 1)), (1, 2), True)],
+)
+def test_padding_that_the_convolution_can_do_itself_is_left_out(padding, strides, is_left_out):
+    convolution = keras.layers.Conv2D(4, 3, strides=strides, name="conv")
+    model = _draw(keras.layers.ZeroPadding2D(padding, name="pad"), convolution, _norm("norm"))
+    folded = fold_frozen(model)
+    assert ("pad" not in [layer.name for layer in folded.layers]) == is_left_out
+    _same(model, folded)
+
+
 def test_what_is_not_foldable_stays():
     image = keras.Input((8, 8, 3))
     read_twice = keras.layers.Conv2D(3, 1, name="read_twice")(image)
