@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import expit
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import expit, softmax
 
 from mm_keras.solving.ensemble import mean_loss
 
 _ITERATIONS = 20
+_EXPONENTS = (-4, 6)  # of the factor of logits, a power of e
+_MOST_DOUBT = 0.2  # by which an exponent is lowered at most: where two labels are nearly tied, no factor brings the accuracy
 
 
 class Calibration(NamedTuple):
@@ -24,7 +26,9 @@ class Calibration(NamedTuple):
         return logits * self.scale + self.offset
 
 
-def calibrate(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, multi_label: bool) -> Calibration:
+def calibrate(
+    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, multi_label: bool, match_accuracy: bool = True
+) -> Calibration:
     """The calibration with the lowest log-loss on held-out logits.
 
     Args:
@@ -32,30 +36,46 @@ def calibrate(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, mult
         targets: 0 and 1, float32 [N, L].
         weights: float32 [N].
         multi_label: Platt scaling for each label (True), or one temperature for all of them.
+        match_accuracy: whether the temperature is raised further where the mean confidence is still above the accuracy: an
+            ensemble that was chosen by these examples is rather too sure of new ones. It is never lowered for that.
 
-    Reference: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2; Platt, "Probabilistic Outputs for
-    Support Vector Machines" (1999), with a slope and an offset that are held near those of all labels together where a label
-    has few examples.
+    Reference: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2; Clarté et al., "Expectation
+    Consistency for Calibration of Neural Networks" (2023), for a mean confidence that is the accuracy; Platt, "Probabilistic
+    Outputs for Support Vector Machines" (1999), with a slope and an offset that are held near those of all labels together
+    where a label has few examples.
     """
     num_labels = logits.shape[1]
     if not multi_label:
-        scale = _temperature(logits, targets, weights)
+        scale = _scale(logits, targets, weights, match_accuracy)
         return Calibration(np.full(num_labels, scale, np.float32), np.zeros(num_labels, np.float32))
     shared = _platt(logits.reshape(-1, 1), targets.reshape(-1, 1), np.repeat(weights, num_labels), 1.0, 0.0)
     slope, offset = (values[0] for values in shared)
     return Calibration(*(values.astype("float32") for values in _platt(logits, targets, weights, slope, offset)))
 
 
-def _temperature(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+def _scale(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, match_accuracy: bool) -> float:
+    """The factor of the logits: the inverse of the temperature."""
     doubt = 1 / (len(targets) + 1)  # as if one more example were wrong: if none were, nothing would limit the scale
-    targets = targets * (1 - doubt) + doubt / targets.shape[1]
+    softened = targets * (1 - doubt) + doubt / targets.shape[1]
     minimum = minimize_scalar(
-        lambda exponent: mean_loss(np.exp(exponent) * logits, targets, weights, multi_label=False),
-        bounds=(-4, 6),
+        lambda exponent: mean_loss(np.exp(exponent) * logits, softened, weights, multi_label=False),
+        bounds=_EXPONENTS,
         method="bounded",
         options={"xatol": 0.01},
     )
-    return float(np.exp(minimum.x))
+    if not match_accuracy:
+        return float(np.exp(minimum.x))
+    right = np.append(logits.argmax(axis=1) == targets.argmax(axis=1), 0.5)  # and one more example, half right
+    accuracy = np.average(right, weights=np.append(weights, 1.0))
+
+    def excess(exponent: float) -> float:
+        """By how much the mean confidence exceeds the accuracy."""
+        return float(np.average(softmax(np.exp(exponent) * logits, axis=1).max(axis=1), weights=weights) - accuracy)
+
+    exponent, lowest = minimum.x, minimum.x - _MOST_DOUBT
+    if excess(exponent) > 0:
+        exponent = brentq(excess, lowest, exponent, xtol=1e-3) if excess(lowest) < 0 else lowest
+    return float(np.exp(exponent))
 
 
 def _platt(

@@ -255,7 +255,7 @@ class Regressions:
 def _judged(raw: np.ndarray, rows: Rows, used: np.ndarray) -> tuple[Calibration, np.ndarray, float]:
     """(the calibration of held-out logits, the calibrated logits, their loss)."""
     targets, weights = rows.targets[used], rows.weights[used]
-    calibration = calibrate(raw, targets, weights, rows.multi_label)
+    calibration = calibrate(raw, targets, weights, rows.multi_label, match_accuracy=False)
     answers = calibration(raw)
     return calibration, answers, mean_loss(answers, targets, weights, rows.multi_label)
 

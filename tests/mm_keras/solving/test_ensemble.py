@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from mm_keras.solving import ensemble
 from mm_keras.solving.calibration import calibrate
@@ -66,6 +67,32 @@ def test_temperature_undoes_what_made_logits_too_sure():
     calibration = calibrate(logits * 4, targets, weights, False)
     np.testing.assert_allclose(calibration.scale, 0.25, atol=0.02)
     assert not calibration.offset.any()
+
+
+def _matched(shares):
+    """(mean confidence by the log-loss alone, mean confidence that matches the accuracy, ratio of the factors)."""
+    targets = np.repeat(np.eye(3, dtype="float32"), shares, axis=0)
+    logits, weights = np.tile(np.array([1, 0, -1], np.float32), (200, 1)), np.ones(200, np.float32)
+    alone, matched = (calibrate(logits, targets, weights, False, match_accuracy) for match_accuracy in (False, True))
+    confidences = (softmax(calibration(logits), axis=1).max(axis=1).mean() for calibration in (alone, matched))
+    return *confidences, matched.scale[0] / alone.scale[0]
+
+
+def test_temperature_is_raised_until_the_confidence_is_the_accuracy():
+    alone, matched, _ = _matched((120, 70, 10))
+    assert alone > 0.63
+    np.testing.assert_allclose(matched, 0.6, atol=0.005)
+
+
+def test_temperature_is_not_lowered_for_a_confidence_below_the_accuracy():
+    alone, _, ratio = _matched((140, 30, 30))
+    assert alone < 0.69 and ratio == 1
+
+
+def test_temperature_is_raised_by_a_fifth_at_most():
+    _, matched, ratio = _matched((90, 105, 5))
+    assert matched > 0.5
+    np.testing.assert_allclose(ratio, np.exp(-0.2), rtol=1e-3)
 
 
 def test_platt_scaling_finds_slope_and_offset_of_each_label():
