@@ -105,6 +105,7 @@ def test_embeddings(classifier, new):
         classifier.embed(new, of="image")
 
 
+@pytest.mark.ci
 def test_saved_classifier_answers_the_same(classifier, new, tmp_path):
     classifier.save(tmp_path / "run")
     loaded = MultimodalClassifier.load(tmp_path / "run")

@@ -58,6 +58,7 @@ def test_tower_takes_the_weights_of_its_architecture_at_another_size(tmp_path):
         build_image_tower(SMALL, "resnet50_v2", str(tmp_path / "mobilenet.weights.h5"))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("architecture", ["mobilenet_v2", pytest.param("efficientnet_v2_b0", marks=pytest.mark.slow)])
 def test_weights_with_their_head_load_into_the_tower(tmp_path, architecture):
     classes = {"mobilenet_v2": "MobileNetV2", "efficientnet_v2_b0": "EfficientNetV2B0"}

@@ -207,9 +207,9 @@ def test_best_labels_come_first(answers, features):
         np.testing.assert_allclose(best, np.array(probabilities)[order], atol=1e-6)
 
 
-def test_run_with_other_inputs_is_no_version_of_a_served_one(trained_run, bert_run):
-    with pytest.raises(ValueError, match=r"takes \['title', 'description'\], and clients of .* send \['image', 'title'"):
-        export(bert_run, version_of=trained_run)
+def test_run_with_other_inputs_is_no_version_of_a_served_one(trained_run, caption_run):
+    with pytest.raises(ValueError, match=r"takes \['description'\], and clients of .* send \['image', 'title'"):
+        export(caption_run, version_of=trained_run)
 
 
 @pytest.mark.ci

@@ -90,6 +90,7 @@ def test_a_bad_example_has_its_error_and_zeros_and_leaves_the_others_alone(serve
         np.testing.assert_array_equal(answer[name][:3], values)
 
 
+@pytest.mark.ci
 def test_each_signature_is_the_default_with_the_other_inputs_empty(served, raw):
     _, features, signatures = served
     names = signature_names(features.modalities)
