@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictions",
         metavar="FILE",
-        help="also write a row an example (.parquet, .csv, .jsonl): id, truth, answer and probabilities, by inputs shown",
+        help="also write each example as a row (.parquet, .csv, .jsonl): id, truth, answer and probabilities, by inputs shown",
     )
     parser.add_argument("--no_report", action="store_true", help="print and write the table alone")
     add_config_of_a_run(parser)

@@ -29,7 +29,7 @@ _DEFAULTS = {
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that stand in the place of a config."""
     table = parser.add_argument_group("one's own data, in the place of a config")
-    table.add_argument("--table", metavar="FILE", help="a table (CSV, TSV, JSON, Parquet) with a row an example")
+    table.add_argument("--table", metavar="FILE", help="a table (CSV, TSV, JSON, Parquet) with one example in each row")
     table.add_argument("--image", metavar="COLUMN", help="the column of image paths or encoded images")
     table.add_argument("--text", metavar="COLUMN,…", help="text columns")
     table.add_argument("--label", metavar="COLUMN", help="the column of labels")

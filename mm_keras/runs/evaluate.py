@@ -49,7 +49,7 @@ def evaluate(
         batch_size: examples in a batch; only the memory depends on it.
         texts_per_field: number of texts of a field that are used, the first ones. The model answers once for each of them,
             which takes as many times as long, and its probabilities are averaged.
-        predictions: a file to write (.parquet, .csv or .jsonl), with a row an example: see `example_answers.write_answers`.
+        predictions: a file to write (.parquet, .csv, .jsonl), with a row for each example: see `example_answers.write_answers`.
 
     Returns:
         {"dataset", "folder", "split", "num_examples", "seconds", "rows": [{"inputs", "trained", "present", metrics…}, …]}, and

@@ -24,7 +24,7 @@ def write_answers(
     logits: Mapping[str, np.ndarray],
     thresholds: np.ndarray | None = None,
 ) -> None:
-    """Writes a row an example: `id`, `truth`, `answer`, `probabilities`, and the latter two for each way of showing the inputs.
+    """Writes a row for each example: `id`, `truth`, `answer`, `probabilities`, and the latter two for each set of inputs shown.
 
     `answer` and `probabilities` are those with all inputs, the last of `logits`; those with "title" alone are called
     `answer: title` and `probabilities: title`. Truth and answers of multi-label runs are lists. Probabilities stand in the

@@ -305,7 +305,7 @@ def _source_of(options: argparse.Namespace) -> Source:
 
 COMMAND = SourceCommand(
     name="table",
-    help="CSV, JSON, JSON Lines or Parquet, a row an example",
+    help="CSV, JSON, JSON Lines or Parquet, one example in each row",
     epilog="""examples:
   tfrecords-tools pack table products.csv --image=image --text=title,description --label=category \\
       --id=id --fractions=train=0.8,test=0.2 --output=data/products
