@@ -116,13 +116,7 @@ def add_classes(model: keras.Model, class_embeddings: np.ndarray) -> keras.Model
     Raises:
         ValueError: for a model with another head, or for embeddings of another width, zero or not finite.
     """
-    head = model.get_layer("head")
-    old = next((layer for layer in head.layers if isinstance(layer, ClassSimilarity)), None)
-    if old is None:
-        raise ValueError(
-            "only a model with a class-embedding head takes new classes; train one with "
-            "build_two_tower.head = @build_class_embedding_head"
-        )
+    head, old = model.get_layer("head"), _class_similarity(model)
     new_rows = _unit_rows(class_embeddings, len(class_embeddings), old.class_width)
     new = ClassSimilarity.from_config({**old.get_config(), "num_labels": old.num_labels + len(new_rows)})
     new_head = keras.models.clone_model(head, clone_function=lambda layer: new if layer is old else layer)
@@ -131,6 +125,42 @@ def add_classes(model: keras.Model, class_embeddings: np.ndarray) -> keras.Model
             new_weight.assign(old_weight)
     new.class_embeddings.assign(np.concatenate([ops.convert_to_numpy(old.class_embeddings), new_rows]))
     return keras.models.clone_model(model, clone_function=lambda layer: new_head if layer is head else layer)
+
+
+def embed_class(model: keras.Model, fused: np.ndarray) -> np.ndarray:
+    """Embeds a class by examples instead of a text: the class of this embedding is most like them.
+
+    Args:
+        model: a model that `build_two_tower` built with a class-embedding head.
+        fused: float [N, D], the fused embeddings of examples of the class.
+
+    Returns:
+        float32 [C], for `add_classes`: the mean direction of the projected examples, the prototype of Snell et al.,
+        "Prototypical Networks for Few-shot Learning", equation 1. Where classes have a projection of their own, it is what this
+        brings to that direction.
+
+    Raises:
+        ValueError: for a model with another head.
+    """
+    head, similarity = model.get_layer("head"), _class_similarity(model)
+    project = keras.Model(head.input, similarity.input)
+    directions = ops.normalize(project(np.asarray(fused, "float32"), training=False), axis=-1)
+    embedding = ops.convert_to_numpy(ops.mean(directions, axis=0))
+    if similarity.width:
+        embedding = embedding @ np.linalg.pinv(ops.convert_to_numpy(similarity.projection))
+    return _unit_rows(embedding[np.newaxis], 1)[0]
+
+
+def _class_similarity(model: keras.Model) -> ClassSimilarity:
+    """The layer that compares with classes; ValueError for a model with another head."""
+    layers = model.get_layer("head").layers
+    similarity = next((layer for layer in layers if isinstance(layer, ClassSimilarity)), None)
+    if similarity is None:
+        raise ValueError(
+            "only a model with a class-embedding head takes new classes; train one with "
+            "build_two_tower.head = @build_class_embedding_head"
+        )
+    return similarity
 
 
 def grow_head(model: keras.Model, shares: np.ndarray) -> keras.Model:

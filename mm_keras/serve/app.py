@@ -23,13 +23,12 @@ from mm_keras.serve.limits import LimitedBody, check_texts
 from mm_keras.serve.models import Models, Served
 from mm_keras.serve.observing import Metrics, Observed
 from mm_keras.serve.options import ServerOptions
-from mm_keras.serve.signatures import TensorType
+from mm_keras.serve.signatures import STRING
 from mm_keras.serve.tensor_json import is_b64, parse_object, to_array
 
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 _PREDICTION = re.compile(_MODEL + r":(classify|regress|predict)", re.IGNORECASE)
 _STATUS = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", re.IGNORECASE)
-_STRING = TensorType("DT_STRING", ())
 _PAGES = Path(__file__).with_name("pages")
 
 
@@ -236,7 +235,7 @@ async def read_example(request: Request) -> dict[str, bytes]:
         wrong = [name for name, value in content.items() if not (isinstance(value, str) or is_b64(value))]
         if wrong:
             raise RequestError(f'{wrong[0]!r} must be a text, or a picture as {{"b64": …}}')
-        return {name: bytes(to_array(value, _STRING)[()]) for name, value in content.items()}
+        return {name: bytes(to_array(value, STRING)[()]) for name, value in content.items()}
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         raise RequestError("send a form (multipart/form-data), or JSON (application/json)")
     fields = {}

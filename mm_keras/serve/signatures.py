@@ -30,6 +30,9 @@ class TensorType:
         return self.dtype.removeprefix("DT_").lower()
 
 
+STRING = TensorType("DT_STRING", ())
+
+
 @dataclasses.dataclass(frozen=True)
 class Signature:
     """A signature: its inputs and outputs by name, and all of it as JSON, as TensorFlow Serving's metadata tell it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from mm_keras.serve.demo.neighbours import Neighbours
 from mm_keras.serve.demo.new_classes import NewClasses
 from mm_keras.serve.errors import RequestError
 from mm_keras.serve.models import Served
-from mm_keras.serve.tensor_json import parse_object
+from mm_keras.serve.signatures import STRING
+from mm_keras.serve.tensor_json import is_b64, parse_object, to_array
 
 _PAGE = Path(__file__).parent.with_name("pages") / "demo.html"
 _THUMBNAIL = 240
+_MOST_PICTURES = 16  # of a new class
 _HEADERS = {  # the page may load nothing from elsewhere, and send nothing there
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self' data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -59,7 +62,8 @@ def add_demo(app: FastAPI, server: Server) -> None:
     @app.post("/demo/classes", include_in_schema=False)
     async def add_class(request: Request) -> Json:
         content = parse_object(await request.body())
-        return Json(await demo.add_class(str(content.get("label", "")), str(content.get("text", ""))))
+        texts = [str(content.get(name, "")) for name in ("label", "text")]
+        return Json(await demo.add_class(*texts, _pictures(content.get("pictures", [])), request.state.facts))
 
 
 class Demo:
@@ -134,17 +138,27 @@ class Demo:
             return await self._find_neighbours(served, given, facts)
         raise RequestError(f"there is no explanation {part!r}: inputs, words, regions, neighbours", "NOT_FOUND")
 
-    async def add_class(self, label: str, text: str) -> dict[str, Any]:
-        """Adds a class, which takes part in the answers from now on."""
+    async def add_class(self, label: str, text: str, pictures: Sequence[bytes], facts: dict) -> dict[str, Any]:
+        """Adds a class, by its text or by pictures of it, which takes part in the answers from now on."""
         if self._classes is None:
             raise RequestError("this model cannot take new classes: it has no class-embedding head, or its run is not known")
         served = self.served()
+        fused = await self._embed(served, pictures, facts) if pictures else None
         try:
-            version = await asyncio.to_thread(self._classes.add, label, text, served.version)
+            version = await asyncio.to_thread(self._classes.add, label, text, fused, served.version)
         except ValueError as error:
             raise RequestError(str(error)) from error
         self._server.models.put(served.version.name, version)
-        return {"labels": len(version.features.labels), "added": list(self._classes.texts), "version": version.number}
+        return {"labels": len(version.features.labels), "added": self._classes.added, "version": version.number}
+
+    async def _embed(self, served: Served, pictures: Sequence[bytes], facts: dict) -> np.ndarray:
+        """The fused embeddings of pictures alone, float32 [N, D]."""
+        examples = [as_inputs(served.version, {IMAGE: picture}) for picture in pictures]
+        columns = {name: np.concatenate([example[name] for example in examples]) for name in examples[0]}
+        outputs = await self._server.ask(served, EMBED, columns, facts)
+        if wrong := next(filter(None, outputs["error"]), b""):
+            raise RequestError(wrong.decode())
+        return outputs["fused"]
 
     def _begin_neighbours(self, served: Served) -> None:
         if self._neighbours is None and not self._without_neighbours:
@@ -167,6 +181,12 @@ class Demo:
         shown = [{"id": known.id, "labels": known.labels, "similarity": round(cosine, 4)} for known, cosine in neighbours]
         inputs = await asyncio.to_thread(lambda: [_shown(self._neighbours.inputs_of(known)) for known, _ in neighbours])
         return {"neighbours": [entry | content for entry, content in zip(shown, inputs, strict=True)]}
+
+
+def _pictures(values: Any) -> list[bytes]:
+    if not isinstance(values, list) or len(values) > _MOST_PICTURES or not all(map(is_b64, values)):
+        raise RequestError(f'"pictures" must be a list of at most {_MOST_PICTURES} pictures, each as {{"b64": …}}')
+    return [bytes(to_array(value, STRING)[()]) for value in values]
 
 
 def _columns(examples) -> dict[str, np.ndarray]:

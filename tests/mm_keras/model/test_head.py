@@ -8,6 +8,7 @@ from mm_keras.model.head import (
     build_class_embedding_head,
     build_head,
     build_per_label_head,
+    embed_class,
     grow_head,
 )
 from mm_keras.objectives.losses import make_loss
@@ -146,6 +147,20 @@ def test_class_that_is_added_scores_as_one_that_was_there(fused):
     model = _two_tower()
     logits = np.asarray(add_classes(model, 3 * _classes(3)[[1]])({"x": fused, "present": np.ones(5, bool)}))
     np.testing.assert_allclose(logits[:, 3], logits[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [None, 3])
+def test_class_that_is_added_by_examples_lies_in_their_midst(fused, width):
+    model = _two_tower(width=width)
+    examples = np.asarray(fused)[:2]
+    more = add_classes(model, embed_class(model, examples)[np.newaxis])
+    one = add_classes(model, embed_class(model, examples[:1])[np.newaxis])
+    scale = float(np.exp(model.get_layer("head").get_layer("class_similarity").log_scale))
+    present = np.ones(2, bool)
+    logits = np.asarray(more({"x": examples, "present": present}))[:, 3]
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-3)
+    assert logits[0] > 0
+    np.testing.assert_allclose(np.asarray(one({"x": examples, "present": present}))[0, 3], scale, rtol=1e-4)  # a cosine of 1
 
 
 @pytest.mark.parametrize(

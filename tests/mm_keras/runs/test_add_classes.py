@@ -97,6 +97,33 @@ def test_new_run_answers_with_the_new_classes(more, tmp_path):
     assert answer["predicted"][-2:] == list(NEW)
 
 
+@pytest.mark.ci
+def test_classes_are_added_by_pictures_of_them(classes_run, multi_label_dataset, read_split, tmp_path):
+    pictures = [record.image for record in read_split(multi_label_dataset, "test") if record.image][:4]
+    for number, encoded in enumerate(pictures):
+        folder = tmp_path / "pictures" / ("first" if number < 3 else "second")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(encoded)
+    run = add_classes(classes_run, tmp_path / "pictures", tmp_path / "run")
+    predictor = Predictor(run)
+    assert predictor.features.labels[-2:] == ("first", "second")
+    scores = predictor.probabilities([predictor.read({"image": encoded}) for encoded in pictures])
+    assert scores[3].argmax() == len(predictor.features.labels) - 1  # the very picture
+    assert verify(run) == []
+    third = add_classes(run, _write(tmp_path / "third.jsonl", {"third": "a glass"}), tmp_path / "third")
+    assert Predictor(third).features.labels[-3:] == ("first", "second", "third")
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "holds no picture of the class 'new'"), (b"no picture", "a.jpg")])
+def test_folder_without_pictures_or_with_bad_ones_is_an_error(classes_run, tmp_path, content, message):
+    (tmp_path / "pictures" / "new").mkdir(parents=True)
+    if content:
+        (tmp_path / "pictures" / "new" / "a.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        add_classes(classes_run, tmp_path / "pictures", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_further_classes_can_be_added_to_the_new_run(more, tmp_path):
     again = add_classes(more, _write(tmp_path / "third.jsonl", {"third": "a glass"}), tmp_path / "again")
     model, features = RunFolder(again).load_model()

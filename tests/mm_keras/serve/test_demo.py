@@ -119,5 +119,7 @@ def test_what_cannot_be_explained_is_told(demo):
     broken = {"image": {"b64": base64.b64encode(b"no picture").decode()}}
     assert "the picture cannot be read" in demo.post("/demo/explain/regions", json=broken).json()["error"]
     assert "start the demo with it" in demo.post("/demo/explain/neighbours", json={"Review Text": "a"}).json()["why"]
+    no_pictures = demo.post("/demo/classes", json={"label": "stool", "pictures": "a.jpg"})
+    assert (no_pictures.status_code, "must be a list of at most 16" in no_pictures.json()["error"]) == (400, True)
     refused = demo.post("/demo/classes", json={"label": "stool", "text": "an oak stool"})
     assert (refused.status_code, "cannot take new classes" in refused.json()["error"]) == (400, True)

@@ -112,6 +112,8 @@ def test_a_new_class_takes_part_at_once(browse):
     browser.press("Tab")
     browser.type("oak")
     browser.press("Tab")
+    assert browser.run("document.activeElement.id") == "class-pictures"
+    browser.press("Tab")
     assert browser.run("document.activeElement.id") == "class-add"
     browser.press("Enter")
     browser.wait("document.getElementById('class-told').innerText.includes('takes part')", 90)
@@ -126,6 +128,26 @@ def test_a_new_class_takes_part_at_once(browse):
     assert "is a class already" in browser.wait(
         "document.getElementById('class-told').innerText.includes('already') && document.getElementById('class-told').innerText"
     )
+
+
+def test_a_new_class_is_known_by_its_pictures(browse):
+    browser = browse()
+    browser.click("#samples button")
+    browser.wait("document.body.dataset.done")
+    browser.run(
+        "fetch(document.querySelector('#samples img').src).then(a => a.blob()).then(blob => {"
+        " const files = new DataTransfer(); files.items.add(new File([blob], 'a.jpg', { type: 'image/jpeg' }));"
+        " document.getElementById('class-pictures').files = files.files;"
+        " document.getElementById('class-label').value = 'pictured'; })"
+    )
+    browser.click("#class-add")
+    browser.wait("document.getElementById('class-told').innerText.includes('takes part')", 90)
+    assert browser.run("document.getElementById('class-pictures').files.length") == 0
+    assert browser.run(
+        "fetch('classify?top=100', {method: 'POST', body: example()}).then(a => a.json())"
+        ".then(a => a.labels.some(each => each.label == 'pictured'))"
+    )
+    assert browser.problems == []
 
 
 @pytest.mark.parametrize("size", [(390, 800), (1440, 900)])
