@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import keras
@@ -12,6 +13,7 @@ from mm_keras.configurable import configurable
 from mm_keras.features import TextSpec
 from mm_keras.model.layers import MaskedMeanPooling
 from mm_keras.model.text_encoder import token_inputs
+from mm_keras.model.unpacking import check_unpacked
 from tfrecords_tools.progress import progress_bar
 
 
@@ -61,12 +63,15 @@ def read_word_vectors(file: Path, vocabulary: tuple[str, ...]) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a file or line of another form.
+        ValueError: for a file or line of another form, or an .npz that would unpack to many times its size.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; word vectors are GloVe's text format, or .npz of words and vectors")
     rows = {word: index for index, word in enumerate(vocabulary)}
     if file.suffix == ".npz":
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as members:
+                check_unpacked(file, sum(member.file_size for member in members.infolist()))
         with np.load(file) as arrays:
             if not {"words", "vectors"} <= set(arrays) or len(arrays["words"]) != len(arrays["vectors"]):
                 shapes = {name: arrays[name].shape for name in arrays}

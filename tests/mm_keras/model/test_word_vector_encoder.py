@@ -74,3 +74,9 @@ def test_other_tokenizers_are_an_error(write):
     pieces = TokenizerSpec("wordpiece", WORDS.vocabulary, family="BertTokenizer")
     with pytest.raises(ValueError, match=r"field 'title' has a tokenizer of kind 'wordpiece'; bind make_features"):
         build_word_vector_encoder(TokenText("title", pieces, 6), write())
+
+
+def test_npz_that_unpacks_to_many_times_its_size_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", words=np.array(["a"]), vectors=np.zeros((1, 3_000_000), "float32"))
+    with pytest.raises(ValueError, match=r"bomb\.npz has .* bytes and would unpack to 12,000,"):
+        build_word_vector_encoder(SPEC, str(tmp_path / "bomb.npz"))
