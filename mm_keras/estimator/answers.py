@@ -111,7 +111,7 @@ class Answers:
             return row | self._predictor.read(example), ""
         except (ValueError, OSError) as error:
             texts = {name: value for name, value in example.items() if name != IMAGE}
-            return row | (self._predictor.read(texts) if texts else {}), str(error)
+            return row | (self._predictor.read(texts) if texts else {}), str(error) or type(error).__name__
 
 
 def _batches(rows: list) -> list[list]:

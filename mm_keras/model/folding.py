@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -33,10 +33,11 @@ def fold_frozen(model: keras.Model) -> keras.Model:
         >>> len(backbone.layers), len(fold_frozen(backbone).layers)
         (154, 98)
     """
-    norm_of = _foldable(model)
+    readers, producers = _count_readers(model), _producers(model)
+    norm_of = _foldable(model, readers, producers)
     if not norm_of:
         return model
-    padding_of = _needless_paddings(model, norm_of)
+    padding_of = _needless_paddings([model.get_layer(name) for name in norm_of], readers, producers)
     left_out = {layer.name for layer in (*norm_of.values(), *padding_of.values())}
 
     def copy(layer: keras.Layer) -> keras.Layer:
@@ -55,9 +56,10 @@ def fold_frozen(model: keras.Model) -> keras.Model:
     return folded
 
 
-def _foldable(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
+def _foldable(
+    model: keras.Model, readers: Mapping[int, int], producers: Mapping[int, keras.Operation]
+) -> dict[str, keras.layers.BatchNormalization]:
     """The name of each convolution -> the normalisation that becomes a part of it."""
-    readers, producers = _count_readers(model), _producers(model)
     norm_of = {}
     for norm in model.operations:
         if not isinstance(norm, keras.layers.BatchNormalization) or norm.trainable:
@@ -76,12 +78,12 @@ def _foldable(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
     return norm_of
 
 
-def _needless_paddings(model: keras.Model, names: Collection[str]) -> dict[str, keras.layers.ZeroPadding2D]:
+def _needless_paddings(
+    convolutions: Sequence[keras.Layer], readers: Mapping[int, int], producers: Mapping[int, keras.Operation]
+) -> dict[str, keras.layers.ZeroPadding2D]:
     """The name of a convolution, of some -> the layer before it that pads as the convolution does with padding "same"."""
-    readers, producers = _count_readers(model), _producers(model)
     padding_of = {}
-    for name in names:
-        convolution = model.get_layer(name)
+    for convolution in convolutions:
         (tensor,) = tensors_in(convolution)
         layer = producers[id(tensor)]
         if (
@@ -91,7 +93,7 @@ def _needless_paddings(model: keras.Model, names: Collection[str]) -> dict[str, 
             and readers[id(tensor)] == 1
             and layer.padding == _same_padding(layer.input.shape[1:3], convolution)
         ):
-            padding_of[name] = layer
+            padding_of[convolution.name] = layer
     return padding_of
 
 

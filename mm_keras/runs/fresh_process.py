@@ -53,8 +53,8 @@ class FreshProcess:
         self._folder = tempfile.mkdtemp()
         self._answers = Path(self._folder) / "answers.npz"
         command = [sys.executable, "-I", str(_CHECK), str(self._answers)]
-        plain = ("captions", "words", *(PRETRAINED_KINDS if core_ops_only else ()))
-        if not all(isinstance(text, TokenText) and text.tokenizer.kind in plain for text in features.texts):
+        with_text = () if core_ops_only else PRETRAINED_KINDS
+        if any(not isinstance(text, TokenText) or text.tokenizer.kind in with_text for text in features.texts):
             command.append("tensorflow_text")
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self._process = subprocess.Popen(command, text=True, cwd=self._folder, **pipes)

@@ -248,15 +248,15 @@ class _Answer:
 
     def _run_parts(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         embeddings = {
-            f"{safe_name(modality)}_embedding": self._run_tower(modality, tower, inputs, inputs[present(modality)])
+            f"{safe_name(modality)}_embedding": self._run_tower(modality, tower, inputs)
             for modality, tower in self._towers.items()
         }
         rest_inputs = {name: embeddings[name] if name in embeddings else inputs[name] for name in self._rest.input}
         return embeddings | self._rest(rest_inputs, training=False)
 
-    def _run_tower(self, modality: str, tower: keras.Model, inputs: Mapping[str, tf.Tensor], shown: tf.Tensor) -> tf.Tensor:
+    def _run_tower(self, modality: str, tower: keras.Model, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The embeddings of a modality. If no example has it, the tower is skipped: zeros stand in, which nothing uses."""
-        tower_inputs = {name: inputs[name] for name in tower.input}
+        tower_inputs, shown = {name: inputs[name] for name in tower.input}, inputs[present(modality)]
         text = next((text for text in self._trimmed if text.name == modality), None)
 
         def skip() -> tf.Tensor:
